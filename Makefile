@@ -1,0 +1,40 @@
+# Two commands do everything: `make demo` and `make test`. Both create .venv first.
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: setup demo test test-full lint types lock clean
+
+setup: $(STAMP)
+
+# Every wheel is pinned by hash; the project itself is installed in place, without a build environment.
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: Python in {sys.executable}: {v[0]}.{v[1]} is not supported; fix: make PYTHON=python3.12 (3.11 to 3.13)")'
+	$(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(STAMP)
+
+demo: setup
+	$(PY) -m diffpath_jax.cli demo $(if $(SLIDE),--slide "$(SLIDE)") $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)")
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup
+	$(PY) -m mypy
+
+test: setup lint types
+	$(PY) -m pytest -m "not full"
+
+test-full: setup lint types
+	$(PY) -m pytest
+
+# Needs uv; writes hashes and no host names.
+lock:
+	uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
+	  --fork-strategy requires-python --no-header --upgrade -o requirements.lock
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
