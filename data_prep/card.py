@@ -1,0 +1,72 @@
+"""The dataset card: what a data set holds, in words and tables, for the person who is about to use it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffpath_jax.data import manifest, records
+
+
+def summary(dataset: manifest.Dataset) -> str:
+    """Images per split and class, and the proof of the split, for the terminal."""
+    lines = [f"{dataset.directory}: {sum(dataset.count(split) for split in dataset.splits)} images"]
+    for split, counts in dataset.class_counts.items():
+        lines.append(f"  {split:5s} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if "split_proof" in dataset.details:
+        lines.append(f"  {dataset.details['split_proof']}")
+    return "\n".join(lines)
+
+
+def dataset_card(
+    name: str, schema: records.Schema, labels: Mapping[str, Sequence[int]], details: Mapping[str, Any]
+) -> str:
+    """Markdown card of a real or generated data set.
+
+    Args:
+        name: dataset name.
+        schema: image size and classes.
+        labels: labels of each split's records.
+        details: what goes into the manifest.
+    """
+    height, width = schema.image_px
+    rows = [
+        f"| {split} | {' | '.join(str(list(found).count(i)) for i in range(len(schema.classes)))} | {len(found)} |"
+        for split, found in labels.items()
+        if found
+    ]
+    text = [
+        f"# {name}",
+        "",
+        f"{details['kind'].capitalize()} histopathology patches: {width} x {height} px, "
+        f"{details['mpp']:.4g} um/px, field of view {details['fov_um']:.4g} um.",
+        "",
+        f"| split | {' | '.join(schema.classes)} | total |",
+        "| --- |" + " --- |" * (len(schema.classes) + 1),
+        *rows,
+        "",
+    ]
+    if "split_proof" in details:
+        text += [f"Split: {details['split_proof']}.", ""]
+    if "outcomes" in details:
+        text += ["Fields of view that touch a region:", ""]
+        text += [f"- {reason}: {count}" for reason, count in details["outcomes"].items()]
+        text += [""]
+    if "sampling" in details:
+        text += ["Generated images, not tissue. Sampled with:", ""]
+        text += [f"- {key}: {value}" for key, value in details["sampling"].items()]
+        text += [""]
+    text += [
+        "Read it with TFDS (TensorFlow is not needed):",
+        "",
+        "```python",
+        "import tensorflow_datasets as tfds",
+        f"source = tfds.builder_from_directory(DIRECTORY).as_data_source({next(iter(labels))!r})",
+        "```",
+        "",
+    ]
+    if details["kind"] == "real":
+        text += [
+            "`private/` and `qa/` show slides and patients and are not meant to be passed on. Everything else "
+            "names them by keyed hash only.",
+            "",
+        ]
+    return "\n".join(text)

@@ -1,0 +1,92 @@
+"""Pictures that show what was taken from where, for a person to check."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.patches
+import matplotlib.path
+import numpy as np
+import shapely
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+
+from data_prep import splits, tiling
+from data_prep.annotations import Region
+from data_prep.slides import Slide, read_thumbnail
+from diffpath_jax.files import replace_file
+
+THUMBNAIL_PX = 1400
+# Okabe and Ito's palette: told apart with any colour vision, and against pink and purple.
+CLASS_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+OUTCOME_COLOURS = {
+    "train": "#0072B2",
+    "val": "#E69F00",
+    "test": "#009E73",
+    splits.GAP: "#999999",
+    tiling.AMBIGUOUS: "#D55E00",
+    tiling.NO_TISSUE: "#000000",
+}
+
+
+def draw_overlay(
+    path: Path,
+    slide: Slide,
+    regions: Sequence[Region],
+    fields: Sequence[tiling.Field],
+    assigned: Sequence[str],
+    classes: Sequence[str],
+) -> None:
+    """Write a PNG: left the slide with its regions by class, right the centre of every field by split or reason."""
+    picture = read_thumbnail(slide, max_px=THUMBNAIL_PX)
+    aspect = picture.shape[0] / picture.shape[1]
+    figure = Figure(figsize=(15, 0.6 + 7.2 * aspect), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.imshow(picture, extent=(0, slide.size[0], slide.size[1], 0))
+        axes.set_xlabel("level-0 px")
+        axes.tick_params(labelsize=7)
+    _draw_regions(left, regions, classes)
+    _draw_fields(right, fields, assigned)
+    with replace_file(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_regions(axes: matplotlib.axes.Axes, regions: Sequence[Region], classes: Sequence[str]) -> None:
+    handles = []
+    for index, name in enumerate(classes):
+        colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
+        shapes = [region.shape for region in regions if region.name == name]
+        outlines = [_outline(part) for shape in shapes for part in shape.geoms]
+        axes.add_collection(
+            PatchCollection(outlines, facecolor=colour + "30", edgecolor=colour, linewidth=1.5, match_original=False)
+        )
+        handles.append(matplotlib.patches.Patch(color=colour, label=name))
+    axes.legend(handles=handles, loc="upper right", fontsize=8)
+    axes.set_title("regions by class", fontsize=10)
+
+
+def _outline(polygon: shapely.Polygon) -> matplotlib.patches.PathPatch:
+    rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
+    return matplotlib.patches.PathPatch(
+        matplotlib.path.Path.make_compound_path(*(matplotlib.path.Path(ring, closed=True) for ring in rings))
+    )
+
+
+def _draw_fields(axes: matplotlib.axes.Axes, fields: Sequence[tiling.Field], assigned: Sequence[str]) -> None:
+    kept = iter(assigned)
+    groups = [next(kept) if field.outcome == tiling.KEPT else field.outcome for field in fields]
+    for group, colour in OUTCOME_COLOURS.items():
+        chosen = [f.box for f, found in zip(fields, groups, strict=True) if found == group]
+        if chosen:
+            x = [box.x + box.width / 2 for box in chosen]
+            y = [box.y + box.height / 2 for box in chosen]
+            axes.plot(x, y, ".", color=colour, markersize=3, label=f"{group} ({len(chosen)})")
+    side = fields[0].box
+    corner = (axes.get_xlim()[1] - side.width * 1.2, axes.get_ylim()[0] - side.height * 1.2)
+    axes.add_patch(
+        matplotlib.patches.Rectangle(corner, side.width, side.height, fill=False, edgecolor="black", linewidth=1.5)
+    )
+    axes.legend(loc="upper right", fontsize=8, markerscale=3)
+    axes.set_title("centres of the fields of view; the black square is one field", fontsize=10)

@@ -1,0 +1,52 @@
+"""The one console script: subcommands, and how every failure reaches the user."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from diffpath_jax.errors import DiffpathError, ExitCode
+
+# command: (module that holds add_arguments and main, one line of help). Imported only when used: `prep` never
+# loads JAX, and `--help` answers at once.
+COMMANDS = {
+    "prep": ("data_prep.run", "slides and annotations -> dataset directory"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Its exit code (see :class:`diffpath_jax.errors.ExitCode`).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(_dispatch(argv))
+    except DiffpathError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.code)
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command to go on", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+
+
+def _dispatch(argv: Sequence[str]) -> ExitCode:
+    parser = argparse.ArgumentParser(prog="diffpath", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, (module_name, help_line) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=help_line, allow_abbrev=False)
+        if name == chosen:
+            importlib.import_module(module_name).add_arguments(subparser)
+    arguments = parser.parse_args(argv)
+    return importlib.import_module(COMMANDS[arguments.command][0]).main(arguments)
+
+
+def entry_point() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry_point()

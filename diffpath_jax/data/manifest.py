@@ -1,0 +1,157 @@
+"""The manifest of a dataset directory: what it holds, with digests. Readers open only what it lists."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from array_record.python import array_record_module
+
+from diffpath_jax.data import records
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import read_json, sha256_file, sha256_json
+
+MANIFEST = "manifest.json"
+FORMAT = "diffpath-dataset-1"
+_FIX = "name a dataset directory, as written by `diffpath prep` or `diffpath sample`"
+_REWRITE = "run the command that wrote it again, into a new directory"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One ArrayRecord file of a split."""
+
+    file: str
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset directory as its manifest describes it.
+
+    Attributes:
+        directory: where it lies.
+        name: dataset name, the prefix of its shards.
+        schema: image size and classes.
+        splits: shards of each split.
+        class_counts: images per split and class.
+        details: everything else in the manifest: mpp, fov_um, command, settings, sources, versions.
+        digest: SHA-256 over the schema and the shards' digests; two datasets with one digest hold the same records.
+    """
+
+    directory: Path
+    name: str
+    schema: records.Schema
+    splits: Mapping[str, tuple[Shard, ...]]
+    class_counts: Mapping[str, Mapping[str, int]]
+    details: Mapping[str, Any]
+    digest: str
+
+    def count(self, split: str) -> int:
+        """Number of records in a split."""
+        return sum(shard.count for shard in self.shards(split))
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        """Shards of a split.
+
+        Raises:
+            DiffpathError: there is no such split.
+        """
+        if split not in self.splits:
+            why, fix = "the data set has no such split", f"use one of {list(self.splits)}"
+            raise DiffpathError(f"split {split!r}", where=self.directory, why=why, fix=fix)
+        return self.splits[split]
+
+    def paths(self, split: str) -> list[Path]:
+        """Files of a split."""
+        return [self.directory / shard.file for shard in self.shards(split)]
+
+    def read(self, split: str) -> Iterator[records.PatchRecord]:
+        """Every record of a split, in stored order."""
+        for path in self.paths(split):
+            for data in read_shard(path):
+                yield records.decode(data, self.schema)
+
+
+def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...]]) -> str:
+    """Digest of what a dataset holds, independent of where it lies and who made it."""
+    return sha256_json(
+        {
+            "image_px": list(schema.image_px),
+            "classes": list(schema.classes),
+            "shards": {split: [s.sha256 for s in shards] for split, shards in splits.items()},
+        }
+    )
+
+
+def read_shard(path: Path) -> Iterator[bytes]:
+    """Raw records of one ArrayRecord file, in order.
+
+    Raises:
+        DiffpathError: the file is damaged (exit code 5); ArrayRecord's own errors do not name the file.
+    """
+    try:
+        reader = array_record_module.ArrayRecordReader(str(path))
+        count = reader.num_records()
+        if not reader.ok():
+            raise ValueError("not a readable ArrayRecord file")
+        for _ in range(count):
+            yield reader.read()
+    except DiffpathError:
+        raise
+    except Exception as error:
+        raise _damaged(path, str(error)) from error
+
+
+def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
+    """Read a dataset's manifest and, unless told not to, check the digest of every shard it lists.
+
+    Raises:
+        DiffpathError: no dataset there (exit code 2), or a shard is missing or damaged (exit code 5).
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        why = "no such directory" if not directory.is_dir() else f"it has no {MANIFEST}"
+        raise DiffpathError("dataset", where=directory, why=why, fix=_FIX)
+    content = read_json(path, what="manifest", fix=_REWRITE)
+    try:
+        if content["format"] != FORMAT:
+            raise ValueError(f"format is {content['format']!r}, not {FORMAT!r}")
+        schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]))
+        splits = {k: tuple(Shard(**shard) for shard in v) for k, v in content["splits"].items()}
+        dataset = Dataset(
+            directory=directory,
+            name=content["name"],
+            schema=schema,
+            splits=splits,
+            class_counts=content["class_counts"],
+            details=content["details"],
+            digest=content_digest(schema, splits),
+        )
+        if content["digest"] != dataset.digest:
+            raise ValueError("its digest does not match its shard list")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, f"not a valid manifest: {error}") from error
+    if verify:
+        for shard in (shard for shards in splits.values() for shard in shards):
+            check_shard(directory / shard.file, shard)
+    return dataset
+
+
+def check_shard(path: Path, shard: Shard) -> None:
+    """Compare a shard's bytes with its digest.
+
+    Raises:
+        DiffpathError: it is missing or differs (exit code 5).
+    """
+    if Path(shard.file).name != shard.file:
+        raise _damaged(path, "the manifest names a file outside the dataset directory")
+    if not path.is_file():
+        raise _damaged(path, "listed in the manifest but missing")
+    if sha256_file(path) != shard.sha256:
+        raise _damaged(path, "its bytes do not match the digest in the manifest")
+
+
+def _damaged(path: Path, why: str) -> DiffpathError:
+    return DiffpathError("dataset", where=path, why=why, fix=_REWRITE, code=ExitCode.DAMAGED)
