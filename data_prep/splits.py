@@ -108,32 +108,35 @@ def split_by_place(
         The split of each box, ``GAP`` for those in between.
     """
     wanted = [(split, share) for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
-    names = sorted(set(labels))
-    member = np.stack([np.array([label == name for label in labels]) for name in names])
+    names = np.array(labels)
     best_score, best = (-1.0, -1.0), [GAP] * len(boxes)
-    for axis in ("y", "x"):
+    for axis, side_name in (("y", "height"), ("x", "width")):
         start = np.array([getattr(box, axis) for box in boxes])
-        side = np.array([box.height if axis == "y" else box.width for box in boxes])
-        end = start + side
-        cuts = np.linspace(start.min(), end.max(), _CUT_POSITIONS + 1)[1:-1]
+        side = getattr(boxes[0], side_name)
+        per_class = [np.sort(start[names == name]) for name in sorted(set(labels))]
+        cuts = np.linspace(start.min(), start.max() + side, _CUT_POSITIONS + 1)[1:-1]
+        edges = np.array(
+            [(-np.inf, *chosen, np.inf) for chosen in itertools.combinations(cuts, len(wanted) - 1)]
+        )
+        low, high = edges[:, :-1] + gap_px / 2, edges[:, 1:] - gap_px / 2 - side
+        inside = np.stack([_between(positions, low, high) / len(positions) for positions in per_class])
         for order in itertools.permutations(wanted):
-            for chosen in itertools.combinations(cuts, len(wanted) - 1):
-                edges = (-np.inf, *chosen, np.inf)
-                inside = np.stack(
-                    [
-                        (start >= low + gap_px / 2) & (end <= high - gap_px / 2)
-                        for low, high in itertools.pairwise(edges)
-                    ]
-                )
-                got = inside.astype(np.float64) @ member.T / member.sum(axis=1)
-                shares = np.array([share for _, share in order])
-                score = (float((got / shares[:, None]).min()), float(got.sum()))
-                if score > best_score:
-                    best_score = score
-                    named = [GAP, *(split for split, _ in order)]
-                    which = np.where(inside.any(axis=0), inside.argmax(axis=0) + 1, 0)
-                    best = [named[i] for i in which]
+            worst = (inside / np.array([share for _, share in order])).min(axis=(0, 2))
+            kept = inside.sum(axis=(0, 2))
+            row = int(np.lexsort((kept, worst))[-1])
+            score = (float(worst[row]), float(kept[row]))
+            if score > best_score:
+                best_score = score
+                member = (start[:, None] >= low[row]) & (start[:, None] <= high[row])
+                named = np.array([GAP, *(split for split, _ in order)])
+                best = named[np.where(member.any(axis=1), member.argmax(axis=1) + 1, 0)].tolist()
     return best
+
+
+def _between(positions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """How many of the sorted ``positions`` lie in each interval [low, high]."""
+    count = np.searchsorted(positions, high, side="right") - np.searchsorted(positions, low, side="left")
+    return np.maximum(count, 0)
 
 
 def prove_disjoint(patients: Sequence[str], splits: Sequence[str]) -> str:

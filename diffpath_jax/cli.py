@@ -10,7 +10,13 @@ from diffpath_jax.errors import DiffpathError, ExitCode
 # command: (module that holds add_arguments and main, one line of help). Imported only when used: `prep` never
 # loads JAX, and `--help` answers at once.
 COMMANDS = {
+    "demo": ("diffpath_jax.commands.demo", "everything below, on a real slide, in minutes on a CPU"),
     "prep": ("data_prep.run", "slides and annotations -> dataset directory"),
+    "train": ("diffpath_jax.commands.train", "train or resume a diffusion model or a classifier"),
+    "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),
+    "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
+    "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
+    "doctor": ("diffpath_jax.commands.doctor", "what this machine has and lacks"),
 }
 
 
@@ -39,8 +45,13 @@ def _dispatch(argv: Sequence[str]) -> ExitCode:
         subparser = commands.add_parser(name, help=help_line, allow_abbrev=False)
         if name == chosen:
             importlib.import_module(module_name).add_arguments(subparser)
-    arguments = parser.parse_args(argv)
-    return importlib.import_module(COMMANDS[arguments.command][0]).main(arguments)
+    arguments, rest = parser.parse_known_args(argv)
+    command = importlib.import_module(COMMANDS[arguments.command][0])
+    if getattr(arguments, "takes_overrides", False):
+        return command.main(arguments, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return command.main(arguments)
 
 
 def entry_point() -> None:

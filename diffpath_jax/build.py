@@ -1,0 +1,285 @@
+"""From config sections to objects. The only place where a string chooses an implementation."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from diffpath_jax import conditioning, diffusion, samplers
+from diffpath_jax.codecs import Codec, PixelCodec
+from diffpath_jax.config import convert
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.pipeline import Augmentation
+from diffpath_jax.diffusion import NoiseSchedule, Prediction
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.networks.pure import PureNetwork, purify
+from diffpath_jax.networks.resnet import ResNet, ResNetConfig
+from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.optim import OptimConfig
+from diffpath_jax.shapes import Denoiser, Images, Labels, Timesteps, Tree
+from diffpath_jax.task import Task, classification_task, diffusion_task
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from.
+
+    Attributes:
+        train: dataset directories, separated by commas; their ``train`` splits are mixed.
+        batch_size: images of a step, over all devices.
+        augment: what is done to each image.
+        workers: decoding processes; the order of images depends on it, so it is part of the config.
+    """
+
+    train: str
+    batch_size: Positive
+    augment: Augmentation
+    workers: Annotated[int, Field(ge=0)]
+
+    def directories(self) -> list[Path]:
+        """The dataset directories."""
+        return [Path(text) for text in self.train.split(",") if text]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Noise schedule and what the network predicts."""
+
+    schedule: Literal["linear", "scaled_linear", "cosine"]
+    prediction: Prediction
+    num_steps: Annotated[int, Field(gt=1)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
+    label_dropout: Share = 0.1
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Loss of the classifier."""
+
+    label_smoothing: Share = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length of a run and what it leaves behind.
+
+    Attributes:
+        num_steps: steps in all.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        eval_every: steps between two previews (diffusion) or validations (classification); 0 for none.
+        keep_checkpoints: newest checkpoints to keep (at least 2 are).
+    """
+
+    num_steps: Positive
+    log_every: Positive
+    checkpoint_every: Positive
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole training run, as resolved from a config file and its overrides.
+
+    ``network`` names its ``kind``; the other keys are those of the kind's own dataclass.
+    """
+
+    task: Literal["diffusion", "classification"]
+    seed: Annotated[int, Field(ge=0)]
+    dtype: Literal["float32", "bfloat16"]
+    data: DataConfig
+    network: dict[str, Any]
+    optim: OptimConfig
+    train: TrainConfig
+    diffusion: DiffusionConfig | None = None
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+
+def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
+    """Check a config; every key must exist and fit.
+
+    Raises:
+        DiffpathError: naming the key.
+    """
+    sections = {"data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "classifier": ClassifierConfig}
+    if content.get("diffusion") is not None:
+        sections["diffusion"] = DiffusionConfig
+    made = {
+        name: convert(kind, content[name], where=f"section {name!r} of {where}")
+        for name, kind in sections.items()
+        if isinstance(content.get(name), Mapping)
+    }
+    config = convert(RunConfig, {**content, **made}, where=where)
+    if config.task == "diffusion" and config.diffusion is None:
+        raise DiffpathError("section 'diffusion'", where=where, why="missing", fix="add it, or change task")
+    network_config(config, num_classes=2, where=where)
+    return config
+
+
+# kind: (dataclass, module, whether the network takes the null class as one more class)
+_NETWORKS: dict[str, tuple[type, Callable[..., Any], bool]] = {
+    "unet_adm": (UNetConfig, UNet, True),
+    "resnet": (ResNetConfig, ResNet, False),
+}
+
+
+def network_config(config: RunConfig, *, num_classes: int, where: str = "config") -> Any:
+    """The dataclass of the network's kind, for a data set with ``num_classes`` classes."""
+    kind = config.network.get("kind")
+    if kind not in _NETWORKS:
+        known = ", ".join(_NETWORKS)
+        raise DiffpathError("key 'network.kind'", where=where, why=f"{kind!r} is unknown", fix=f"use one of {known}")
+    dataclass_type, _, takes_null = _NETWORKS[kind]
+    content = {key: value for key, value in config.network.items() if key != "kind"}
+    return convert(
+        dataclass_type,
+        {**content, "num_classes": num_classes + takes_null},
+        where=f"section 'network' of {where}",
+    )
+
+
+def network(config: RunConfig, *, num_classes: int) -> PureNetwork:
+    """The network of a run."""
+    shape = network_config(config, num_classes=num_classes)
+    module = _NETWORKS[config.network["kind"]][1]
+    return purify(lambda rngs: module(shape, dtype=jnp.dtype(config.dtype), rngs=rngs))
+
+
+def codec(config: RunConfig) -> Codec:
+    """The space the model works in."""
+    return PixelCodec()
+
+
+def schedule(config: DiffusionConfig) -> NoiseSchedule:
+    """The noise schedule a model is trained with."""
+    if config.schedule == "cosine":
+        return diffusion.cosine_schedule(config.num_steps)
+    make = {"linear": diffusion.linear_schedule, "scaled_linear": diffusion.scaled_linear_schedule}
+    return make[config.schedule](config.num_steps, beta_start=config.beta_start, beta_end=config.beta_end)
+
+
+def task(config: RunConfig, *, num_classes: int) -> Task:
+    """What the run learns."""
+    net = network(config, num_classes=num_classes)
+    if config.task == "classification":
+        return classification_task(net, codec(config), label_smoothing=config.classifier.label_smoothing)
+    assert config.diffusion is not None
+    return diffusion_task(
+        net,
+        codec(config),
+        schedule(config.diffusion),
+        prediction=config.diffusion.prediction,
+        label_dropout=config.diffusion.label_dropout,
+        num_classes=num_classes,
+    )
+
+
+def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
+    """Open and verify the training data; all data sets must agree in image size and classes.
+
+    Raises:
+        DiffpathError: none is named, one is missing or damaged, or they do not agree.
+    """
+    directories = config.data.directories()
+    if not directories:
+        fix = "add --config.data.train=DATASET"
+        raise DiffpathError("key 'data.train'", where=where, why="names no data set", fix=fix)
+    found = [open_dataset(directory) for directory in directories]
+    for other in found[1:]:
+        if other.schema != found[0].schema:
+            raise DiffpathError(
+                "data set",
+                where=other.directory,
+                why=f"its images and classes {other.schema} are not those of {found[0].directory}",
+                fix="mix only data sets of one size and one list of classes",
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How images are drawn from a trained model.
+
+    Attributes:
+        sampler: the step rule.
+        steps: steps of the respaced schedule.
+        eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
+        eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
+        eps_slope: growth of lambda per (respaced) step.
+        guidance: weight w of classifier-free guidance; 0 is the conditional model.
+    """
+
+    sampler: Literal["ddpm", "ddim"]
+    steps: Positive
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eps_scale: Annotated[float, Field(gt=0)] = 1.0
+    eps_slope: Annotated[float, Field(ge=0)] = 0.0
+    guidance: Annotated[float, Field(ge=0)] = 0.0
+
+
+def sampling_schedule(trained: NoiseSchedule, config: SamplerConfig) -> NoiseSchedule:
+    """The respaced schedule of a sampler: ADM's even grid for DDPM, DDIM's own strided grid for DDIM.
+
+    Raises:
+        DiffpathError: more steps than the model was trained with.
+    """
+    if config.steps > trained.num_steps:
+        raise DiffpathError(
+            "--steps",
+            where="the command line",
+            why=f"{config.steps} is more than the {trained.num_steps} steps the model was trained with",
+            fix=f"give at most {trained.num_steps}",
+        )
+    grid = {"ddpm": diffusion.even_steps, "ddim": diffusion.strided_steps}[config.sampler]
+    return diffusion.respace(trained, grid(trained.num_steps, config.steps))
+
+
+def step_rule(config: SamplerConfig, respaced: NoiseSchedule) -> samplers.StepRule:
+    """The step rule of a sampler."""
+    if config.sampler == "ddim":
+        return samplers.ddim_rule(respaced, eta=config.eta)
+    return samplers.ddpm_rule(respaced, variance=respaced.posterior_variance)
+
+
+def denoiser(
+    config: RunConfig,
+    sampler: SamplerConfig,
+    respaced: NoiseSchedule,
+    *,
+    params: Tree,
+    model_state: Tree,
+    labels: Labels,
+    num_classes: int,
+) -> Denoiser:
+    """Network, parameters and labels as eps(x_t, t): guidance first, then conversion to eps, then its scaling."""
+    assert config.diffusion is not None
+    prediction: Prediction = config.diffusion.prediction
+    net = network(config, num_classes=num_classes)
+    original = np.asarray(respaced.timesteps)
+
+    def predict(x_t: Images, t: Timesteps, y: Labels) -> Images:
+        output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
+        return output
+
+    guided = conditioning.with_guidance(predict, labels, weight=sampler.guidance, num_classes=num_classes)
+
+    def eps(x_t: Images, t: Timesteps) -> Images:
+        return diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t))
+
+    return samplers.scale_eps(eps, slope=sampler.eps_slope, offset=sampler.eps_scale)
+
+
+def as_json(config: RunConfig) -> dict[str, Any]:
+    """The resolved config, as it is stored with a run."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -1,0 +1,41 @@
+"""``diffpath doctor``: what this machine has and lacks, with the fix."""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+
+import jax
+
+from diffpath_jax.errors import ExitCode
+from diffpath_jax.progress import console
+
+# import name -> extra that brings it
+OPTIONAL = {"openslide": "prep", "shapely": "prep", "matplotlib": "report", "jinja2": "report"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+def main(arguments: argparse.Namespace) -> ExitCode:
+    """Print what there is."""
+    disk = shutil.disk_usage(".")
+    rows = {
+        "python": platform.python_version(),
+        "diffpath": importlib.metadata.version("diffpath"),
+        **{name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint", "grain")},
+        "cores": str(os.cpu_count()),
+        "free disk": f"{disk.free / 2**30:.0f} GiB",
+        "devices": ", ".join(sorted({d.device_kind for d in jax.devices()})) + f" x {jax.device_count()}",
+    }
+    for name, value in rows.items():
+        console.print(f"{name:18s} {value}", soft_wrap=True)
+    if jax.default_backend() == "cpu":
+        console.print("no accelerator      fix: pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one", markup=False, soft_wrap=True)
+    for module, extra in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            console.print(f"{module:18s} missing  fix: pip install 'diffpath[{extra}]'", markup=False, soft_wrap=True)
+    return ExitCode.OK

@@ -1,0 +1,95 @@
+"""Configs: a Python file with ``get_config``, command-line overrides, and strict frozen dataclasses out of both.
+
+A config file is a program and is run: use only files that you trust.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+from absl import flags
+from ml_collections import config_flags
+
+from diffpath_jax.errors import DiffpathError
+
+T = TypeVar("T")
+STRICT = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+def load(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Read a config file and apply ``--config.a.b=c`` overrides.
+
+    Args:
+        path: ``FILE.py`` or ``FILE.py:VARIANT``.
+        overrides: the command-line words that no option claimed.
+
+    Raises:
+        DiffpathError: no such file or variant, an unknown key, a value of the wrong type, or a stray word.
+    """
+    file = Path(path.partition(":")[0])
+    if not file.is_file():
+        raise DiffpathError("config", where=file, why="no such file", fix="check the path given to --config")
+    for word in overrides:
+        if not word.startswith("--config."):
+            raise DiffpathError(
+                f"option {word!r}", where="the command line", why="unknown", fix="see --help; config keys are --config.a.b=c"
+            )
+    values = flags.FlagValues()
+    argv = ["diffpath", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            values(argv)
+        content = values.config.to_dict()
+    except (Exception, SystemExit) as error:
+        text = str(error).strip().splitlines()
+        raise DiffpathError(
+            "config",
+            where=path,
+            why=text[0] if text else type(error).__name__,
+            fix=f"see the keys in {file} and correct --config or its overrides",
+        ) from error
+    return content
+
+
+def convert(kind: type[T], content: Mapping[str, Any], *, where: str) -> T:
+    """Make a frozen dataclass of a config section; every key must exist and every value fit its type.
+
+    Raises:
+        DiffpathError: naming the first key that does not fit, and the nearest known key.
+    """
+    try:
+        return pydantic.TypeAdapter(_strict(kind)).validate_python(dict(content))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            why = f"unknown; known are {', '.join(known)}"
+            fix = f"write {near[0]!r}" if near else "remove it"
+        else:
+            why, fix = f"{first['msg'].lower()}, not {first.get('input')!r}", "change its value"
+        raise DiffpathError(f"key {key!r}", where=where, why=why, fix=fix) from None
+
+
+def _strict(kind: type[T]) -> type[T]:
+    kind.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+    return kind
+
+
+def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the keys in which two nested mappings differ."""
+    keys = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            keys += differing_keys(old, new, f"{prefix}{key}.")
+        elif old != new:
+            keys.append(f"{prefix}{key}")
+    return keys

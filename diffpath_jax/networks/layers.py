@@ -1,0 +1,161 @@
+"""Building blocks that several networks share. NHWC, parameters and norms in float32."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key, Num
+
+zeros = nnx.initializers.zeros_init()
+
+
+def fourier_features(t: Num[Array, "b"], dim: int, *, max_period: float = 1e4) -> Float[Array, "b {dim}"]:
+    """Sinusoidal embedding of the timestep, cosines first.
+
+    ``[cos(t f_0), ..., cos(t f_{h-1}), sin(t f_0), ..., sin(t f_{h-1})]`` with ``f_i = max_period^(-i / h)`` and
+    ``h = dim / 2``, as in ADM and latent diffusion (Vaswani et al. 2017, section 3.5, in another order).
+    """
+    if dim % 2:
+        raise ValueError(f"dim must be even, not {dim}")
+    frequencies = jnp.exp(-math.log(max_period) * jnp.arange(dim // 2, dtype=jnp.float32) / (dim // 2))
+    angles = t.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def dropout(x: Float[Array, "..."], rate: float, key: Key[Array, ""] | None) -> Float[Array, "..."]:
+    """Inverted dropout; the identity without a key (evaluation) or with rate 0."""
+    if key is None or rate == 0:
+        return x
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def conv3x3(
+    in_channels: int,
+    out_channels: int,
+    *,
+    stride: int = 1,
+    use_bias: bool = True,
+    zero_init: bool = False,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """3x3 convolution, padded by one on each side."""
+    return nnx.Conv(
+        in_channels,
+        out_channels,
+        (3, 3),
+        strides=stride,
+        padding=1,
+        use_bias=use_bias,
+        kernel_init=zeros if zero_init else nnx.initializers.lecun_normal(),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def linear(
+    in_features: int,
+    out_features: int,
+    *,
+    use_bias: bool = True,
+    zero_init: bool = False,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """Dense layer over the last axis; also serves as 1x1 convolution (as a dot its gradient is 7x faster on CPU)."""
+    return nnx.Linear(
+        in_features,
+        out_features,
+        use_bias=use_bias,
+        kernel_init=zeros if zero_init else nnx.initializers.lecun_normal(),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation (Wu and He 2018) in float32, applied as one scale and one shift per channel.
+
+    ``y = (x - mean_g) / sqrt(var_g + eps) * gamma + beta`` over space and the channels of a group.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 32, eps: float = 1e-5) -> None:
+        if channels % groups:
+            raise ValueError(f"{channels} channels do not divide into {groups} groups")
+        self.groups = groups
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        """Normalise; the result has the type of ``x``."""
+        batch, channels = x.shape[0], x.shape[-1]
+        space = tuple(range(1, x.ndim - 1))
+        x32 = x.astype(jnp.float32)
+        # Statistics per channel first (they vectorise), per group second: the variance of a group is the mean of
+        # its channels' variances plus the variance of their means.
+        mean_c = x32.mean(axis=space, keepdims=True)
+        variance_c = jnp.square(x32 - mean_c).mean(axis=space)
+        mean_c = mean_c.reshape(batch, self.groups, -1)
+        mean = mean_c.mean(axis=-1, keepdims=True)
+        variance = variance_c.reshape(mean_c.shape).mean(axis=-1, keepdims=True)
+        variance += jnp.square(mean_c - mean).mean(axis=-1, keepdims=True)
+        inverse = jax.lax.rsqrt(variance + self.eps)
+        scale = jnp.broadcast_to(inverse, mean_c.shape).reshape(batch, channels) * self.scale[...]
+        shift = self.bias[...] - jnp.broadcast_to(mean, mean_c.shape).reshape(batch, channels) * scale
+        inner = (batch,) + (1,) * len(space) + (channels,)
+        return (x32 * scale.reshape(inner) + shift.reshape(inner)).astype(x.dtype)
+
+
+class SelfAttention(nnx.Module):
+    """Residual self-attention over all positions, with ADM's head order.
+
+    The 3C outputs of the joint projection are split into heads first and into q, k, v second; q and k are each
+    scaled by d^(-1/4); softmax in float32; the output projection starts at zero (Dhariwal and Nichol 2021).
+    """
+
+    def __init__(self, channels: int, *, num_heads: int, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+        self.num_heads = num_heads
+        self.norm = GroupNorm(channels, groups=groups)
+        self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
+        self.out = linear(channels, channels, zero_init=True, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Attend."""
+        batch, height, width, channels = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, height * width, self.num_heads, 3, -1)
+        q, k, v = (qkv[:, :, :, i] for i in range(3))
+        scale = q.shape[-1] ** -0.25
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k * scale)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
+        attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        return x + self.out(attended.reshape(batch, height, width, channels)).astype(x.dtype)
+
+
+def upsample2x(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+    """Nearest-neighbour enlargement."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def downsample2x(x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 c"]:
+    """Mean of each 2x2 block."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+def space_to_depth(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b h2 w2 c2"]:
+    """Move each ``block`` x ``block`` square of pixels into channels; :func:`depth_to_space` undoes it."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // block, block, width // block, block, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // block, width // block, -1)
+
+
+def depth_to_space(x: Float[Array, "b h w c"], block: int) -> Float[Array, "b h2 w2 c2"]:
+    """Inverse of :func:`space_to_depth`."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, block, block, channels // block**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * block, width * block, -1)

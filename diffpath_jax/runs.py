@@ -1,0 +1,173 @@
+"""A run directory: what was trained, on what, and the parameters it led to."""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffpath_jax import build
+from diffpath_jax.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.config import differing_keys
+from diffpath_jax.data.manifest import Dataset
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import read_json, sha256_json, write_json
+from diffpath_jax.shapes import Tree
+from diffpath_jax.task import NETWORK
+
+RUN = "config.json"
+_FIX = "name the --workdir of a `diffpath train` run"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory says of itself.
+
+    Attributes:
+        workdir: the directory.
+        config: the resolved config.
+        classes: class names of the training data.
+        image_px: (height, width) of the training images.
+        mpp: um per pixel of the training images.
+        data: digest of each training data set.
+        digest: SHA-256 of config and data digests.
+    """
+
+    workdir: Path
+    config: build.RunConfig
+    classes: tuple[str, ...]
+    image_px: tuple[int, int]
+    mpp: float
+    data: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parameters ready to use, on the host.
+
+    Attributes:
+        params: of the network; the moving average unless the run keeps none.
+        model_state: of the network.
+        step: when they were saved.
+        digest: SHA-256 of ``params`` and ``model_state``.
+    """
+
+    params: Tree
+    model_state: Tree
+    step: int
+    digest: str
+
+
+def begin(
+    workdir: Path, config: build.RunConfig, datasets: Sequence[Dataset], *, allow_change: Sequence[str] = ()
+) -> Run:
+    """Describe a new run in its directory, or check that this is the run that is already there.
+
+    Where the data lies may change between two starts; what it holds may not.
+
+    Args:
+        workdir: run directory.
+        config: resolved config.
+        datasets: opened training data.
+        allow_change: dotted keys (or sections) that may differ from before.
+
+    Raises:
+        DiffpathError: the directory holds a run with other settings or data (exit code 4); the keys are named.
+    """
+    first = datasets[0]
+    content = {
+        "config": build.as_json(config),
+        "classes": list(first.schema.classes),
+        "image_px": list(first.schema.image_px),
+        "mpp": first.details["mpp"],
+        "data": [dataset.digest for dataset in datasets],
+        "versions": {name: importlib.metadata.version(name) for name in ("diffpath", "jax", "flax", "optax")},
+    }
+    path = workdir / RUN
+    if path.exists():
+        before = read_json(path, what="run", fix=_FIX)
+        changed = [
+            key
+            for key in differing_keys(before, content)
+            if key != "config.data.train"
+            and not key.startswith("versions")
+            and not any(key == f"config.{name}" or key.startswith(f"config.{name}.") for name in allow_change)
+        ]
+        if changed:
+            names = ", ".join(key.removeprefix("config.") for key in changed)
+            raise DiffpathError(
+                "run",
+                where=workdir,
+                why=f"it was begun with another {names}",
+                fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
+                code=ExitCode.REFUSED,
+            )
+    write_json(path, content)
+    return open_run(workdir)
+
+
+def open_run(workdir: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        DiffpathError: it is not one.
+    """
+    content = read_json(workdir / RUN, what="run", fix=_FIX)
+    try:
+        described: Mapping[str, Any] = {
+            "classes": tuple(content["classes"]),
+            "image_px": tuple(content["image_px"]),
+            "mpp": float(content["mpp"]),
+            "data": tuple(content["data"]),
+        }
+        config = build.run_config(content["config"], where=str(workdir / RUN))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DiffpathError("run", where=workdir / RUN, why=f"not a run ({error})", fix=_FIX) from error
+    digest = sha256_json({"config": content["config"], "data": content["data"]})
+    return Run(workdir=workdir, config=config, digest=digest, **described)
+
+
+def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
+    """The newest intact parameters of a run.
+
+    Args:
+        run: the run.
+        averaged: the moving average where the run keeps one.
+
+    Raises:
+        DiffpathError: the run has no checkpoint yet, or its checkpoints are damaged (exit code 5).
+    """
+    checkpoints = Checkpoints(run.workdir)
+    try:
+        step = checkpoints.latest()
+        if step is None:
+            raise DiffpathError(
+                "checkpoint", where=run.workdir, why="the run has saved none yet", fix="run `diffpath train` first"
+            )
+        state = checkpoints.read(step)
+    finally:
+        checkpoints.close()
+    params = state["ema"] if averaged and state.get("ema") else state["params"]
+    params, model_state = params[NETWORK], state.get("model_state") or {}
+    _check_shapes(run, params)
+    return Trained(params, model_state, step, tree_digest({"params": params, "model_state": model_state}))
+
+
+def _check_shapes(run: Run, params: Tree) -> None:
+    """Refuse parameters that the run's own config does not describe."""
+    network = build.network(run.config, num_classes=len(run.classes))
+    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
+    wanted = {jax.tree_util.keystr(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    found = {jax.tree_util.keystr(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    wrong = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+    if wrong:
+        raise DiffpathError(
+            "checkpoint",
+            where=run.workdir,
+            why=f"{wrong[0]} has shape {found.get(wrong[0])} where the config asks for {wanted.get(wrong[0])}",
+            fix="use the config that the run was trained with",
+            code=ExitCode.DAMAGED,
+        )

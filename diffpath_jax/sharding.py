@@ -1,0 +1,35 @@
+"""Where arrays live: one mesh over all devices of all hosts, batches split along it, states copied to each."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+BATCH_AXIS = "data"
+
+
+def make_mesh() -> Mesh:
+    """All devices in one row."""
+    return jax.make_mesh((jax.device_count(),), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Make global arrays out of the part of the batch that this process loaded."""
+    sharding = batch_sharding(mesh)
+    return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copy a state to every device."""
+    return jax.device_put(tree, replicated(mesh))
