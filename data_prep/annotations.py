@@ -5,7 +5,8 @@ QuPath exports GeoJSON as a FeatureCollection, a bare list of features or one fe
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def read_class_map(path: Path) -> ClassMap:
     """
     example = 'write {"classes": {"Tumour": "tumour"}, "ignore": ["Pen"]}'
     content = read_json(path, what="class map", fix=example)
-    classes = content.get("classes") if isinstance(content, dict) else None
-    ignore = content.get("ignore", []) if isinstance(content, dict) else None
+    classes: Any = content.get("classes") if isinstance(content, dict) else None
+    ignore: Any = content.get("ignore", []) if isinstance(content, dict) else None
     valid = (
         isinstance(classes, dict)
         and classes
@@ -76,6 +77,24 @@ def read_class_map(path: Path) -> ClassMap:
     return ClassMap(classes, frozenset(ignore))
 
 
+def all_classes(paths: Iterable[Path]) -> ClassMap:
+    """A class map that uses every class of some annotation files under its own name, in plain letters.
+
+    Raises:
+        DiffpathError: a file is missing or damaged, or an area has no class.
+    """
+    found = set()
+    for path in paths:
+        for number, feature in enumerate(_features(path, read_json(path, what="annotations", fix=_EXPORT))):
+            name = _class_name(feature)
+            if name is None:
+                fix = "give it a class in QuPath, or give a class map as --classes"
+                raise DiffpathError(f"annotation {number}", where=path, why="it has no class", fix=fix)
+            found.add(name)
+    plain = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) or "class" for name in sorted(found)}
+    return ClassMap(plain, frozenset())
+
+
 def read_regions(path: Path, class_map: ClassMap) -> tuple[Region, ...]:
     """Read the annotated regions of one slide from QuPath GeoJSON, leaving out the ignored classes.
 
@@ -89,7 +108,7 @@ def read_regions(path: Path, class_map: ClassMap) -> tuple[Region, ...]:
         name = _class_name(feature)
         if name in class_map.ignore:
             continue
-        if name not in class_map.classes:
+        if name is None or name not in class_map.classes:
             known = sorted({*class_map.classes, *class_map.ignore})
             raise DiffpathError(
                 f"annotation class {name!r}",
@@ -102,7 +121,10 @@ def read_regions(path: Path, class_map: ClassMap) -> tuple[Region, ...]:
             regions.append(Region(class_map.classes[name], shape))
     if not regions:
         raise DiffpathError(
-            "annotations", where=path, why="no polygon of a wanted class", fix="annotate areas, or leave it out"
+            "annotations",
+            where=path,
+            why="no polygon of a wanted class",
+            fix="annotate areas, or leave it out",
         )
     return tuple(regions)
 
@@ -131,10 +153,6 @@ def _polygons(path: Path, number: int, feature: dict) -> shapely.MultiPolygon:
     try:
         shape = shapely.from_geojson(json.dumps(feature["geometry"], allow_nan=False))
     except (shapely.errors.GEOSException, ValueError, TypeError) as error:
-        raise DiffpathError(
-            f"annotation {number}", where=path, why=f"not a polygon ({error})", fix=_EXPORT
-        ) from error
-    parts = [
-        part for part in shapely.get_parts(shapely.make_valid(shape)) if isinstance(part, shapely.Polygon)
-    ]
+        raise DiffpathError(f"annotation {number}", where=path, why=f"not a polygon ({error})", fix=_EXPORT) from error
+    parts = [part for part in shapely.get_parts(shapely.make_valid(shape)) if isinstance(part, shapely.Polygon)]
     return shapely.MultiPolygon(parts)

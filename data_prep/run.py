@@ -12,13 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import rich.console
-import rich.progress
 
 from data_prep import annotations, card, qa, shards, slides, splits, tiling, tissue
 from diffpath_jax.data import manifest, records
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file, sha256_file
+from diffpath_jax.progress import console, track
 
 SLIDE_SUFFIXES = frozenset(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
 PRIVATE = "private"
@@ -91,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", required=True, type=Path, help="a QuPath GeoJSON file, or a folder of SLIDE.geojson"
     )
-    parser.add_argument("--classes", required=True, type=Path, help="class map (JSON): used and ignored classes")
+    parser.add_argument("--classes", type=Path, help="class map (JSON): used and ignored classes (default: use all)")
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
     parser.add_argument("--patients", type=Path, help="CSV with the columns slide,patient")
@@ -135,6 +134,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         roi_min=arguments.roi_min,
         tissue_min=arguments.tissue_min,
     )
+    sources = find_sources(arguments.slides, arguments.annotations, arguments.patients)
     try:
         fractions = [float(text) for text in arguments.fractions.split(",")]
     except ValueError:
@@ -144,7 +144,11 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "out": arguments.out,
         "name": arguments.name,
-        "class_map": annotations.read_class_map(arguments.classes),
+        "class_map": (
+            annotations.read_class_map(arguments.classes)
+            if arguments.classes
+            else annotations.all_classes([source.regions for source in sources])
+        ),
         "fields": fields,
         "split": splits.SplitSpec(
             fractions=splits.check_fractions(fractions),
@@ -152,7 +156,7 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
             seed=arguments.seed,
         ),
         "scale_table": slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
-        "sources": find_sources(arguments.slides, arguments.annotations, arguments.patients),
+        "sources": sources,
     }
 
 
@@ -214,7 +218,6 @@ def _secret(path: Path | None, out: Path) -> bytes:
 
 def run(job: Job) -> ExitCode:
     """Prepare every slide that is not done yet, then split and write the dataset."""
-    console = rich.console.Console(stderr=True)
     fingerprint = job.fingerprint()
     if shards.finished(job.out, fingerprint):
         console.print(f"{job.out} is complete: nothing to do")
@@ -222,9 +225,7 @@ def run(job: Job) -> ExitCode:
     staging = shards.Staging(job.out, fingerprint)
     units: list[tuple[Source, shards.Unit]] = []
     failed: dict[str, DiffpathError] = {}
-    columns = (*rich.progress.Progress.get_default_columns(), "{task.fields[rate]}")
-    with rich.progress.Progress(*columns, console=console) as progress:
-        task = progress.add_task("prep", total=len(job.sources), rate="")
+    with track("prep", total=len(job.sources), unit="slides") as progress:
         for source in job.sources:
             try:
                 name = job.hashed(source.digest)
@@ -233,8 +234,7 @@ def run(job: Job) -> ExitCode:
             except DiffpathError as error:
                 failed[source.slide.name] = error
             fields = sum(unit.count for _, unit in units)
-            elapsed = progress.tasks[task].elapsed or 1e-9
-            progress.update(task, advance=1, rate=f"{fields} fields, {fields / elapsed:.0f}/s")
+            progress.advance(1, f"{fields} fields, {fields * progress.rate / (len(units) or 1):.0f} fields/s")
     if not units or sum(unit.count for _, unit in units) == 0:
         staging.clear()
         raise next(iter(failed.values()), None) or DiffpathError(
@@ -245,9 +245,9 @@ def run(job: Job) -> ExitCode:
         )
     dataset = _assemble(job, fingerprint, staging, units, failed)
     staging.clear()
-    console.print(card.summary(dataset), highlight=False)
-    for error in failed.values():
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
+    console.print(card.summary(dataset), soft_wrap=True)
+    for failure in failed.values():
+        console.print(f"error: {failure}", markup=False, soft_wrap=True)
     return ExitCode.PARTIAL if failed else ExitCode.OK
 
 

@@ -6,7 +6,7 @@ never opened.
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +77,16 @@ def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Sl
         handle = openslide.OpenSlide(path)
     except (openslide.OpenSlideError, OSError) as error:
         raise DiffpathError(
-            "slide", where=path, why=f"OpenSlide cannot read it ({error})", fix="copy it again, or leave it out"
+            "slide",
+            where=path,
+            why=f"OpenSlide cannot read it ({error})",
+            fix="copy it again, or leave it out",
         ) from error
     scale = _scale(path, handle.properties, scale_table or {})
     return Slide(path, handle, handle.dimensions, scale)
 
 
-def _scale(path: Path, properties: openslide._PropertyMap, table: dict[str, float]) -> Scale:
+def _scale(path: Path, properties: Mapping[str, str], table: dict[str, float]) -> Scale:
     given = table.get(path.name, table.get(path.stem))
     if given is not None:
         return Scale(given, given, "table")
@@ -156,9 +159,7 @@ def read_thumbnail(slide: Slide, *, max_px: int) -> UInt8[np.ndarray, "h w 3"]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def read_fields(
-    slide: Slide, boxes: Sequence[Box], *, patch_px: int
-) -> Iterator[UInt8[np.ndarray, "px px 3"]]:
+def read_fields(slide: Slide, boxes: Sequence[Box], *, patch_px: int) -> Iterator[UInt8[np.ndarray, "px px 3"]]:
     """Read equally sized fields of view as ``patch_px`` images, in the order given.
 
     Neighbours with the same top edge are read as one strip, so that a tile of the file is decoded once. The level

@@ -115,9 +115,7 @@ def split_by_place(
         side = getattr(boxes[0], side_name)
         per_class = [np.sort(start[names == name]) for name in sorted(set(labels))]
         cuts = np.linspace(start.min(), start.max() + side, _CUT_POSITIONS + 1)[1:-1]
-        edges = np.array(
-            [(-np.inf, *chosen, np.inf) for chosen in itertools.combinations(cuts, len(wanted) - 1)]
-        )
+        edges = np.array([(-np.inf, *chosen, np.inf) for chosen in itertools.combinations(cuts, len(wanted) - 1)])
         low, high = edges[:, :-1] + gap_px / 2, edges[:, 1:] - gap_px / 2 - side
         inside = np.stack([_between(positions, low, high) / len(positions) for positions in per_class])
         for order in itertools.permutations(wanted):

@@ -108,9 +108,7 @@ def field_size(spec: FieldSpec, scale: Scale) -> tuple[float, float]:
     return spec.fov_um / scale.x, spec.fov_um / scale.y
 
 
-def plan_fields(
-    slide: Slide, regions: Sequence[Region], tissue: TissueMask, spec: FieldSpec
-) -> tuple[Field, ...]:
+def plan_fields(slide: Slide, regions: Sequence[Region], tissue: TissueMask, spec: FieldSpec) -> tuple[Field, ...]:
     """Lay the grid over the slide and decide on every field that touches a region.
 
     A field belongs to a class when regions of that class cover at least ``roi_min`` of it. A field that two

@@ -27,9 +27,7 @@ class TissueMask:
     mask: Bool[np.ndarray, "h w"]
     level0_px: tuple[float, float]
 
-    def share(
-        self, x: np.ndarray, y: np.ndarray, width: float, height: float
-    ) -> np.ndarray:
+    def share(self, x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
         """Share of tissue in boxes of one size whose top-left corners are (x, y), in level-0 pixels."""
         total = cv2.integral(self.mask.astype(np.uint8)).astype(np.int64)
         rows, columns = self.mask.shape

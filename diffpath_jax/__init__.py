@@ -1,0 +1,1 @@
+"""Synthetic histopathology with class-conditional diffusion models in JAX."""

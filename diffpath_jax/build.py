@@ -112,10 +112,15 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     Raises:
         DiffpathError: naming the key.
     """
-    sections = {"data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "classifier": ClassifierConfig}
+    sections = {
+        "data": DataConfig,
+        "optim": OptimConfig,
+        "train": TrainConfig,
+        "classifier": ClassifierConfig,
+    }
     if content.get("diffusion") is not None:
         sections["diffusion"] = DiffusionConfig
-    made = {
+    made: dict[str, Any] = {
         name: convert(kind, content[name], where=f"section {name!r} of {where}")
         for name, kind in sections.items()
         if isinstance(content.get(name), Mapping)

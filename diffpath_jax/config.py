@@ -37,7 +37,10 @@ def load(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     for word in overrides:
         if not word.startswith("--config."):
             raise DiffpathError(
-                f"option {word!r}", where="the command line", why="unknown", fix="see --help; config keys are --config.a.b=c"
+                f"option {word!r}",
+                where="the command line",
+                why="unknown",
+                fix="see --help; config keys are --config.a.b=c",
             )
     values = flags.FlagValues()
     argv = ["diffpath", f"--config={path}", *overrides]

@@ -73,7 +73,7 @@ class NoiseSchedule:
 
     @cached_property
     def posterior_log_variance(self) -> Table:
-        """log beta~_t; at t = 0, where that is minus infinity, the value of t = 1."""
+        """Log beta~_t; at t = 0, where that is minus infinity, the value of t = 1."""
         if self.num_steps == 1:
             return np.log(self.betas)
         return np.log(np.concatenate([self.posterior_variance[1:2], self.posterior_variance[1:]]))
@@ -167,9 +167,7 @@ def posterior_mean(schedule: NoiseSchedule, x_0: Images, x_t: Images, t: Timeste
     return at(of_x0, t, x_t.ndim) * x_0 + at(of_xt, t, x_t.ndim) * x_t
 
 
-def training_target(
-    prediction: Prediction, schedule: NoiseSchedule, x_0: Images, t: Timesteps, eps: Images
-) -> Images:
+def training_target(prediction: Prediction, schedule: NoiseSchedule, x_0: Images, t: Timesteps, eps: Images) -> Images:
     """What the network is asked for."""
     targets: dict[str, Callable[[], Images]] = {
         "eps": lambda: eps,
@@ -179,9 +177,7 @@ def training_target(
     return targets[prediction]()
 
 
-def to_eps(
-    prediction: Prediction, schedule: NoiseSchedule, x_t: Images, t: Timesteps, output: Images
-) -> Images:
+def to_eps(prediction: Prediction, schedule: NoiseSchedule, x_t: Images, t: Timesteps, output: Images) -> Images:
     """The eps that a network's output stands for."""
     forms: dict[str, Callable[[], Images]] = {
         "eps": lambda: output,

@@ -28,9 +28,7 @@ class DiffpathError(Exception):
         code: exit code of the command.
     """
 
-    def __init__(
-        self, what: str, *, where: object, why: str, fix: str, code: ExitCode = ExitCode.BAD_INPUT
-    ) -> None:
+    def __init__(self, what: str, *, where: object, why: str, fix: str, code: ExitCode = ExitCode.BAD_INPUT) -> None:
         self.what, self.where, self.why, self.fix, self.code = what, str(where), why, fix, code
         super().__init__(" ".join(f"{what} in {where}: {why}; fix: {fix}".split()))
 

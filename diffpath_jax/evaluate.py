@@ -1,5 +1,4 @@
-"""Metrics of one data set against another: distances in feature space, overall and per class, and what a classifier
-makes of a set."""
+"""Metrics of a data set against another: feature-space distances, per class too, and what a classifier makes of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +74,12 @@ def classify(run: runs.Run, dataset: Dataset, split: str) -> dict[str, Any]:
             "training_data": list(run.data),
             "run": run.digest,
         },
-        "data": {"digest": dataset.digest, "split": split, "kind": dataset.details["kind"], "n": len(data["label"])},
+        "data": {
+            "digest": dataset.digest,
+            "split": split,
+            "kind": dataset.details["kind"],
+            "n": len(data["label"]),
+        },
         "classes": list(run.classes),
         "confusion": confusion.tolist(),
         **summarise(confusion),

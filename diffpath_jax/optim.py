@@ -52,7 +52,10 @@ def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedul
 def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
     """AdamW, after clipping by global norm where asked for."""
     adamw = optax.adamw(
-        learning_rate_schedule(config, num_steps), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+        learning_rate_schedule(config, num_steps),
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
     )
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, adamw)

@@ -9,9 +9,7 @@ from jaxtyping import UInt8
 from diffpath_jax.files import replace_file
 
 
-def tile(
-    images: UInt8[np.ndarray, "n h w 3"], *, columns: int, gap: int = 2
-) -> UInt8[np.ndarray, "height width 3"]:
+def tile(images: UInt8[np.ndarray, "n h w 3"], *, columns: int, gap: int = 2) -> UInt8[np.ndarray, "height width 3"]:
     """Images in rows of ``columns``, white between them."""
     count, height, width, _ = images.shape
     rows = -(-count // columns)

@@ -40,7 +40,9 @@ class Progress:
             self._line_time = now
             left = (self._total - self._done) / max(self._rate, 1e-9)
             console.print(
-                f"{self._title} {self._done}/{self._total}, {text}, {left:.0f} s left", soft_wrap=True, markup=False
+                f"{self._title} {self._done}/{self._total}, {text}, {left:.0f} s left",
+                soft_wrap=True,
+                markup=False,
             )
 
 

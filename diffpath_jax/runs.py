@@ -145,7 +145,10 @@ def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
         step = checkpoints.latest()
         if step is None:
             raise DiffpathError(
-                "checkpoint", where=run.workdir, why="the run has saved none yet", fix="run `diffpath train` first"
+                "checkpoint",
+                where=run.workdir,
+                why="the run has saved none yet",
+                fix="run `diffpath train` first",
             )
         state = checkpoints.read(step)
     finally:

@@ -101,7 +101,7 @@ def run_job(job: SampleJob, run: Run, trained: Trained) -> manifest.Dataset:
     done = {start: unit for start in starts if (unit := staging.find(_unit_name(start)))}
     mesh = sharding.make_mesh()
     draw = make_draw(run, job.sampler, image_px=job.image_px, mesh=mesh)
-    params = sharding.replicate((trained.params, trained.model_state), mesh)
+    params, model_state = sharding.replicate((trained.params, trained.model_state), mesh)
     missing = [start for start in starts if start not in done]
     finished = sum(unit.count for unit in done.values())
     with track("sample", total=total, done=finished, unit="img") as progress:
@@ -110,7 +110,7 @@ def run_job(job: SampleJob, run: Run, trained: Trained) -> manifest.Dataset:
             # Every device gets a full batch: the last group repeats its units, and what is over is thrown away.
             padded = np.resize(wanted, job.batch_size * jax.device_count())
             labels = class_of(padded, len(run.classes))
-            images, _ = draw(*params, jax.random.key(job.seed), jnp.asarray(padded), jnp.asarray(labels))
+            images, _ = draw(params, model_state, jax.random.key(job.seed), jnp.asarray(padded), jnp.asarray(labels))
             for start, block in zip(group, np.split(np.asarray(images), jax.device_count()), strict=False):
                 unit = staging.commit(_unit_name(start), _encode(job, run, trained, start, block, total), {})
                 progress.advance(unit.count)
@@ -128,9 +128,7 @@ def _groups(starts: Sequence[int], size: int) -> list[Sequence[int]]:
     return [starts[i : i + size] for i in range(0, len(starts), size)]
 
 
-def _encode(
-    job: SampleJob, run: Run, trained: Trained, start: int, images: np.ndarray, total: int
-) -> list[bytes]:
+def _encode(job: SampleJob, run: Run, trained: Trained, start: int, images: np.ndarray, total: int) -> list[bytes]:
     indices = np.arange(start, min(start + job.batch_size, total))
     return [
         records.encode(

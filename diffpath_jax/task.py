@@ -60,9 +60,7 @@ def diffusion_task(
         x_0 = codec.encode(batch["image"])
         t = jax.random.randint(t_key, x_0.shape[:1], 0, schedule.num_steps)
         eps = jax.random.normal(noise_key, x_0.shape)
-        labels = conditioning.drop_labels(
-            label_key, batch["label"], rate=label_dropout, num_classes=num_classes
-        )
+        labels = conditioning.drop_labels(label_key, batch["label"], rate=label_dropout, num_classes=num_classes)
         x_t = diffusion.q_sample(schedule, x_0, t, eps)
         output, model_state = network.apply(params[NETWORK], model_state, x_t, t, labels, dropout_key)
         target = diffusion.training_target(prediction, schedule, x_0, t, eps)

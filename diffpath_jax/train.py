@@ -25,7 +25,7 @@ from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.progress import track
 from diffpath_jax.shapes import Batch, PRNGKey, Tree
-from diffpath_jax.task import Task
+from diffpath_jax.task import Loss, Task
 from diffpath_jax.writers import MetricsWriter
 
 # A run stops after this many non-finite steps in a row; fewer are skipped and counted.
@@ -80,9 +80,13 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
         for number, (group, loss_fn) in enumerate(task.losses.items()):
 
             def of_group(
-                own: Tree, group: str = group, loss_fn: Callable = loss_fn, number: int = number
+                own: Tree,
+                model_state: Tree = model_state,
+                group: str = group,
+                loss_fn: Loss = loss_fn,
+                loss_key: PRNGKey = jax.random.fold_in(key, number),  # noqa: B008
             ) -> tuple[jax.Array, dict[str, Any]]:
-                return loss_fn({**params, group: own}, model_state, batch, jax.random.fold_in(key, number))
+                return loss_fn({**params, group: own}, model_state, batch, loss_key)
 
             (loss, aux), grads = jax.value_and_grad(of_group, has_aux=True)(params[group])
             norm = optax.global_norm(grads)
@@ -123,7 +127,7 @@ def _once(value: jax.Array) -> jax.Array:
     return jnp.stack([jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)])
 
 
-def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Batch, num_steps: int) -> TrainState:
+def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int) -> TrainState:
     """A fresh state; ``batch`` gives only shapes."""
     params, model_state = task.init(key)
     optimizer = optim.make_optimizer(config, num_steps)
@@ -181,8 +185,7 @@ def fit(
     batches.set_state(start)
     init_key, run_key = jax.random.split(jax.random.key(seed))
     shapes = {
-        name: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype)
-        for name, value in example.items()
+        name: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype) for name, value in example.items()
     }
 
     def fresh_state(key: PRNGKey) -> TrainState:

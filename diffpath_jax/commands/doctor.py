@@ -34,7 +34,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     for name, value in rows.items():
         console.print(f"{name:18s} {value}", soft_wrap=True)
     if jax.default_backend() == "cpu":
-        console.print("no accelerator      fix: pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one", markup=False, soft_wrap=True)
+        console.print(
+            "no accelerator      fix: pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one",
+            markup=False,
+            soft_wrap=True,
+        )
     for module, extra in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
             console.print(f"{module:18s} missing  fix: pip install 'diffpath[{extra}]'", markup=False, soft_wrap=True)

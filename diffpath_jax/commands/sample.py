@@ -67,10 +67,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run) -> sample.SampleJob:
         raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
     sampler = config.convert(
         build.SamplerConfig,
-        {
-            name: getattr(arguments, name)
-            for name in ("sampler", "steps", "eta", "eps_scale", "eps_slope", "guidance")
-        },
+        {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "eps_scale", "eps_slope", "guidance")},
         where="the command line",
     )
     build.sampling_schedule(build.schedule(run.config.diffusion), sampler)

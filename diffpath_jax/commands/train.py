@@ -93,7 +93,8 @@ def _preview_hook(run: runs.Run, mesh: Mesh) -> Hook:
 
     def preview(state: TrainState) -> dict[str, float]:
         params = state.ema or state.params
-        images, _ = draw(params[NETWORK], state.model_state, jax.random.key(0), jnp.arange(len(padded)), padded)
+        indices = jnp.arange(len(padded))
+        images, _ = draw(params[NETWORK], state.model_state, jax.random.key(0), indices, jnp.asarray(padded))
         grid = pictures.tile(np.asarray(images)[: len(labels)], columns=PREVIEW_PER_CLASS)
         pictures.write_png(run.workdir / "previews" / f"step-{int(state.step):07d}.png", grid)
         return {}

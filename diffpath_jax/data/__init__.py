@@ -1,0 +1,1 @@
+"""Data sets: records, manifests (no JAX), and the training pipeline."""

@@ -43,7 +43,7 @@ class Records:
                 fix="write the data set again",
                 code=ExitCode.DAMAGED,
             ) from error
-        return {"image": record.image, "label": np.int32(record.label)}
+        return {"image": record.image, "label": np.asarray(record.label, np.int32)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Dihedral(grain.transforms.RandomMap):
 
     def random_map(self, element: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Turn and flip the image."""
-        turns, flip = rng.integers(4), rng.integers(2)
+        turns, flip = int(rng.integers(4)), int(rng.integers(2))
         image = np.rot90(element["image"], turns)
         return {**element, "image": np.ascontiguousarray(image[:, ::-1] if flip else image)}
 

@@ -30,9 +30,7 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def kernel_distance(
-    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *, seed: int
-) -> dict[str, float]:
+def kernel_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *, seed: int) -> dict[str, float]:
     """Mean and standard deviation of :func:`squared_mmd` over random subsets.
 
     Sets smaller than the published subset size use subsets as large as the smaller set.

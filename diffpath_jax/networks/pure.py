@@ -24,7 +24,7 @@ class PureNetwork:
 
     def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
         """Fresh parameters and model state (BatchNorm statistics; empty for most networks)."""
-        _, params, state = nnx.split(self.make(nnx.Rngs(key)), nnx.Param, ...)
+        _, params, state = nnx.split(self.make(nnx.Rngs(key)), nnx.Param, ...)  # type: ignore[misc]
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
     def apply(self, params: Tree, model_state: Tree, *args: Any, **kwargs: Any) -> tuple[Any, Tree]:
@@ -35,7 +35,7 @@ class PureNetwork:
         """
         module = nnx.merge(self.graphdef, params, model_state)
         out = module(*args, **kwargs)
-        _, _, state = nnx.split(module, nnx.Param, ...)
+        _, _, state = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
         return out, nnx.to_pure_dict(state)
 
 

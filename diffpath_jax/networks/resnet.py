@@ -105,9 +105,7 @@ class ResNet(nnx.Module):
         self.blocks = nnx.List(blocks)
         self.head = layers.linear(channels, config.num_classes, dtype=dtype, rngs=rngs)
 
-    def __call__(
-        self, x: Float[Array, "b h w 3"], *, train: bool
-    ) -> tuple[Float[Array, "b n"], Float[Array, "b f"]]:
+    def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> tuple[Float[Array, "b n"], Float[Array, "b f"]]:
         """Logits, and the pooled features before the last layer."""
         x = nnx.relu(self.stem(x, train=train))
         if not self.config.small_images:

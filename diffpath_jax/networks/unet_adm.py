@@ -1,6 +1,5 @@
 """The UNet of ADM (Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis", section 3)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -121,9 +120,7 @@ class UNet(nnx.Module):
             nnx.Embed(config.num_classes, embedding, dtype=dtype, rngs=rngs) if config.num_classes else None
         )
 
-        def stage(
-            in_channels: int, out_channels: int, *, attend: bool = False, resample: str = "none"
-        ) -> Stage:
+        def stage(in_channels: int, out_channels: int, *, attend: bool = False, resample: str = "none") -> Stage:
             block = ResBlock(
                 in_channels,
                 out_channels,
@@ -210,5 +207,5 @@ class UNet(nnx.Module):
         return layers.depth_to_space(out, self.config.stem_block)
 
 
-def _keys(key: Key[Array, ""] | None, count: int) -> list[Key[Array, ""] | None] | Sequence:
+def _keys(key: Key[Array, ""] | None, count: int) -> list[Key[Array, ""] | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))

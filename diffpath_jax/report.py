@@ -1,0 +1,222 @@
+"""One self-contained HTML page of a study: what went in, what came out, how good it is, and every setting."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jinja2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from diffpath_jax import build, pictures, runs
+from diffpath_jax.data.manifest import Dataset
+from diffpath_jax.evaluate import OVERALL
+from diffpath_jax.files import write_text
+from diffpath_jax.losses import NOISE_LEVELS
+from diffpath_jax.networks.pure import count_parameters
+from diffpath_jax.writers import read_metrics
+
+SHOWN_PER_CLASS = 16
+COLOURS = ("#3b4cc0", "#b40426", "#2a9d55", "#e69f00", "#7b3294")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a report is made of.
+
+    Attributes:
+        dataset: the real images.
+        run: the diffusion model.
+        samples: name -> generated set.
+        classifiers: name -> classifier run.
+        metrics: contents of the ``metrics.json`` files of ``diffpath eval``.
+    """
+
+    dataset: Dataset
+    run: runs.Run
+    samples: Mapping[str, Dataset]
+    classifiers: Mapping[str, runs.Run]
+    metrics: Sequence[Mapping[str, Any]]
+
+
+def render(study: Study) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("diffpath_jax"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["png"] = lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return environment.get_template("report.html").render(
+        dataset=study.dataset,
+        counts=study.dataset.class_counts,
+        overlays=[path.read_bytes() for path in sorted((study.dataset.directory / "qa").glob("*.png"))],
+        galleries=_galleries(study),
+        films=_films(study),
+        losses=_loss_figure(study),
+        distances=_distances(study),
+        classifications=_classifications(study),
+        comparison=_comparison(study),
+        settings=_settings(study),
+    )
+
+
+def _galleries(study: Study) -> list[dict[str, Any]]:
+    """For each class: real training images, then as many of each generated set."""
+    sources = {"real (train)": (study.dataset, "train")}
+    sources |= {name: (samples, "train") for name, samples in study.samples.items()}
+    galleries = []
+    for label, name in enumerate(study.dataset.schema.classes):
+        rows = []
+        for source, (dataset, split) in sources.items():
+            images = [record.image for record in dataset.read(split) if record.label == label]
+            chosen = np.linspace(0, len(images) - 1, min(SHOWN_PER_CLASS, len(images))).round().astype(int)
+            sheet = pictures.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS)
+            rows.append({"source": source, "picture": pictures.encode_png(sheet)})
+        galleries.append({"class": name, "rows": rows})
+    return galleries
+
+
+def _films(study: Study) -> list[dict[str, Any]]:
+    paths = {name: dataset.directory / "qa" / "film.png" for name, dataset in study.samples.items()}
+    return [{"source": name, "picture": path.read_bytes()} for name, path in paths.items() if path.exists()]
+
+
+def _loss_figure(study: Study) -> bytes:
+    """Loss of the diffusion model, overall and per noise level; loss and accuracy of the classifiers."""
+    figure = Figure(figsize=(13, 3.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    whole, levels, classifier = figure.subplots(1, 3)
+    rows = [row for row in read_metrics(study.run.workdir) if "loss" in row]
+    steps = [row["step"] for row in rows]
+    whole.plot(steps, [row["loss"] for row in rows], color=COLOURS[0], linewidth=0.8)
+    for level in range(1, NOISE_LEVELS + 1):
+        name = f"loss_noise_{level}of{NOISE_LEVELS}"
+        shown = [(row["step"], row[name]) for row in rows if name in row]
+        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=COLOURS[level - 1])
+    for number, (name, run) in enumerate(study.classifiers.items()):
+        found = [row for row in read_metrics(run.workdir) if "loss" in row]
+        classifier.plot(
+            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=COLOURS[number % 5]
+        )
+    for axes, title in (
+        (whole, "diffusion: training loss"),
+        (levels, "diffusion: by noise level (1 = least noise)"),
+        (classifier, "classifiers: training loss, by training set"),
+    ):
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.set_yscale("log")
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (levels, classifier):
+        if axes.lines:
+            axes.legend(fontsize=7, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _distances(study: Study) -> dict[str, Any]:
+    """Rows of the metric table, one a set, and the words that say what the numbers are."""
+    names = {dataset.digest: name for name, dataset in study.samples.items()}
+    found = [
+        distance
+        for metrics in study.metrics
+        for distance in metrics.get("distances", {}).values()
+        if distance["reference"]["digest"] == study.dataset.digest
+    ]
+    rows = []
+    for distance in found:
+        real = distance["other"]["digest"] == study.dataset.digest
+        name = f"real {distance['other']['split']} (floor)" if real else names.get(distance["other"]["digest"])
+        if name is not None:
+            cells = [_cell(distance["rows"][group]) for group in (OVERALL, *study.dataset.schema.classes)]
+            rows.append({"name": name, "floor": real, "cells": cells})
+    features = found[0]["features"] if found else None
+    reference = found[0]["reference"]["split"] if found else None
+    notes = sorted({row["note"] for distance in found for row in distance["rows"].values() if "note" in row})
+    return {"rows": rows, "features": features, "reference": reference, "notes": notes}
+
+
+def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
+    cell: dict[str, Any] = {"n": f"{row['n_reference']} / {row['n_other']}"}
+    for key, value in row.items():
+        if key.startswith("FD-"):
+            cell["frechet"] = f"{value:.2f}"
+        elif key.startswith("KD-"):
+            cell["kernel"] = f"{value['mean']:.4f} ± {value['std']:.4f}"
+    return cell
+
+
+def _classifications(study: Study) -> list[dict[str, Any]]:
+    """One entry a classifier: its scores and its confusion matrix with shares for shading."""
+    names = {run.digest: name for name, run in study.classifiers.items()}
+    entries = []
+    for metrics in study.metrics:
+        found = metrics.get("classification")
+        if found and found["classifier"]["run"] in names and found["data"]["digest"] == study.dataset.digest:
+            confusion = np.array(found["confusion"])
+            shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+            entries.append(
+                {
+                    "name": names[found["classifier"]["run"]],
+                    **found,
+                    "cells": [
+                        [{"count": int(n), "share": float(s)} for n, s in zip(*pair, strict=True)]
+                        for pair in zip(confusion, shares, strict=True)
+                    ],
+                }
+            )
+    return entries
+
+
+def _comparison(study: Study) -> list[tuple[str, str, str]]:
+    """How small this study is beside the paper's: (what, here, there)."""
+    config = study.run.config
+    network = build.network(config, num_classes=len(study.run.classes))
+    real = study.dataset
+    slides = real.details["job"].get("sources", [])
+    total = sum(real.count(split) for split in real.splits)
+    sizes = " x ".join(str(side) for side in real.schema.image_px)
+    generated = ", ".join(str(samples.count("train")) for samples in study.samples.values())
+    return [
+        ("slides", str(len(slides)), "1,037"),
+        ("classes", ", ".join(real.schema.classes), "5 (normal colon and four kinds of polyp)"),
+        ("patch", f"{sizes} px", "128 x 128 px"),
+        ("field of view", f"{real.details['fov_um']:g} um at {real.details['mpp']:g} um/px", "FOV 224 and 336"),
+        ("patches", f"{total:,}, overlapping", "thousands a class, from separate fields"),
+        ("split", "by place" if len(slides) == 1 else "by patient", "by slide"),
+        ("parameters of the denoiser", f"{count_parameters(network):,}", "58,663,683 (published code)"),
+        ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", "millions"),
+        ("images a generated set", generated, "thousands a class"),
+        ("features of the distances", "a small classifier trained here", "Inception (FID, KID)"),
+        ("classifier", "a small ResNet", "ResNet-50"),
+        ("machine", f"{jax.device_count()} x {jax.devices()[0].device_kind}", "GPU"),
+    ]
+
+
+def _settings(study: Study) -> list[tuple[str, str]]:
+    """Every setting and digest, as (title, JSON)."""
+
+    def of_run(run: runs.Run) -> dict[str, Any]:
+        return {"config": asdict(run.config), "training data": list(run.data), "run digest": run.digest}
+
+    sections: dict[str, Any] = {
+        "data set": {"digest": study.dataset.digest, **study.dataset.details},
+        "diffusion model": of_run(study.run),
+    }
+    for name, samples in study.samples.items():
+        sections[f"sample set {name}"] = {"digest": samples.digest, **samples.details}
+    for name, run in study.classifiers.items():
+        sections[f"classifier {name}"] = of_run(run)
+    return [(title, json.dumps(content, indent=2)) for title, content in sections.items()]
+
+
+def save(path: Path, study: Study) -> None:
+    """Render and write the page."""
+    write_text(path, render(study))
