@@ -153,24 +153,29 @@ def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
         state = checkpoints.read(step)
     finally:
         checkpoints.close()
-    params = state["ema"] if averaged and state.get("ema") else state["params"]
-    params, model_state = params[NETWORK], state.get("model_state") or {}
-    _check_shapes(run, params)
+    source = "ema" if averaged and state.get("ema") else "params"
+    network = build.network(run.config, num_classes=len(run.classes))
+    expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
+    params = _arrange(run, expected, state[source][NETWORK])
+    model_state = _arrange(run, expected_state, state.get("model_state") or {})
     return Trained(params, model_state, step, tree_digest({"params": params, "model_state": model_state}))
 
 
-def _check_shapes(run: Run, params: Tree) -> None:
-    """Refuse parameters that the run's own config does not describe."""
-    network = build.network(run.config, num_classes=len(run.classes))
-    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
-    wanted = {jax.tree_util.keystr(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(expected)}
-    found = {jax.tree_util.keystr(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    wrong = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
-    if wrong:
-        raise DiffpathError(
-            "checkpoint",
-            where=run.workdir,
-            why=f"{wrong[0]} has shape {found.get(wrong[0])} where the config asks for {wanted.get(wrong[0])}",
-            fix="use the config that the run was trained with",
-            code=ExitCode.DAMAGED,
-        )
+def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:
+    """``found`` in the structure of ``expected``: Orbax reads list positions back as text.
+
+    Raises:
+        DiffpathError: a name or a shape differs from what the run's own config describes (exit code 5).
+    """
+    if isinstance(expected, Mapping):
+        by_text = {str(key): key for key in expected}
+        names = set(found) if isinstance(found, Mapping) else set()
+        if set(by_text) == names:
+            return {key: _arrange(run, expected[key], found[text], f"{name}/{text}") for text, key in by_text.items()}
+        why = f"{name or 'the top'} holds {sorted(names)} where the config asks for {sorted(by_text)}"
+    elif getattr(found, "shape", None) == expected.shape:
+        return found
+    else:
+        why = f"{name} has shape {getattr(found, 'shape', None)} where the config asks for {expected.shape}"
+    fix = "use the config that the run was trained with"
+    raise DiffpathError("checkpoint", where=run.workdir, why=why, fix=fix, code=ExitCode.DAMAGED)
