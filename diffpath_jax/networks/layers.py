@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
 
 zeros = nnx.initializers.zeros_init()
@@ -38,7 +39,7 @@ def conv3x3(
     stride: int = 1,
     use_bias: bool = True,
     zero_init: bool = False,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
     """3x3 convolution, padded by one on each side."""
@@ -61,7 +62,7 @@ def linear(
     *,
     use_bias: bool = True,
     zero_init: bool = False,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
     """Dense layer over the last axis; also serves as 1x1 convolution (as a dot its gradient is 7x faster on CPU)."""
@@ -116,7 +117,7 @@ class SelfAttention(nnx.Module):
     scaled by d^(-1/4); softmax in float32; the output projection starts at zero (Dhariwal and Nichol 2021).
     """
 
-    def __init__(self, channels: int, *, num_heads: int, groups: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, channels: int, *, num_heads: int, groups: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         if channels % num_heads:
             raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
         self.num_heads = num_heads

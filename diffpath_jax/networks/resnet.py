@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffpath_jax.networks import layers
@@ -39,7 +40,7 @@ class ConvNorm(nnx.Module):
         *,
         stride: int = 1,
         zero_scale: bool = False,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         self.conv = nnx.Conv(
@@ -69,7 +70,7 @@ class ConvNorm(nnx.Module):
 class Bottleneck(nnx.Module):
     """1x1, 3x3, 1x1 with a residual branch; the last norm starts at zero."""
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, in_channels: int, width: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         out_channels = EXPANSION * width
         self.reduce = ConvNorm(in_channels, width, 1, dtype=dtype, rngs=rngs)
         self.spatial = ConvNorm(width, width, 3, stride=stride, dtype=dtype, rngs=rngs)
@@ -91,7 +92,7 @@ class Bottleneck(nnx.Module):
 class ResNet(nnx.Module):
     """Classifier; any image size."""
 
-    def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: ResNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
         kernel, stride = (3, 1) if config.small_images else (7, 2)
         self.stem = ConvNorm(3, config.width, kernel, stride=stride, dtype=dtype, rngs=rngs)

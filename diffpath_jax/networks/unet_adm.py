@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from diffpath_jax.networks import layers
@@ -60,7 +61,7 @@ class ResBlock(nnx.Module):
         groups: int,
         dropout: float,
         resample: str = "none",
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> None:
         self.resample = {
@@ -110,7 +111,7 @@ class Stage(nnx.Module):
 class UNet(nnx.Module):
     """Class-conditional noise predictor; fully convolutional, so any image side divisible by the stride works."""
 
-    def __init__(self, config: UNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: UNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
         embedding = 4 * config.channels
         stem_channels = 3 * config.stem_block**2

@@ -1,0 +1,158 @@
+"""Networks against closed forms, invariants, and exact parameter counts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from diffpath_jax.networks import layers
+from diffpath_jax.networks.pure import count_parameters, purify
+from diffpath_jax.networks.resnet import ResNet, ResNetConfig
+from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+
+TINY = UNetConfig(
+    num_classes=3, channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(2,), groups=8
+)
+
+
+def unet(config):
+    return purify(lambda rngs: UNet(config, dtype=jnp.float32, rngs=rngs))
+
+
+def resnet(config):
+    return purify(lambda rngs: ResNet(config, dtype=jnp.float32, rngs=rngs))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (UNetConfig(num_classes=1000, learn_sigma=True), 421_529_606),
+        (UNetConfig(num_classes=6, learn_sigma=True), 420_511_750),
+        (UNetConfig(num_classes=6), 420_504_835),
+        (UNetConfig(num_classes=6, channels=128, learn_sigma=True), 105_201_670),
+    ],
+)
+def test_parameters_of_the_published_unet(config, expected):
+    assert count_parameters(unet(config)) == expected
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(1000, 25_557_032), (5, 23_518_277)])
+def test_parameters_of_resnet_50(classes, expected):
+    assert count_parameters(resnet(ResNetConfig(num_classes=classes))) == expected
+
+
+def test_published_unet_keeps_the_image_size():
+    network = unet(UNetConfig(num_classes=6, learn_sigma=True))
+    params, state = jax.eval_shape(network.init, jax.random.key(0))
+    for side in (64, 128, 224):
+        x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+        number = jax.ShapeDtypeStruct((2,), jnp.int32)
+        out, _ = jax.eval_shape(network.apply, params, state, x, number, number)
+        assert out.shape == (2, side, side, 6)
+
+
+def jitted(network, **options):
+    return jax.jit(functools.partial(network.apply, **options))
+
+
+def randomised(network, seed=0):
+    """Parameters with no zero-initialised layer left."""
+    params, state = jax.jit(network.init)(jax.random.key(seed))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    return structure.unflatten([0.1 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]), state
+
+
+def test_unet_uses_label_time_and_every_pixel():
+    network = unet(TINY)
+    params, state = randomised(network)
+    x = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
+
+    apply = jitted(network)
+
+    def call(x, t, y):
+        return apply(params, state, x, jnp.array([t]), jnp.array([y]))[0]
+
+    out = call(x, 5, 0)
+    assert float(jnp.abs(call(x, 5, 1) - out).max()) > 1e-4
+    assert float(jnp.abs(call(x, 50, 0) - out).max()) > 1e-4
+    influence = jax.grad(lambda x: call(x, 5, 0).sum())(x)
+    assert bool((influence != 0).all())
+
+
+def test_unet_starts_at_zero():
+    network = unet(TINY)
+    params, state = jax.jit(network.init)(jax.random.key(0))
+    out, _ = jitted(network)(params, state, jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0]))
+    assert float(jnp.abs(out).max()) == 0
+
+
+def test_unet_refuses_a_size_off_its_stride():
+    network = unet(TINY)
+    params, state = jax.eval_shape(network.init, jax.random.key(0))
+    with pytest.raises(ValueError, match="multiple of 2"):
+        jax.eval_shape(network.apply, params, state, jnp.ones((1, 15, 16, 3)), jnp.array([3]), jnp.array([0]))
+
+
+def test_unet_dropout_needs_a_key():
+    network = unet(UNetConfig(**{**TINY.__dict__, "dropout": 0.5}))
+    params, state = randomised(network)
+    inputs = (jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0]))
+    apply = jitted(network)
+    first, _ = apply(params, state, *inputs)
+    again, _ = apply(params, state, *inputs)
+    dropped, _ = apply(params, state, *inputs, jax.random.key(0))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(dropped - first).max()) > 0
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 12), (3, 12)])
+def test_group_norm_is_its_definition(shape):
+    x = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)
+    norm = layers.GroupNorm(12, groups=4)
+    grouped = x.astype(np.float64).reshape(shape[0], -1, 4, 3)
+    expected = (grouped - grouped.mean((1, 3), keepdims=True)) / np.sqrt(grouped.var((1, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected.reshape(shape), atol=1e-5)
+
+
+def test_attention_is_its_definition():
+    """Heads split before q, k, v; each of q and k scaled by d^-1/4; numpy, one query at a time."""
+    layer = layers.SelfAttention(8, num_heads=2, groups=4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer.out.kernel[...] = jax.random.normal(jax.random.key(1), (8, 8))
+    x = jax.random.normal(jax.random.key(2), (1, 2, 3, 8))
+    qkv = np.asarray(layer.qkv(layer.norm(x))).reshape(6, 24)
+    heads = []
+    for head in range(2):
+        q, k, v = (qkv[:, head * 12 + 4 * i : head * 12 + 4 * (i + 1)] for i in range(3))
+        scores = np.exp(q @ k.T / np.sqrt(4))
+        heads.append(scores / scores.sum(axis=1, keepdims=True) @ v)
+    expected = np.concatenate(heads, axis=1) @ np.asarray(layer.out.kernel[...]) + np.asarray(x).reshape(6, 8)
+    np.testing.assert_allclose(np.asarray(layer(x)).reshape(6, 8), expected, atol=1e-4)
+
+
+def test_space_to_depth_round_trip():
+    x = jnp.arange(2 * 8 * 12 * 3, dtype=jnp.float32).reshape(2, 8, 12, 3)
+    packed = layers.space_to_depth(x, 4)
+    assert packed.shape == (2, 2, 3, 48)
+    np.testing.assert_array_equal(packed[0, 0, 0].reshape(4, 4, 3), x[0, :4, :4])
+    np.testing.assert_array_equal(layers.depth_to_space(packed, 4), x)
+
+
+def test_resampling():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(layers.downsample2x(x)[0, :, :, 0], [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_array_equal(layers.downsample2x(layers.upsample2x(x)), x)
+
+
+def test_resnet_remembers_statistics_only_in_training():
+    network = resnet(ResNetConfig(num_classes=2, width=4, stage_sizes=(1, 1), small_images=True))
+    params, state = jax.jit(network.init)(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (8, 16, 16, 3)) + 2
+    (_, features), kept = jitted(network, train=False)(params, state, x)
+    assert features.shape == (8, 32)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state, kept))
+    _, moved = jitted(network, train=True)(params, state, x)
+    assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state, moved))
