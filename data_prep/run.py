@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import hmac
 import secrets
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -225,6 +226,7 @@ def run(job: Job) -> ExitCode:
     staging = shards.Staging(job.out, fingerprint)
     units: list[tuple[Source, shards.Unit]] = []
     failed: dict[str, DiffpathError] = {}
+    start = time.monotonic()
     with track("prep", total=len(job.sources), unit="slides") as progress:
         for source in job.sources:
             try:
@@ -234,7 +236,7 @@ def run(job: Job) -> ExitCode:
             except DiffpathError as error:
                 failed[source.slide.name] = error
             fields = sum(unit.count for _, unit in units)
-            progress.advance(1, f"{fields} fields, {fields * progress.rate / (len(units) or 1):.0f} fields/s")
+            progress.advance(1, f"{fields} fields, {fields / (time.monotonic() - start):.0f} fields/s")
     if not units or sum(unit.count for _, unit in units) == 0:
         staging.clear()
         raise next(iter(failed.values()), None) or DiffpathError(

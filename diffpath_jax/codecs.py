@@ -1,12 +1,13 @@
 """Between uint8 images and the space a diffusion model works in."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
 from diffpath_jax.shapes import Images, PixelImages
 
 
+@runtime_checkable
 class Codec(Protocol):
     """What a diffusion task and a sampling job need to know of the model's space."""
 

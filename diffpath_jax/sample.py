@@ -85,8 +85,10 @@ def class_of(indices: np.ndarray, num_classes: int) -> np.ndarray:
     return (indices % num_classes).astype(np.int32)
 
 
-def run_job(job: SampleJob, run: Run, trained: Trained) -> manifest.Dataset:
-    """Draw what is missing of a job and write the data set; a finished job is returned as it is.
+def run_job(job: SampleJob, run: Run, trained: Trained, mesh: Mesh) -> manifest.Dataset:
+    """Draw what is missing of a job over the devices of ``mesh`` and write the data set.
+
+    A finished job is returned as it is.
 
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
@@ -99,19 +101,18 @@ def run_job(job: SampleJob, run: Run, trained: Trained) -> manifest.Dataset:
     total = job.num_per_class * len(run.classes)
     starts = range(0, total, job.batch_size)
     done = {start: unit for start in starts if (unit := staging.find(_unit_name(start)))}
-    mesh = sharding.make_mesh()
     draw = make_draw(run, job.sampler, image_px=job.image_px, mesh=mesh)
     params, model_state = sharding.replicate((trained.params, trained.model_state), mesh)
     missing = [start for start in starts if start not in done]
     finished = sum(unit.count for unit in done.values())
     with track("sample", total=total, done=finished, unit="img") as progress:
-        for group in _groups(missing, jax.device_count()):
+        for group in _groups(missing, mesh.size):
             wanted = np.concatenate([np.arange(start, start + job.batch_size) for start in group])
             # Every device gets a full batch: the last group repeats its units, and what is over is thrown away.
-            padded = np.resize(wanted, job.batch_size * jax.device_count())
+            padded = np.resize(wanted, job.batch_size * mesh.size)
             labels = class_of(padded, len(run.classes))
             images, _ = draw(params, model_state, jax.random.key(job.seed), jnp.asarray(padded), jnp.asarray(labels))
-            for start, block in zip(group, np.split(np.asarray(images), jax.device_count()), strict=False):
+            for start, block in zip(group, np.split(np.asarray(images), mesh.size), strict=False):
                 unit = staging.commit(_unit_name(start), _encode(job, run, trained, start, block, total), {})
                 progress.advance(unit.count)
     units = [staging.find(_unit_name(start)) for start in starts]

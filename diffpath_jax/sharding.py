@@ -1,5 +1,6 @@
 """Where arrays live: one mesh over all devices of all hosts, batches split along it, states copied to each."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 BATCH_AXIS = "data"
 
 
-def make_mesh() -> Mesh:
-    """All devices in one row."""
-    return jax.make_mesh((jax.device_count(),), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices (default: all of all hosts) in one row."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (BATCH_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from diffpath_jax import optim, sharding
 from diffpath_jax.build import TrainConfig
@@ -122,7 +123,7 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
     return step
 
 
-def _once(value: jax.Array) -> jax.Array:
+def _once(value: ArrayLike) -> jax.Array:
     """A number as (sum, weight) of one observation."""
     return jnp.stack([jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)])
 

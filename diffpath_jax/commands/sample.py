@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     job = _job(arguments, run)
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters)
     with new_directory_or_nothing(job.out), own_directory(job.out):
-        dataset = sample.run_job(job, run, trained)
+        dataset = sample.run_job(job, run, trained, sharding.make_mesh())
         if arguments.png:
             _write_images(dataset)
         if arguments.grid:

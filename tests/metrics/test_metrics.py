@@ -8,7 +8,7 @@ from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.classification import confusion_matrix, summarise
 
 TOY_X = np.arange(12).reshape(4, 3) / 10
-TOY_Y = TOY_X[::-1] + [0.1, -0.2, 0.3]
+TOY_Y = TOY_X[::-1] + np.array([0.1, -0.2, 0.3])
 
 
 def test_frechet_distance_of_shifted_unit_gaussians():
@@ -69,7 +69,7 @@ def test_kernel_distance_repeats_with_its_seed():
 
 @pytest.mark.parametrize("features", [np.ones((1, 3)), np.full((3, 3), np.nan)])
 def test_features_that_cannot_be_measured(features):
-    with pytest.raises(ValueError, match="2 images|finite"):
+    with pytest.raises(ValueError, match=r"2 images|finite"):
         fid.fit_gaussian(features)
 
 

@@ -1,0 +1,152 @@
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import openslide
+import pytest
+import shapely
+
+from data_prep import slides, splits, tiling
+from data_prep.annotations import Region
+from data_prep.slides import Box
+from data_prep.tissue import TissueMask
+from diffpath_jax.errors import DiffpathError
+
+OPTIONS = {"stride_um": None, "roi_min": 0.75, "tissue_min": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"fov_um": 224.0, "patch_px": 128, "mpp": None}, (224.0, 128, 1.75)),
+        ({"fov_um": None, "patch_px": 128, "mpp": 0.875}, (112.0, 128, 0.875)),
+        ({"fov_um": 336.0, "patch_px": None, "mpp": 1.75}, (336.0, 192, 1.75)),
+    ],
+)
+def test_two_of_three_define_a_field(given, expected):
+    spec = tiling.field_spec(**given, **OPTIONS)
+    assert (spec.fov_um, spec.patch_px, spec.mpp) == expected
+    assert spec.stride_um == spec.fov_um
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"fov_um": 224.0, "patch_px": 128, "mpp": 1.75},
+        {"fov_um": 224.0, "patch_px": None, "mpp": None},
+        {"fov_um": -1.0, "patch_px": 128, "mpp": None},
+        {"fov_um": float("nan"), "patch_px": 128, "mpp": None},
+    ],
+)
+def test_other_fields_are_refused(given):
+    with pytest.raises(DiffpathError, match=r"fov_um|field of view"):
+        tiling.field_spec(**given, **OPTIONS)
+
+
+def flat_slide(size, mpp):
+    """What planning needs of a slide; no file behind it."""
+    handle = mock.Mock(spec=openslide.OpenSlide)
+    return slides.Slide(Path("flat.svs"), handle, size, slides.Scale(mpp, mpp, "slide"))
+
+
+def plan(regions, *, size=(1000, 800), mpp=0.5, fov_um=50.0, stride_um=25.0, tissue=True):
+    slide = flat_slide(size, mpp)
+    spec = tiling.field_spec(fov_um=fov_um, patch_px=20, mpp=None, stride_um=stride_um, roi_min=0.75, tissue_min=0.5)
+    mask = TissueMask(np.full((size[1] // 10, size[0] // 10), tissue), (10.0, 10.0))
+    return tiling.plan_fields(slide, regions, mask, spec)
+
+
+def region(name, *box):
+    return Region(name, shapely.MultiPolygon([shapely.box(*box)]))
+
+
+def test_a_field_belongs_to_the_class_that_covers_it():
+    fields = plan([region("a", 0, 0, 500, 800), region("b", 500, 0, 1000, 800)])
+    assert {f.box.width for f in fields} == {100.0}
+    for field in fields:
+        inside_a = np.clip(500 - field.box.x, 0, 100) / 100
+        assert field.label == ("a" if inside_a >= 0.75 else "b" if inside_a <= 0.25 else "")
+        assert field.outcome == (tiling.KEPT if field.label else tiling.OUTSIDE)
+        assert field.roi_share == pytest.approx(max(inside_a, 1 - inside_a))
+
+
+def test_fields_lie_within_the_slide_in_reading_order():
+    fields = plan([region("a", -100, -100, 2000, 2000)])
+    assert all(f.box.x + f.box.width <= 1000 and f.box.y + f.box.height <= 800 for f in fields)
+    places = [(f.box.y, f.box.x) for f in fields]
+    assert places == sorted(places)
+    assert len(places) == 19 * 15
+
+
+def test_overlapping_classes_and_bare_glass_are_rejected_with_the_reason():
+    both = [region("a", 0, 0, 1000, 800), region("b", 0, 0, 1000, 800)]
+    assert {f.outcome for f in plan(both)} == {tiling.AMBIGUOUS}
+    assert {f.outcome for f in plan(both[:1], tissue=False)} == {tiling.NO_TISSUE}
+
+
+def test_unequal_pixels_keep_the_field_square_in_um():
+    spec = tiling.field_spec(fov_um=100.0, patch_px=20, mpp=None, **OPTIONS)
+    assert tiling.field_size(spec, slides.Scale(0.5, 0.25, "slide")) == (200.0, 400.0)
+
+
+def test_enlarging_is_refused():
+    slide = flat_slide((1000, 800), 0.5)
+    spec = tiling.field_spec(fov_um=50.0, patch_px=200, mpp=None, **OPTIONS)
+    mask = TissueMask(np.ones((10, 10), bool), (100.0, 80.0))
+    with pytest.raises(DiffpathError, match="fewer than --patch_px"):
+        tiling.plan_fields(slide, [region("a", 0, 0, 900, 700)], mask, spec)
+
+
+SPEC = splits.SplitSpec((0.6, 0.2, 0.2), 50.0, 0)
+
+
+def test_patients_are_never_shared_and_classes_are_balanced():
+    rng = np.random.default_rng(0)
+    counts = {f"p{i}": {"a": int(rng.integers(1, 50)), "b": int(rng.integers(0, 20))} for i in range(60)}
+    where = splits.split_patients(counts, SPEC)
+    assert set(where) == set(counts)
+    for name in ("a", "b"):
+        total = sum(c[name] for c in counts.values())
+        for split, wanted in zip(splits.SPLITS, SPEC.fractions, strict=True):
+            share = sum(c[name] for p, c in counts.items() if where[p] == split) / total
+            assert abs(share - wanted) < 0.05, (name, split)
+
+
+def test_every_split_gets_a_patient():
+    where = splits.split_patients({"x": {"a": 100}, "y": {"a": 1}, "z": {"a": 1}}, SPEC)
+    assert sorted(where.values()) == ["test", "train", "val"]
+
+
+def test_too_few_patients_is_an_error():
+    with pytest.raises(DiffpathError, match="2 patients"):
+        splits.split_patients({"x": {"a": 1}, "y": {"a": 1}}, SPEC)
+
+
+def test_the_proof_fails_when_a_patient_is_shared():
+    assert "none in two splits" in splits.prove_disjoint(["x", "y", "x"], ["train", "test", "train"])
+    with pytest.raises(DiffpathError, match="patient x"):
+        splits.prove_disjoint(["x", "x"], ["train", "test"])
+
+
+@pytest.mark.parametrize("gap", [0.0, 40.0, 100.0])
+def test_bands_of_one_slide_are_apart(gap):
+    boxes = [Box(x, y, 50.0, 50.0) for y in np.arange(0, 2000, 20.0) for x in np.arange(0, 600, 20.0)]
+    labels = ["a" if box.x < 300 else "b" for box in boxes]
+    where = splits.split_by_place(boxes, labels, fractions=(0.7, 0.1, 0.2), gap_px=gap)
+    found = {split: [b for b, s in zip(boxes, where, strict=True) if s == split] for split in splits.SPLITS}
+    for split, wanted in zip(splits.SPLITS, (0.7, 0.1, 0.2), strict=True):
+        for name in ("a", "b"):
+            count = sum(1 for b in found[split] if (b.x < 300) == (name == "a"))
+            assert count > 0.5 * wanted * labels.count(name)
+    for one in splits.SPLITS:
+        for other in splits.SPLITS:
+            if one < other:
+                apart_y = min(abs(a.y - b.y) for a in found[one] for b in found[other]) - 50
+                apart_x = min(abs(a.x - b.x) for a in found[one] for b in found[other]) - 50
+                assert max(apart_x, apart_y) >= gap
+
+
+@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.5, 0.6, -0.1], [0.0, 0.5, 0.5], [0.5, 0.2, 0.2], []])
+def test_bad_fractions(fractions):
+    with pytest.raises(DiffpathError, match="--fractions"):
+        splits.check_fractions(fractions)

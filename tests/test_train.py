@@ -1,0 +1,266 @@
+"""The promises of the training loop: devices do not matter, interruptions do not matter, NaN does no harm."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffpath_jax import build, optim, sharding, train
+from diffpath_jax.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.data.pipeline import Records, training_batches
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.task import NETWORK, Task
+from diffpath_jax.writers import read_metrics
+
+OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
+RUN = build.run_config(
+    {
+        "task": "diffusion",
+        "seed": 0,
+        "dtype": "float32",
+        "data": {"train": "", "batch_size": 8, "augment": "dihedral", "workers": 0},
+        "network": {
+            "kind": "unet_adm",
+            "channels": 16,
+            "channel_mult": (1, 2),
+            "num_res_blocks": 1,
+            "attention_downsamples": (),
+            "groups": 8,
+            "dropout": 0.1,
+        },
+        "diffusion": {"schedule": "cosine", "prediction": "v"},
+        "optim": dataclasses.asdict(OPTIM),
+        "train": {"num_steps": 6, "log_every": 1, "checkpoint_every": 2},
+    },
+    where="test",
+)
+
+
+def linear_task(bad_steps=()):
+    """Fit a mean by gradient descent; the loss is NaN at the given steps (told by the batch's first label)."""
+
+    def loss(params, model_state, batch, key):
+        x = PixelCodec().encode(batch["image"])
+        error = jnp.square(x.mean(axis=(1, 2)) - params[NETWORK]["mean"]).mean()
+        return error, {"metrics": {}, "model_state": model_state}
+
+    def poisoned(params, model_state, batch, key):
+        value, aux = loss(params, model_state, batch, key)
+        bad = jnp.isin(batch["label"][0], jnp.array(bad_steps or [-1]))
+        return jnp.where(bad, jnp.nan, value), aux
+
+    return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned}, PixelCodec())
+
+
+def step_on(devices, state, batch, task):
+    mesh = sharding.make_mesh(devices)
+    step = jax.jit(train.make_train_step(task, OPTIM, num_steps=6, log_every=1))
+    moved, _ = step(sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh), jax.random.key(1))
+    return jax.device_get(moved)
+
+
+def test_one_device_and_eight_take_the_same_step(dataset):
+    opened = open_dataset(dataset)
+    task = build.task(RUN, num_classes=2)
+    batch = next(training_batches(Records([opened], "train"), batch_size=8, seed=0, augment="dihedral", workers=0))
+    state = train.init_state(task, OPTIM, key=jax.random.key(0), batch=batch, num_steps=6)
+    # Zero-initialised layers hide most of the network from a first step: compare after two.
+    state = step_on(jax.devices()[:1], state, batch, task)
+    one = step_on(jax.devices()[:1], state, batch, task)
+    eight = step_on(jax.devices(), state, batch, task)
+    assert len(jax.devices()) == 8
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5, err_msg=jax.tree_util.keystr(path))
+
+
+def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
+    """Train the tiny network; ``stop_after`` sends SIGTERM to this process after that step."""
+    config = dataclasses.replace(RUN.train, eval_every=1)
+
+    def interrupt(state):
+        if stop_after is not None and int(state.step) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    batches = training_batches(
+        Records([open_dataset(dataset)], "train"), batch_size=8, seed=0, augment="dihedral", workers=0
+    )
+    return train.fit(
+        build.task(RUN, num_classes=2),
+        OPTIM,
+        dataclasses.replace(config, num_steps=num_steps),
+        batches=batches,
+        batch_size=8,
+        seed=0,
+        workdir=workdir,
+        mesh=sharding.make_mesh(jax.devices()[:1]),
+        hooks=[interrupt],
+    )
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in read_metrics(workdir) if "loss" in row}
+
+
+def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset):
+    whole = run_fit(tmp_path / "whole", dataset)
+    with pytest.raises(DiffpathError, match="SIGTERM at step 3") as caught:
+        run_fit(tmp_path / "parts", dataset, stop_after=3)
+    assert caught.value.code == ExitCode.TERMINATED == 143
+    resumed = run_fit(tmp_path / "parts", dataset)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 6
+    assert tree_digest(jax.device_get(resumed)) == tree_digest(jax.device_get(whole))
+
+
+def command(workdir, dataset):
+    words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
+    options = [f"--config.data.train={dataset}", "--config.train.num_steps=8", "--config.optim.decay=constant"]
+    return [sys.executable, "-m", "diffpath_jax.cli", *words, *options]
+
+
+def alone(tmp_path):
+    """Environment of processes with one device, which share what they compile."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**os.environ, "XLA_FLAGS": "", **cache}
+
+
+def kill_after(seconds, workdir, dataset, environment):
+    process = subprocess.Popen(command(workdir, dataset), env=environment, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def check_killed_run(tmp_path, dataset, kills):
+    environment = alone(tmp_path)
+    subprocess.run(command(tmp_path / "whole", dataset), env=environment, check=True)
+    for seconds in kills:
+        kill_after(seconds, tmp_path / "killed", dataset, environment)
+    subprocess.run(command(tmp_path / "killed", dataset), env=environment, check=True)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 8
+    states = [Checkpoints(tmp_path / name).read(8) for name in ("whole", "killed")]
+    assert tree_digest(states[0]) == tree_digest(states[1])
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, dataset):
+    check_killed_run(tmp_path, dataset, kills=[7.0, 9.0])
+
+
+@pytest.mark.full
+def test_a_run_killed_twenty_times_goes_on_bit_for_bit(tmp_path, dataset):
+    check_killed_run(tmp_path, dataset, kills=np.random.default_rng(0).uniform(2, 14, 20))
+
+
+def fit_linear(bad_steps, num_steps=8):
+    def batch(number):
+        """A batch whose label is its number."""
+        return {"image": jnp.full((8, 4, 4, 3), 200, jnp.uint8), "label": jnp.full(8, number, jnp.int32)}
+
+    state = train.init_state(linear_task(), OPTIM, key=jax.random.key(0), batch=batch(0), num_steps=num_steps)
+    step = jax.jit(train.make_train_step(linear_task(bad_steps), OPTIM, num_steps=num_steps, log_every=4))
+    means, bad = [], []
+    for number in range(num_steps):
+        state, bad_steps_now = step(state, batch(number), jax.random.key(1))
+        means.append(np.asarray(state.params[NETWORK]["mean"]))
+        bad.append(int(bad_steps_now))
+    return state, means, bad
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_is_counted():
+    state, means, bad = fit_linear(bad_steps=(2, 5, 6))
+    np.testing.assert_array_equal(means[2], means[1])
+    assert not np.array_equal(means[3], means[2])
+    assert bad == [0, 0, 1, 0, 0, 1, 2, 0]
+    assert int(state.skipped) == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
+    # The log's window holds the finite steps only, since the last line (4 steps a line: steps 5 to 8).
+    assert float(state.window["loss"][1]) == 4.0
+
+
+def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
+    poisoned = build.task(RUN, num_classes=2)
+    original = poisoned.losses[NETWORK]
+
+    def loss(params, model_state, batch, key):
+        value, aux = original(params, model_state, batch, key)
+        return value * jnp.nan, aux
+
+    batches = training_batches(
+        Records([open_dataset(dataset)], "train"), batch_size=8, seed=0, augment="none", workers=0
+    )
+    with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
+        train.fit(
+            dataclasses.replace(poisoned, losses={NETWORK: loss}),
+            OPTIM,
+            dataclasses.replace(RUN.train, num_steps=50),
+            batches=batches,
+            batch_size=8,
+            seed=0,
+            workdir=tmp_path,
+            mesh=sharding.make_mesh(jax.devices()[:1]),
+        )
+    assert caught.value.code == ExitCode.DIVERGED
+    state = Checkpoints(tmp_path).read(2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_ema_is_its_definition():
+    average, params = {"w": jnp.array([1.0])}, {"w": jnp.array([3.0])}
+    late = optim.update_ema(average, params, decay=0.9, step=jnp.array(10_000))
+    np.testing.assert_allclose(late["w"], 0.9 * 1 + 0.1 * 3, rtol=1e-6)
+    early = optim.update_ema(average, params, decay=0.9, step=jnp.array(0))
+    np.testing.assert_allclose(early["w"], 0.1 * 1 + 0.9 * 3, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dataset):
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    run_fit(workdir, dataset)
+    return workdir
+
+
+def flip_a_byte(folder):
+    path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_is_an_error(finished, tmp_path, capsys):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    flip_a_byte(workdir / "checkpoints" / "6")
+    assert Checkpoints(workdir).latest() == 4
+    assert "does not match its digest" in capsys.readouterr().err.replace("\n", " ")
+    flip_a_byte(workdir / "checkpoints" / "4")
+    with pytest.raises(DiffpathError, match="none is intact") as caught:
+        Checkpoints(workdir).latest()
+    assert caught.value.code == ExitCode.DAMAGED
+
+
+def test_a_run_from_a_fallen_back_checkpoint_ends_the_same(finished, tmp_path, dataset):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    flip_a_byte(workdir / "checkpoints" / "6")
+    run_fit(workdir, dataset)
+    assert losses(workdir) == losses(finished)
+    assert tree_digest(Checkpoints(workdir).read(6)) == tree_digest(Checkpoints(finished).read(6))
+
+
+def test_metrics_have_one_line_a_step_after_a_resume(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 7))
