@@ -16,7 +16,6 @@ import orbax.checkpoint as ocp
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import read_json, sha256_file, write_json
 from diffpath_jax.progress import console
-from diffpath_jax.shapes import Tree
 
 DIRECTORY = "checkpoints"
 _SEAL = "seal-{step}.json"
@@ -132,7 +131,7 @@ class Checkpoints:
         return f"{sorted(changed)[0]} does not match its digest" if changed else None
 
 
-def tree_digest(tree: Tree) -> str:
+def tree_digest(tree: Any) -> str:
     """SHA-256 over names, types, shapes and bytes of all arrays: the identity of a set of parameters."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

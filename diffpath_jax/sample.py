@@ -74,7 +74,7 @@ def make_draw(
         x, film = samplers.sample(
             denoiser, respaced, rule, keys=keys, shape=codec.shape(image_px), film_frames=film_frames
         )
-        return codec.decode(x), codec.decode(film)
+        return codec.decode(x), jax.lax.map(codec.decode, film)
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     return jax.jit(draw, in_shardings=(everywhere, everywhere, everywhere, split, split))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, no_type_check
 
 import grain
 import jax
@@ -33,6 +33,8 @@ from diffpath_jax.writers import MetricsWriter
 MAX_BAD_STEPS = 3
 
 
+# JAX rebuilds this class around its own placeholders, which run-time type checks must let through.
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
