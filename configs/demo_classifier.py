@@ -35,10 +35,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 "ema_decay": 0.0,
             },
             "train": {
-                "num_steps": 2 if debug else 200,
+                "num_steps": 2 if debug else 150,
                 "log_every": 1 if debug else 10,
                 "checkpoint_every": 1 if debug else 100,
-                "eval_every": 0 if debug else 50,
+                "eval_every": 0 if debug else 75,
             },
         }
     )

@@ -14,7 +14,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "debug"):
         raise ValueError(f"unknown variant {variant!r}; known are debug and none")
     debug = variant == "debug"
-    num_steps = 2 if debug else 1200
+    num_steps = 2 if debug else 1150
     return ConfigDict(
         {
             "task": "diffusion",
@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "channels": 32 if debug else 64,
                 "channel_mult": (1, 1),
                 "num_res_blocks": 1,
-                "attention_downsamples": (),
+                "attention_downsamples": () if debug else (2,),
                 "num_heads": 4,
                 "groups": 16 if debug else 32,
                 "dropout": 0.0,
@@ -42,7 +42,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 "label_dropout": 0.1,
             },
             "optim": {
+                # With so few steps Muon gets about a third further than AdamW alone.
                 "learning_rate": 1.5e-3,
+                "muon_learning_rate": 0.02,
+                "b2": 0.99,
                 "decay": "cosine",
                 "warmup_steps": 0 if debug else 50,
                 "clip_norm": 1.0,
@@ -51,8 +54,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "train": {
                 "num_steps": num_steps,
                 "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 200,
-                "eval_every": 0 if debug else 400,
+                "checkpoint_every": 1 if debug else 250,
+                "eval_every": 0,
             },
         }
     )

