@@ -77,16 +77,19 @@ def _outline(polygon: shapely.Polygon) -> matplotlib.patches.PathPatch:
 def _draw_fields(axes: matplotlib.axes.Axes, fields: Sequence[tiling.Field], assigned: Sequence[str]) -> None:
     kept = iter(assigned)
     groups = [next(kept) if field.outcome == tiling.KEPT else field.outcome for field in fields]
+    handles = []
     for group, colour in OUTCOME_COLOURS.items():
         chosen = [f.box for f, found in zip(fields, groups, strict=True) if found == group]
         if chosen:
             x = [box.x + box.width / 2 for box in chosen]
             y = [box.y + box.height / 2 for box in chosen]
-            axes.plot(x, y, ".", color=colour, markersize=3, label=f"{group} ({len(chosen)})")
+            # Centres may lie close together: let the tissue show through.
+            axes.plot(x, y, ".", color=colour, markersize=3, alpha=0.35, markeredgewidth=0)
+            handles.append(matplotlib.patches.Patch(color=colour, label=f"{group} ({len(chosen)})"))
     side = fields[0].box
     corner = (axes.get_xlim()[1] - side.width * 1.2, axes.get_ylim()[0] - side.height * 1.2)
     axes.add_patch(
         matplotlib.patches.Rectangle(corner, side.width, side.height, fill=False, edgecolor="black", linewidth=1.5)
     )
-    axes.legend(loc="upper right", fontsize=8, markerscale=3)
+    axes.legend(handles=handles, loc="upper right", fontsize=8)
     axes.set_title("centres of the fields of view; the black square is one field", fontsize=10)

@@ -184,19 +184,20 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
     total = sum(real.count(split) for split in real.splits)
     sizes = " x ".join(str(side) for side in real.schema.image_px)
     generated = ", ".join(str(samples.count("train")) for samples in study.samples.values())
+    unstated = "not stated"
     return [
-        ("slides", str(len(slides)), "1,037"),
-        ("classes", ", ".join(real.schema.classes), "5 (normal colon and four kinds of polyp)"),
+        ("slides", str(len(slides)), "1,037 of about 60k x 100k px"),
+        ("classes", ", ".join(real.schema.classes), "5: normal colon and four kinds of polyp"),
         ("patch", f"{sizes} px", "128 x 128 px"),
         ("field of view", f"{real.details['fov_um']:g} um at {real.details['mpp']:g} um/px", "FOV 224 and 336"),
-        ("patches", f"{total:,}, overlapping", "thousands a class, from separate fields"),
-        ("split", "by place" if len(slides) == 1 else "by patient", "by slide"),
+        ("real patches", f"{total:,}, overlapping" if len(slides) == 1 else f"{total:,}", unstated),
+        ("split", "by place" if len(slides) == 1 else "by patient", unstated),
         ("parameters of the denoiser", f"{count_parameters(network):,}", "58,663,683 (published code)"),
-        ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", "millions"),
-        ("images a generated set", generated, "thousands a class"),
+        ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", unstated),
+        ("images a generated set", generated, unstated),
         ("features of the distances", "a small classifier trained here", "Inception (FID, KID)"),
         ("classifier", "a small ResNet", "ResNet-50"),
-        ("machine", f"{jax.device_count()} x {jax.devices()[0].device_kind}", "GPU"),
+        ("report made on", f"{jax.device_count()} x {jax.devices()[0].device_kind}", unstated),
     ]
 
 

@@ -205,7 +205,7 @@ def fit(
     )
     step = done or 0
     writer = MetricsWriter(workdir, resume_step=step)
-    loss = float("nan")
+    shown = ""
     before = state.bad_steps.copy()
     total = config.num_steps * batch_size
     with (
@@ -222,14 +222,14 @@ def fit(
                 step += 1
                 if step % config.log_every == 0:
                     values = _means(state.window)
-                    loss = values.get("loss", loss)
+                    shown = f"loss {values['loss']:.4f}" if "loss" in values else shown
                     writer.write(step, {**values, "skipped_steps": float(state.skipped)})
                 if config.eval_every and step % config.eval_every == 0:
                     for hook in hooks:
                         writer.write(step, hook(state))
                 if step % config.checkpoint_every == 0 or step == config.num_steps:
                     checkpoints.save(step, state, batches)
-                progress.advance(batch_size, f"step {step} loss {loss:.4f}")
+                progress.advance(batch_size, f"step {step} {shown}")
             _stop_if_diverged(workdir, step, before)
             if terminated.is_set():
                 if step != (checkpoints.newest() or 0):
