@@ -23,7 +23,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "network": {
                 "kind": "resnet",
                 "width": 8 if debug else 16,
-                "stage_sizes": (1, 1, 1),
+                "stage_sizes": (1, 1),
                 "small_images": True,
             },
             "classifier": {"label_smoothing": 0.1},
@@ -35,10 +35,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 "ema_decay": 0.0,
             },
             "train": {
-                "num_steps": 2 if debug else 150,
+                "num_steps": 2 if debug else 100,
                 "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 100,
-                "eval_every": 0 if debug else 75,
+                "checkpoint_every": 1 if debug else 50,
+                "eval_every": 0 if debug else 50,
             },
         }
     )

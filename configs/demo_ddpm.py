@@ -14,7 +14,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "debug"):
         raise ValueError(f"unknown variant {variant!r}; known are debug and none")
     debug = variant == "debug"
-    num_steps = 2 if debug else 1150
+    num_steps = 2 if debug else 1200
     return ConfigDict(
         {
             "task": "diffusion",
@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "train": {
                 "num_steps": num_steps,
                 "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 250,
+                "checkpoint_every": 1 if debug else 300,
                 "eval_every": 0,
             },
         }

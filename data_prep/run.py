@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import hmac
 import secrets
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -239,6 +240,8 @@ def run(job: Job) -> ExitCode:
             progress.advance(1, f"{fields} fields, {fields / (time.monotonic() - start):.0f} fields/s")
     if not units or sum(unit.count for _, unit in units) == 0:
         staging.clear()
+        # No record depends on the key yet: leave nothing behind.
+        shutil.rmtree(job.out / PRIVATE, ignore_errors=True)
         raise next(iter(failed.values()), None) or DiffpathError(
             "fields of view",
             where=job.sources[0].slide,

@@ -8,7 +8,9 @@ import pyarrow.parquet
 import pytest
 from conftest import write_annotations, write_slide
 
+from data_prep import shards
 from diffpath_jax import cli
+from diffpath_jax.files import own_directory
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32"]
 DEBUG = "configs/demo_ddpm.py:debug"
@@ -88,14 +90,14 @@ def test_a_slide_without_um_per_px(capsys, tmp_path, prep):
     bare = write_slide(tmp_path / "bare.svs", mpp=None)
     line = fails(capsys, *prep(**{"--slides": bare}))
     assert "um/px" in line and "--mpp_csv" in line
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_annotation_class_that_nothing_maps(capsys, tmp_path, prep):
     (tmp_path / "map.json").write_text(json.dumps({"classes": {"Purple": "purple"}}))
     line = fails(capsys, *prep(**{"--classes": tmp_path / "map.json"}))
     assert "'Pink'" in line and "--classes" in line
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_bad_slide_of_four_fails_alone(capsys, tmp_path):
@@ -120,6 +122,33 @@ def test_one_bad_slide_of_four_fails_alone(capsys, tmp_path):
             assert not re.search(rb"s[0-3]\.svs|person[0-3]", data), path
     table = pyarrow.parquet.read_table(tmp_path / "out" / "private" / "patches.parquet").to_pydict()
     assert set(table["slide_file"]) == {"s0.svs", "s1.svs", "s3.svs"}
+
+
+def test_an_interrupted_prep_goes_on_to_the_same_bytes(tmp_path, monkeypatch, dataset, slide, annotated):
+    (tmp_path / "key").write_bytes((dataset / "private" / "hash.key").read_bytes())
+    words = ["prep", "--slides", slide, "--annotations", annotated, "--out", tmp_path / "out"]
+    fields = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "16", "--gap_um", "16"]
+    command = [str(w) for w in [*words, *fields, "--key_file", tmp_path / "key"]]
+
+    def broken(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_json", broken)
+        assert cli.main(command) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_tfds_metadata", broken)
+        assert cli.main(command) == 130
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert cli.main(command) == 0
+    for path in sorted(dataset.glob("*.array_record*")):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_two_jobs_in_one_directory(capsys, tmp_path, prep):
+    with own_directory(tmp_path / "out"):
+        assert "in use by process" in fails(capsys, *prep(), code=4)
 
 
 def test_several_slides_need_a_patient_table(capsys, tmp_path, prep, annotated):

@@ -94,8 +94,8 @@ class ResNet(nnx.Module):
 
     def __init__(self, config: ResNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
-        kernel, stride = (3, 1) if config.small_images else (7, 2)
-        self.stem = ConvNorm(3, config.width, kernel, stride=stride, dtype=dtype, rngs=rngs)
+        kernel = 3 if config.small_images else 7
+        self.stem = ConvNorm(3, config.width, kernel, stride=2, dtype=dtype, rngs=rngs)
         blocks, channels = [], config.width
         for stage, size in enumerate(config.stage_sizes):
             width = config.width * 2**stage

@@ -14,7 +14,7 @@ from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 
 TINY = UNetConfig(
-    num_classes=3, channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(2,), groups=8
+    num_classes=3, channels=16, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(2,), groups=8
 )
 
 
