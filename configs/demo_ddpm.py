@@ -14,7 +14,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "debug"):
         raise ValueError(f"unknown variant {variant!r}; known are debug and none")
     debug = variant == "debug"
-    num_steps = 2 if debug else 1200
+    num_steps = 2 if debug else 1000
     return ConfigDict(
         {
             "task": "diffusion",
