@@ -15,6 +15,8 @@ from diffpath_jax.metrics.classification import confusion_matrix, predict, summa
 from diffpath_jax.metrics.features import FeatureExtractor
 
 OVERALL = "overall"
+# Share of images by which a class may differ between two sets before their overall distance is qualified.
+MAX_MIX_DIFFERENCE = 0.05
 
 
 def distances(
@@ -33,6 +35,8 @@ def distances(
     ours, theirs = read_arrays(reference, split), read_arrays(other, other_split)
     x, y = extractor.extract(ours["image"]), extractor.extract(theirs["image"])
     rows = {OVERALL: _row(x, y, extractor, seed)}
+    shares = [np.bincount(found["label"], minlength=len(reference.schema.classes)) for found in (ours, theirs)]
+    _warn_of_class_mix(rows[OVERALL], reference.schema.classes, *(found / found.sum() for found in shares))
     for index, name in enumerate(reference.schema.classes):
         rows[name] = _row(x[ours["label"] == index], y[theirs["label"] == index], extractor, seed)
     return {
@@ -47,6 +51,15 @@ def distances(
         "seed": seed,
         "rows": rows,
     }
+
+
+def _warn_of_class_mix(row: dict[str, Any], classes: Sequence[str], reference: np.ndarray, other: np.ndarray) -> None:
+    """An overall distance also measures the class mix: say so where the two sets differ in it."""
+    worst = int(np.abs(reference - other).argmax())
+    if abs(reference[worst] - other[worst]) > MAX_MIX_DIFFERENCE:
+        mix = f"{classes[worst]} is {reference[worst]:.0%} of the reference and {other[worst]:.0%} of the other set"
+        note = f"the overall distance also measures another class mix ({mix}): compare per class"
+        row["note"] = "; ".join(filter(None, (row.get("note"), note)))
 
 
 def _row(x: np.ndarray, y: np.ndarray, extractor: FeatureExtractor, seed: int) -> dict[str, Any]:

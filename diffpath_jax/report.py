@@ -139,7 +139,8 @@ def _distances(study: Study) -> dict[str, Any]:
             rows.append({"name": name, "floor": real, "cells": cells})
     features = found[0]["features"] if found else None
     reference = found[0]["reference"]["split"] if found else None
-    notes = sorted({row["note"] for distance in found for row in distance["rows"].values() if "note" in row})
+    noted = [row["note"] for distance in found for row in distance["rows"].values() if "note" in row]
+    notes = sorted({note for text in noted for note in text.split("; ")})
     return {"rows": rows, "features": features, "reference": reference, "notes": notes}
 
 
