@@ -182,28 +182,14 @@ def fit(
             (exit code 143, after a checkpoint).
     """
     checkpoints = Checkpoints(workdir, keep=config.keep_checkpoints)
-    # Look at one batch for its shapes without moving the data.
-    start = batches.get_state()
-    example = next(batches)
-    batches.set_state(start)
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    shapes = {
-        name: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype) for name, value in example.items()
-    }
-
-    def fresh_state(key: PRNGKey) -> TrainState:
-        return init_state(task, optim_config, key=key, batch=shapes, num_steps=config.num_steps)
-
-    state = jax.jit(fresh_state, out_shardings=sharding.replicated(mesh))(init_key)
-    done = checkpoints.latest()
-    checkpoints.discard_after(done or 0)
-    if done is not None:
-        state = checkpoints.restore(done, state, batches)
+    state, step = _start(
+        task, optim_config, config, checkpoints, batches=batches, batch_size=batch_size, key=init_key, mesh=mesh
+    )
     step_fn = jax.jit(
         make_train_step(task, optim_config, num_steps=config.num_steps, log_every=config.log_every),
         donate_argnums=0,
     )
-    step = done or 0
     writer = MetricsWriter(workdir, resume_step=step)
     shown = ""
     before = state.bad_steps.copy()
@@ -245,6 +231,39 @@ def fit(
             checkpoints.close()
             writer.close()
     return state
+
+
+def _start(
+    task: Task,
+    optim_config: OptimConfig,
+    config: TrainConfig,
+    checkpoints: Checkpoints,
+    *,
+    batches: grain.DatasetIterator,
+    batch_size: int,
+    key: PRNGKey,
+    mesh: Mesh,
+) -> tuple[TrainState, int]:
+    """A fresh state, or that of the newest intact checkpoint with ``batches`` moved to where it was."""
+    # Look at one batch for its shapes without moving the data.
+    position = batches.get_state()
+    example = next(batches)
+    batches.set_state(position)
+    shapes = {
+        name: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype) for name, value in example.items()
+    }
+
+    def fresh_state(key: PRNGKey) -> TrainState:
+        return init_state(task, optim_config, key=key, batch=shapes, num_steps=config.num_steps)
+
+    state = jax.jit(fresh_state, out_shardings=sharding.replicated(mesh))(key)
+    done = checkpoints.latest()
+    checkpoints.discard_after(done or 0)
+    if done is None:
+        return state, 0
+    state = checkpoints.restore(done, state, batches)
+    # A user who goes on after divergence, with other settings, gets the full number of tries again.
+    return replace(state, bad_steps=jnp.where(state.bad_steps < MAX_BAD_STEPS, state.bad_steps, 0)), done
 
 
 def _means(window: Tree) -> dict[str, float]:
