@@ -66,7 +66,7 @@ def randomised(network, seed=0):
     return structure.unflatten([0.1 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]), state
 
 
-def test_unet_uses_label_time_and_every_pixel():
+def test_unet_uses_label_and_time_and_sees_the_whole_image():
     network = unet(TINY)
     params, state = randomised(network)
     x = jax.random.normal(jax.random.key(2), (1, 16, 16, 3))
@@ -79,8 +79,9 @@ def test_unet_uses_label_time_and_every_pixel():
     out = call(x, 5, 0)
     assert float(jnp.abs(call(x, 5, 1) - out).max()) > 1e-4
     assert float(jnp.abs(call(x, 50, 0) - out).max()) > 1e-4
-    influence = jax.grad(lambda x: call(x, 5, 0).sum())(x)
-    assert bool((influence != 0).all())
+    # One corner is felt everywhere: convolutions reach some of the way, attention the rest.
+    changed = jnp.abs(call(x.at[0, 0, 0].add(1.0), 5, 0) - out).max(axis=-1)
+    assert bool((changed > 0).all())
 
 
 def test_unet_starts_at_zero():
