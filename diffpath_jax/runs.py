@@ -1,6 +1,5 @@
 """A run directory: what was trained, on what, and the parameters it led to."""
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import jax
 
+from data_prep import shards
 from diffpath_jax import build
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
@@ -84,7 +84,7 @@ def begin(
         "image_px": list(first.schema.image_px),
         "mpp": first.details["mpp"],
         "data": [dataset.digest for dataset in datasets],
-        "versions": {name: importlib.metadata.version(name) for name in ("diffpath", "jax", "flax", "optax")},
+        "versions": shards.versions("jax", "flax", "optax"),
     }
     path = workdir / RUN
     if path.exists():

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorboardX
 
 from diffpath_jax.errors import DiffpathError, ExitCode
@@ -33,10 +32,6 @@ class MetricsWriter:
         self._file.flush()
         for key, value in finite.items():
             self._events.add_scalar(key, value, step)
-
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Record a picture, (height, width, 3) uint8."""
-        self._events.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close both files."""

@@ -1,10 +1,10 @@
 """``diffpath eval``: how near a generated set is to a real one, and what a classifier makes of either."""
 
 import argparse
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from data_prep import shards
 from diffpath_jax import evaluate, runs
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
@@ -37,9 +37,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     real = open_dataset(arguments.real)
     real.shards(arguments.split)
-    content: dict[str, Any] = {
-        "versions": {name: importlib.metadata.version(name) for name in ("diffpath", "jax", "numpy", "scipy")}
-    }
+    content: dict[str, Any] = {"versions": shards.versions("jax", "numpy", "scipy")}
     if arguments.features:
         run = runs.open_run(arguments.features)
         evaluate.check_comparable(real, run.classes, run.workdir)

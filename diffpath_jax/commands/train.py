@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
             seed=settings.seed,
             workdir=arguments.workdir,
             mesh=mesh,
-            hooks=[_hook(run, datasets, mesh)],
+            hooks=[_hook(run, datasets, mesh)] if settings.train.eval_every else [],
         )
     console.print(f"{arguments.workdir}: step {int(state.step)} of {settings.train.num_steps}, complete")
     return ExitCode.OK
