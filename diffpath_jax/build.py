@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from diffpath_jax import conditioning, diffusion, samplers
+from diffpath_jax import conditioning, diffusion, losses, samplers, timesteps
 from diffpath_jax.codecs import Codec, PixelCodec
 from diffpath_jax.config import convert
 from diffpath_jax.data.manifest import Dataset, open_dataset
@@ -21,9 +21,10 @@ from diffpath_jax.errors import DiffpathError
 from diffpath_jax.networks.pure import PureNetwork, purify
 from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import Denoiser, Images, Labels, Timesteps, Tree
-from diffpath_jax.task import Task, classification_task, diffusion_task
+from diffpath_jax.task import Denoising, Task, classification_task, diffusion_task
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -52,14 +53,36 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """Noise schedule and what the network predicts."""
+    """Noise, what the network predicts, and how it is taught.
+
+    Attributes:
+        schedule: noise schedule.
+        prediction: what the network predicts.
+        num_steps: T.
+        beta_start: first beta of the linear schedules.
+        beta_end: last beta of the linear schedules (the authors' code: 1e-2).
+        loss: ``simple`` squared error; ``hybrid`` adds the variational bound of a learned variance
+            (``network.learn_sigma``); ``min_snr`` weights the squared error.
+        min_snr_gamma: gamma of min-SNR weighting.
+        bound_weight: lambda of the hybrid loss.
+        timesteps: how timesteps are drawn.
+        label_dropout: share of labels replaced by the null class.
+        label_dropout_group: images in a row whose labels are dropped together (the authors' code: a batch of 8).
+        input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
+    """
 
     schedule: Literal["linear", "scaled_linear", "cosine"]
     prediction: Prediction
     num_steps: Annotated[int, Field(gt=1)] = 1000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
+    loss: Literal["simple", "hybrid", "min_snr"] = "simple"
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    bound_weight: Annotated[float, Field(gt=0)] = 1e-3
+    timesteps: Literal["uniform", "loss_aware"] = "uniform"
     label_dropout: Share = 0.1
+    label_dropout_group: Positive = 1
+    input_perturbation: Annotated[float, Field(ge=0)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,13 +151,21 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     config = convert(RunConfig, {**content, **made}, where=where)
     if config.task == "diffusion" and config.diffusion is None:
         raise DiffpathError("section 'diffusion'", where=where, why="missing", fix="add it, or change task")
-    network_config(config, num_classes=2, where=where)
+    learns_variance = getattr(network_config(config, num_classes=2, where=where), "learn_sigma", False)
+    if config.diffusion is not None and learns_variance != (config.diffusion.loss == "hybrid"):
+        raise DiffpathError(
+            "key 'diffusion.loss'",
+            where=where,
+            why=f"{config.diffusion.loss!r} does not go with network.learn_sigma = {learns_variance}",
+            fix="a learned variance needs the hybrid loss, and the hybrid loss a learned variance",
+        )
     return config
 
 
 # kind: (dataclass, module, whether the network takes the null class as one more class)
 _NETWORKS: dict[str, tuple[type, Callable[..., Any], bool]] = {
     "unet_adm": (UNetConfig, UNet, True),
+    "unet_authors": (AuthorsUNetConfig, AuthorsUNet, True),
     "resnet": (ResNetConfig, ResNet, False),
 }
 
@@ -180,13 +211,23 @@ def task(config: RunConfig, *, num_classes: int) -> Task:
     if config.task == "classification":
         return classification_task(net, codec(config), label_smoothing=config.classifier.label_smoothing)
     assert config.diffusion is not None
-    return diffusion_task(
-        net,
-        codec(config),
-        schedule(config.diffusion),
-        prediction=config.diffusion.prediction,
-        label_dropout=config.diffusion.label_dropout,
-        num_classes=num_classes,
+    return diffusion_task(net, codec(config), denoising(config.diffusion), num_classes=num_classes)
+
+
+def denoising(config: DiffusionConfig) -> Denoising:
+    """How a diffusion model is taught."""
+    noise = schedule(config)
+    draw = {"uniform": timesteps.uniform, "loss_aware": timesteps.loss_aware}[config.timesteps]
+    weigh = config.loss == "min_snr"
+    return Denoising(
+        schedule=noise,
+        prediction=config.prediction,
+        timesteps=draw(config.num_steps),
+        weights=losses.min_snr_weight(config.prediction, noise, gamma=config.min_snr_gamma) if weigh else None,
+        bound_weight=config.bound_weight if config.loss == "hybrid" else 0.0,
+        label_dropout=config.label_dropout,
+        label_dropout_group=config.label_dropout_group,
+        input_perturbation=config.input_perturbation,
     )
 
 
@@ -219,6 +260,8 @@ class SamplerConfig:
     Attributes:
         sampler: the step rule.
         steps: steps of the respaced schedule.
+        variance: of DDPM steps: ``small`` (posterior variance), ``large`` (beta), ``learned``, or ``auto``, which is
+            what the network was trained for.
         eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
         eps_slope: growth of lambda per (respaced) step.
@@ -227,6 +270,7 @@ class SamplerConfig:
 
     sampler: Literal["ddpm", "ddim"]
     steps: Positive
+    variance: Literal["auto", "small", "large", "learned"] = "auto"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     eps_scale: Annotated[float, Field(gt=0)] = 1.0
     eps_slope: Annotated[float, Field(ge=0)] = 0.0
@@ -250,11 +294,26 @@ def sampling_schedule(trained: NoiseSchedule, config: SamplerConfig) -> NoiseSch
     return diffusion.respace(trained, grid(trained.num_steps, config.steps))
 
 
-def step_rule(config: SamplerConfig, respaced: NoiseSchedule) -> samplers.StepRule:
-    """The step rule of a sampler."""
-    if config.sampler == "ddim":
-        return samplers.ddim_rule(respaced, eta=config.eta)
-    return samplers.ddpm_rule(respaced, variance=respaced.posterior_variance)
+def step_rule(config: RunConfig, sampler: SamplerConfig, respaced: NoiseSchedule) -> samplers.StepRule:
+    """The step rule of a sampler.
+
+    Raises:
+        DiffpathError: a learned variance is asked for that the network did not learn.
+    """
+    if sampler.sampler == "ddim":
+        return samplers.ddim_rule(respaced, eta=sampler.eta)
+    learned = config.network.get("learn_sigma", False)
+    variance = {"auto": "learned" if learned else "small"}.get(sampler.variance, sampler.variance)
+    if variance == "learned":
+        if not learned:
+            raise DiffpathError(
+                "--variance learned",
+                where="the command line",
+                why="the model was trained without a learned variance",
+                fix="use small or large",
+            )
+        return samplers.ddpm_learned_rule(respaced)
+    return samplers.ddpm_rule(respaced, variance=respaced.posterior_variance if variance == "small" else respaced.betas)
 
 
 def denoiser(
@@ -273,14 +332,15 @@ def denoiser(
     net = network(config, num_classes=num_classes)
     original = np.asarray(respaced.timesteps)
 
-    def predict(x_t: Images, t: Timesteps, y: Labels) -> Images:
+    def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
         output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
-        return output
+        return diffusion.split_variance(output, x_t.shape[-1])
 
     guided = conditioning.with_guidance(predict, labels, weight=sampler.guidance, num_classes=num_classes)
 
-    def eps(x_t: Images, t: Timesteps) -> Images:
-        return diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t))
+    def eps(x_t: Images, t: Timesteps) -> tuple[Images, Images | None]:
+        output, variance = guided(x_t, t)
+        return diffusion.to_eps(prediction, respaced, x_t, t, output), variance
 
     return samplers.scale_eps(eps, slope=sampler.eps_slope, offset=sampler.eps_scale)
 

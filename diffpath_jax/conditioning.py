@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from diffpath_jax.shapes import Images, Labels, PRNGKey, Timesteps
 
-# A network's output as a function of (x_t, t, labels).
-Conditional = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-Unconditional = Callable[[jax.Array, jax.Array], jax.Array]
+# A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).
+Output = tuple[jax.Array, jax.Array | None]
+Conditional = Callable[[jax.Array, jax.Array, jax.Array], Output]
+Unconditional = Callable[[jax.Array, jax.Array], Output]
 
 
 def null_label(num_classes: int) -> int:
@@ -21,10 +22,19 @@ def null_label(num_classes: int) -> int:
     return num_classes
 
 
-def drop_labels(key: PRNGKey, labels: Labels, *, rate: float, num_classes: int) -> Labels:
-    """Replace each label by the null class with probability ``rate``, independently of the others."""
-    dropped = jax.random.bernoulli(key, rate, labels.shape)
-    return jnp.where(dropped, null_label(num_classes), labels)
+def drop_labels(key: PRNGKey, labels: Labels, *, rate: float, num_classes: int, group: int = 1) -> Labels:
+    """Replace labels by the null class with probability ``rate``.
+
+    Args:
+        key: of the draw.
+        labels: class of each image.
+        rate: share of labels that are dropped.
+        num_classes: classes without the null class.
+        group: images in a row that are dropped or kept together; 1 draws for each image. The authors' code draws
+            once for a batch of 8.
+    """
+    dropped = jax.random.bernoulli(key, rate, (-(-labels.shape[0] // group),))
+    return jnp.where(dropped.repeat(group)[: labels.shape[0]], null_label(num_classes), labels)
 
 
 def with_labels(predict: Conditional, labels: Labels) -> Unconditional:
@@ -36,7 +46,7 @@ def with_guidance(predict: Conditional, labels: Labels, *, weight: float, num_cl
     """Classifier-free guidance, ``(1 + w) f(x, c) - w f(x, null)``, in one forward pass over a doubled batch.
 
     Holds for outputs that are affine in eps with the same offset (eps, x_0 and v all are). w = 0 is the
-    conditional model itself; latent diffusion's scale is s = 1 + w.
+    conditional model itself; latent diffusion's scale is s = 1 + w. A learned variance is the conditional one's.
     """
     if weight < 0:
         raise ValueError(f"guidance weight must be 0 or more, not {weight}")
@@ -44,9 +54,10 @@ def with_guidance(predict: Conditional, labels: Labels, *, weight: float, num_cl
         return with_labels(predict, labels)
     both_labels = jnp.concatenate([labels, jnp.full_like(labels, null_label(num_classes))])
 
-    def guided(x_t: Images, t: Timesteps) -> Images:
-        out = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_labels)
+    def guided(x_t: Images, t: Timesteps) -> Output:
+        out, variance = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_labels)
         conditional, unconditional = jnp.split(out, 2)
-        return (1 + weight) * conditional - weight * unconditional
+        kept = None if variance is None else jnp.split(variance, 2)[0]
+        return (1 + weight) * conditional - weight * unconditional, kept
 
     return guided

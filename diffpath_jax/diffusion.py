@@ -167,6 +167,21 @@ def posterior_mean(schedule: NoiseSchedule, x_0: Images, x_t: Images, t: Timeste
     return at(of_x0, t, x_t.ndim) * x_0 + at(of_xt, t, x_t.ndim) * x_t
 
 
+def split_variance(output: Images, channels: int) -> tuple[Images, Images | None]:
+    """A network's prediction, and the variance fraction that follows it in further channels, if any."""
+    return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
+
+
+def learned_log_variance(schedule: NoiseSchedule, fraction: Images, t: Timesteps) -> Images:
+    """Log variance of a step as a network chose it (Nichol and Dhariwal 2021, equation 15).
+
+    ``v log beta_t + (1 - v) log beta~_t`` with ``v = (fraction + 1) / 2``; beta~_0 is replaced by beta~_1.
+    """
+    v = (fraction + 1) / 2
+    largest, smallest = np.log(schedule.betas), schedule.posterior_log_variance
+    return v * at(largest, t, fraction.ndim) + (1 - v) * at(smallest, t, fraction.ndim)
+
+
 def training_target(prediction: Prediction, schedule: NoiseSchedule, x_0: Images, t: Timesteps, eps: Images) -> Images:
     """What the network is asked for."""
     targets: dict[str, Callable[[], Images]] = {

@@ -1,11 +1,17 @@
 """Training losses, one value an image, and their sums for the logs."""
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from diffpath_jax.shapes import Images, Labels, Weighted
+from diffpath_jax import diffusion
+from diffpath_jax.diffusion import NoiseSchedule, Prediction, Table
+from diffpath_jax.shapes import Images, Labels, Timesteps, Weighted
 
 NOISE_LEVELS = 4
 
@@ -13,6 +19,66 @@ NOISE_LEVELS = 4
 def squared_error(output: Images, target: Images) -> Float[Array, "b"]:
     """Mean squared error of each image."""
     return jnp.square(output - target).mean(axis=tuple(range(1, output.ndim)))
+
+
+def min_snr_weight(prediction: Prediction, schedule: NoiseSchedule, *, gamma: float) -> Table:
+    """Weight of the squared error at each t (Hang et al. 2023, "Min-SNR weighting", section 3.4).
+
+    With SNR = abar / (1 - abar): ``min(SNR, gamma)`` on x_0, which is ``min(SNR, gamma) / SNR`` on eps and
+    ``min(SNR, gamma) / (SNR + 1)`` on v.
+    """
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    forms: dict[str, Callable[[], Table]] = {
+        "eps": lambda: np.ones_like(snr) / snr,
+        "x0": lambda: np.ones_like(snr),
+        "v": lambda: 1 / (snr + 1),
+    }
+    return np.minimum(snr, gamma) * forms[prediction]()
+
+
+def normal_kl(mean_1: Images, log_variance_1: Images, mean_2: Images, log_variance_2: Images) -> Images:
+    """KL divergence between normal distributions with diagonal covariance, in nats, element by element."""
+    return 0.5 * (
+        log_variance_2
+        - log_variance_1
+        - 1.0
+        + jnp.exp(log_variance_1 - log_variance_2)
+        + jnp.square(mean_1 - mean_2) * jnp.exp(-log_variance_2)
+    )
+
+
+def discretised_log_likelihood(x: Images, mean: Images, log_scale: Images) -> Images:
+    """Log probability (nats) that a normal distribution gives to the 8-bit level of each pixel.
+
+    The level at x in [-1, 1] is the interval ``x +- 1/255``; the outermost two are open (Ho et al. 2020,
+    equation 13). Normal distribution function after Page (1977), as in the published models.
+    """
+
+    def cdf(z: jax.Array) -> jax.Array:
+        return 0.5 * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+    inverse = jnp.exp(-log_scale)
+    above, below = cdf(inverse * (x - mean + 1 / 255)), cdf(inverse * (x - mean - 1 / 255))
+    tiny = 1e-12
+    inner = jnp.log(jnp.maximum(above - below, tiny))
+    lowest, highest = jnp.log(jnp.maximum(above, tiny)), jnp.log(jnp.maximum(1 - below, tiny))
+    return jnp.where(x < -0.999, lowest, jnp.where(x > 0.999, highest, inner))
+
+
+def variational_bound(
+    schedule: NoiseSchedule, x_0: Images, x_t: Images, t: Timesteps, mean: Images, log_variance: Images
+) -> Float[Array, "b"]:
+    """L_t of the variational bound of each image, in bits a dimension.
+
+    ``KL(q(x_{t-1} | x_t, x_0) || N(mean, exp(log_variance)))`` for t > 0 and ``-log p(x_0 | x_1)`` for t = 0
+    (Ho et al. 2020, equation 5; Nichol and Dhariwal 2021, section 2.1).
+    """
+    true_mean = diffusion.posterior_mean(schedule, x_0, x_t, t)
+    true_log_variance = diffusion.at(schedule.posterior_log_variance, t, x_t.ndim)
+    kl = normal_kl(true_mean, jnp.broadcast_to(true_log_variance, x_t.shape), mean, log_variance)
+    nll = -discretised_log_likelihood(x_0, mean, 0.5 * log_variance)
+    axes = tuple(range(1, x_0.ndim))
+    return jnp.where(t == 0, nll.mean(axis=axes), kl.mean(axis=axes)) / math.log(2.0)
 
 
 def by_noise_level(values: Float[Array, "b"], t: Int[Array, "b"], num_steps: int) -> dict[str, Weighted]:

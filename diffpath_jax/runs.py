@@ -157,7 +157,7 @@ def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
     network = build.network(run.config, num_classes=len(run.classes))
     expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
-    model_state = _arrange(run, expected_state, state.get("model_state") or {})
+    model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     return Trained(params, model_state, step, tree_digest({"params": params, "model_state": model_state}))
 
 

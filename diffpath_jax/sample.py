@@ -56,7 +56,7 @@ def make_draw(
     assert run.config.diffusion is not None
     codec = build.codec(run.config)
     respaced = build.sampling_schedule(build.schedule(run.config.diffusion), sampler)
-    rule = build.step_rule(sampler, respaced)
+    rule = build.step_rule(run.config, sampler, respaced)
 
     def draw(
         params: Tree, model_state: Tree, key: PRNGKey, indices: Labels, labels: Labels

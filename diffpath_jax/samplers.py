@@ -15,8 +15,8 @@ from diffpath_jax import diffusion
 from diffpath_jax.diffusion import NoiseSchedule, Table
 from diffpath_jax.shapes import Denoiser, Images, PRNGKeys, Timesteps
 
-# (x_t, estimate of x_0, t, fresh noise) -> x_{t-1}
-StepRule = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+# (x_t, estimate of x_0, learned variance or none, t, fresh noise) -> x_{t-1}
+StepRule = Callable[[jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array], jax.Array]
 
 
 def image_noise(keys: PRNGKeys, number: int | Array, shape: tuple[int, int, int]) -> Images:
@@ -54,14 +54,15 @@ def sample(
     def body(carry: tuple[jax.Array, jax.Array], t: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         x_t, film = carry
         batch_t = jnp.full(len(keys), t)
-        x_0 = diffusion.x0_from_eps(schedule, x_t, batch_t, denoiser(x_t, batch_t))
+        eps, variance = denoiser(x_t, batch_t)
+        x_0 = diffusion.x0_from_eps(schedule, x_t, batch_t, eps)
         if clip_x0:
             x_0 = jnp.clip(x_0, -1, 1)
         if film_frames:
             film = jnp.where((frames == t).reshape(-1, 1, 1, 1, 1), x_0, film)
         # x_T takes number 0, step t takes number t + 1: every number is used once.
         noise = image_noise(keys, t + 1, shape)
-        return (rule(x_t, x_0, batch_t, noise), film), None
+        return (rule(x_t, x_0, variance, batch_t, noise), film), None
 
     x_T = image_noise(keys, 0, shape)
     film = jnp.zeros((film_frames, *x_T.shape))
@@ -78,8 +79,21 @@ def ddpm_rule(schedule: NoiseSchedule, *, variance: Table) -> StepRule:
     """
     sigma = np.sqrt(variance) * (np.arange(schedule.num_steps) > 0)
 
-    def rule(x_t: Images, x_0: Images, t: Timesteps, noise: Images) -> Images:
+    def rule(x_t: Images, x_0: Images, learned: Images | None, t: Timesteps, noise: Images) -> Images:
         return diffusion.posterior_mean(schedule, x_0, x_t, t) + diffusion.at(sigma, t, x_t.ndim) * noise
+
+    return rule
+
+
+def ddpm_learned_rule(schedule: NoiseSchedule) -> StepRule:
+    """Ancestral sampling with the variance that the network learnt (Nichol and Dhariwal 2021, equation 15)."""
+
+    def rule(x_t: Images, x_0: Images, learned: Images | None, t: Timesteps, noise: Images) -> Images:
+        if learned is None:
+            raise ValueError("the network has no learned variance")
+        sigma = jnp.exp(0.5 * diffusion.learned_log_variance(schedule, learned, t))
+        moves = (t > 0).reshape(t.shape + (1,) * (x_t.ndim - 1))
+        return diffusion.posterior_mean(schedule, x_0, x_t, t) + jnp.where(moves, sigma * noise, 0)
 
     return rule
 
@@ -96,7 +110,7 @@ def ddim_rule(schedule: NoiseSchedule, *, eta: float) -> StepRule:
     sigma = eta * np.sqrt((1 - before) / (1 - now)) * np.sqrt(1 - now / before)
     direction = np.sqrt(np.maximum(1 - before - sigma**2, 0))
 
-    def rule(x_t: Images, x_0: Images, t: Timesteps, noise: Images) -> Images:
+    def rule(x_t: Images, x_0: Images, learned: Images | None, t: Timesteps, noise: Images) -> Images:
         eps = diffusion.eps_from_x0(schedule, x_t, t, x_0)
         at = diffusion.at
         mean = at(np.sqrt(before), t, x_t.ndim) * x_0 + at(direction, t, x_t.ndim) * eps
@@ -109,13 +123,15 @@ def scale_eps(denoiser: Denoiser, *, slope: float = 0.0, offset: float = 1.0) ->
     """Epsilon scaling (Ning et al. 2024, "Elucidating the exposure bias in diffusion models", ADM-ES).
 
     ``eps / lambda_t`` with ``lambda_t = slope t + offset``, t the index on the (respaced) schedule; uniform
-    scaling means slope 0. Wraps any denoiser, guided ones included, before x_0 is formed and clipped.
+    scaling means slope 0. Wraps any denoiser, guided ones included, before x_0 is formed and clipped; a learned
+    variance is left alone.
     """
     if offset <= 0 or slope < 0:
         raise ValueError(f"lambda_t = {slope} t + {offset} must be positive for every t")
 
-    def scaled(x_t: Images, t: Timesteps) -> Images:
+    def scaled(x_t: Images, t: Timesteps) -> tuple[Images, Images | None]:
+        eps, variance = denoiser(x_t, t)
         scale = slope * t.astype(jnp.float32) + offset
-        return denoiser(x_t, t) / scale.reshape(t.shape + (1,) * (x_t.ndim - 1))
+        return eps / scale.reshape(t.shape + (1,) * (x_t.ndim - 1)), variance
 
     return scaled

@@ -19,5 +19,6 @@ Weighted = Float[Array, "2"]
 Tree = Mapping[str, Any]
 # A batch of the data pipeline: "image" (PixelImages) and "label" (Labels).
 Batch = Mapping[str, jax.Array]
-# eps as a function of (x_t, t); t is an index into the schedule the denoiser was built for.
-Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
+# (eps, learned variance as a fraction in [-1, 1] or none) as a function of (x_t, t); t is an index into the schedule
+# that the denoiser was built for.
+Denoiser = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]

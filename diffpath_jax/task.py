@@ -12,13 +12,16 @@ import jax.numpy as jnp
 
 from diffpath_jax import conditioning, diffusion, losses
 from diffpath_jax.codecs import Codec
-from diffpath_jax.diffusion import NoiseSchedule, Prediction
+from diffpath_jax.diffusion import NoiseSchedule, Prediction, Table
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
+from diffpath_jax.timesteps import TimestepSampler
 
 # (all parameters by group, model state, batch, key) -> (loss, {"metrics": name -> Weighted, "model_state": ...})
 Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
+# Names in the parameters and in the model state: the network, and what the timestep sampler has learnt.
 NETWORK = "network"
+TIMESTEPS = "timesteps"
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Task:
     """Something to train.
 
     Attributes:
-        init: key -> (parameters by group, model state).
+        init: key -> (parameters by group, model state by name).
         losses: the loss of each parameter group; groups are updated in this order within a step.
         codec: between images and the model's space.
     """
@@ -36,50 +39,97 @@ class Task:
     codec: Codec
 
 
-def _init(network: PureNetwork) -> Callable[[PRNGKey], tuple[Tree, Tree]]:
+@dataclass(frozen=True)
+class Denoising:
+    """How a diffusion model is taught.
+
+    Attributes:
+        schedule: noise schedule.
+        prediction: what the network is asked for.
+        weights: (T,) factor of the squared error at each timestep; none for 1.
+        bound_weight: factor of the variational bound that teaches a learned variance; 0 where none is learnt.
+        timesteps: how timesteps are drawn.
+        label_dropout: share of labels replaced by the null class.
+        label_dropout_group: images in a row whose labels are dropped together.
+        input_perturbation: gamma of DDPM-IP; 0 for none.
+    """
+
+    schedule: NoiseSchedule
+    prediction: Prediction
+    timesteps: TimestepSampler
+    weights: Table | None = None
+    bound_weight: float = 0.0
+    label_dropout: float = 0.1
+    label_dropout_group: int = 1
+    input_perturbation: float = 0.0
+
+
+def diffusion_task(network: PureNetwork, codec: Codec, how: Denoising, *, num_classes: int) -> Task:
+    """Class-conditional denoising (Ho et al. 2020, equation 14).
+
+    With input perturbation (Ning et al. 2023, "Input perturbation reduces exposure bias", algorithm 1) the network
+    sees x_t made with ``eps + gamma xi`` and is still asked for what belongs to eps. A learned variance adds
+    ``bound_weight * T * L_t`` with the mean held fixed (Nichol and Dhariwal 2021, equation 16: 0.001).
+    """
+    schedule = how.schedule
+
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
-        params, model_state = network.init(key)
-        return {NETWORK: params}, model_state
-
-    return init
-
-
-def diffusion_task(
-    network: PureNetwork,
-    codec: Codec,
-    schedule: NoiseSchedule,
-    *,
-    prediction: Prediction,
-    label_dropout: float,
-    num_classes: int,
-) -> Task:
-    """Class-conditional denoising with t uniform and labels dropped one by one (Ho et al. 2020, equation 14)."""
+        params, state = network.init(key)
+        return {NETWORK: params}, {NETWORK: state, TIMESTEPS: how.timesteps.init()}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        t_key, noise_key, label_key, dropout_key = jax.random.split(key, 4)
+        t_key, noise_key, label_key, dropout_key, perturbation_key = jax.random.split(key, 5)
         x_0 = codec.encode(batch["image"])
-        t = jax.random.randint(t_key, x_0.shape[:1], 0, schedule.num_steps)
+        t, importance = how.timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
         eps = jax.random.normal(noise_key, x_0.shape)
-        labels = conditioning.drop_labels(label_key, batch["label"], rate=label_dropout, num_classes=num_classes)
-        x_t = diffusion.q_sample(schedule, x_0, t, eps)
-        output, model_state = network.apply(params[NETWORK], model_state, x_t, t, labels, dropout_key)
-        target = diffusion.training_target(prediction, schedule, x_0, t, eps)
-        values = losses.squared_error(output, target)
-        metrics = losses.by_noise_level(values, t, schedule.num_steps)
-        return values.mean(), {"metrics": metrics, "model_state": model_state}
+        labels = conditioning.drop_labels(
+            label_key,
+            batch["label"],
+            rate=how.label_dropout,
+            num_classes=num_classes,
+            group=how.label_dropout_group,
+        )
+        seen_eps = eps
+        if how.input_perturbation:
+            seen_eps = eps + how.input_perturbation * jax.random.normal(perturbation_key, eps.shape)
+        x_t = diffusion.q_sample(schedule, x_0, t, seen_eps)
+        output, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, labels, dropout_key)
+        prediction, fraction = diffusion.split_variance(output, x_0.shape[-1])
+        target = diffusion.training_target(how.prediction, schedule, x_0, t, eps)
+        errors = losses.squared_error(prediction, target)
+        metrics = losses.by_noise_level(errors, t, schedule.num_steps)
+        values = errors if how.weights is None else errors * diffusion.at(how.weights, t, 1)
+        if how.bound_weight:
+            if fraction is None:
+                raise ValueError("the variational bound needs a network with a learned variance")
+            eps_hat = diffusion.to_eps(how.prediction, schedule, x_t, t, jax.lax.stop_gradient(prediction))
+            mean = diffusion.posterior_mean(schedule, diffusion.x0_from_eps(schedule, x_t, t, eps_hat), x_t, t)
+            log_variance = diffusion.learned_log_variance(schedule, fraction, t)
+            bound = losses.variational_bound(schedule, x_0, x_t, t, mean, log_variance)
+            values = values + how.bound_weight * schedule.num_steps * bound
+            metrics["bound_bits"] = losses.weighted(bound)
+        model_state = {
+            NETWORK: network_state,
+            TIMESTEPS: how.timesteps.update(model_state[TIMESTEPS], t, jax.lax.stop_gradient(values)),
+        }
+        return (values * importance).mean(), {"metrics": metrics, "model_state": model_state}
 
-    return Task(_init(network), {NETWORK: loss}, codec)
+    return Task(init, {NETWORK: loss}, codec)
 
 
 def classification_task(network: PureNetwork, codec: Codec, *, label_smoothing: float) -> Task:
     """Tell the class of an image."""
 
+    def init(key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = network.init(key)
+        return {NETWORK: params}, {NETWORK: state}
+
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
         x = codec.encode(batch["image"])
-        (logits, _), model_state = network.apply(params[NETWORK], model_state, x, train=True)
+        (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
         correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
         metrics = {"accuracy": losses.weighted(correct)}
-        return values.mean(), {"metrics": metrics, "model_state": model_state}
+        return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(_init(network), {NETWORK: loss}, codec)
+    return Task(init, {NETWORK: loss}, codec)

@@ -7,7 +7,8 @@ from diffpath_jax import conditioning
 
 
 def predict(x, t, labels):
-    return x * (labels.reshape(-1, 1, 1, 1) + 1.0) + t.reshape(-1, 1, 1, 1)
+    """A prediction, and a learned variance."""
+    return x * (labels.reshape(-1, 1, 1, 1) + 1.0) + t.reshape(-1, 1, 1, 1), 0.1 * x + labels.reshape(-1, 1, 1, 1)
 
 
 X = jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
@@ -26,9 +27,19 @@ def test_labels_are_dropped_one_by_one():
     assert abs(agree - (0.9**2 + 0.1**2)) < 0.02
 
 
+def test_labels_can_be_dropped_in_groups():
+    labels = jnp.arange(20) % 5
+    dropped = conditioning.drop_labels(jax.random.key(1), labels, rate=0.5, num_classes=5, group=8)
+    lost = np.asarray(dropped == 5)
+    groups = [lost[:8], lost[8:16], lost[16:]]
+    assert all(group.all() or not group.any() for group in groups)
+    assert lost.any() and not lost.all()
+
+
 def test_guidance_of_zero_is_the_conditional_model():
     guided = conditioning.with_guidance(predict, LABELS, weight=0.0, num_classes=2)
-    np.testing.assert_array_equal(guided(X, TIME), predict(X, TIME, LABELS))
+    for found, expected in zip(guided(X, TIME), predict(X, TIME, LABELS), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_guidance_is_two_forwards_in_one():
@@ -38,10 +49,13 @@ def test_guidance_is_two_forwards_in_one():
         calls.append(x.shape[0])
         return predict(x, t, labels)
 
-    guided = conditioning.with_guidance(counted, LABELS, weight=1.5, num_classes=2)(X, TIME)
-    expected = 2.5 * predict(X, TIME, LABELS) - 1.5 * predict(X, TIME, jnp.full(3, 2))
+    guided, variance = conditioning.with_guidance(counted, LABELS, weight=1.5, num_classes=2)(X, TIME)
+    conditional, learned = predict(X, TIME, LABELS)
+    expected = 2.5 * conditional - 1.5 * predict(X, TIME, jnp.full(3, 2))[0]
     np.testing.assert_allclose(guided, expected, rtol=1e-5)
     assert calls == [6]
+    # Guidance moves the prediction; the variance is that of the conditional model.
+    np.testing.assert_array_equal(variance, learned)
 
 
 def test_negative_guidance_is_refused():

@@ -18,15 +18,15 @@ def check_loop(schedule, *, count=10, prediction="eps", eps_scale=1.0):
 
     def denoiser(x_t, t):
         time = jnp.asarray(respaced.timesteps)[t].reshape(-1, 1, 1, 1)
-        return diffusion.to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1))
+        return diffusion.to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1)), None
 
     scaled = samplers.scale_eps(denoiser, offset=eps_scale)
     rule = samplers.ddim_rule(respaced, eta=0.0)
     for step in range(count - 1, -1, -1):
         t = jnp.full(4, step)
-        eps = scaled(x, t)
+        eps, variance = scaled(x, t)
         x_0 = jnp.clip(diffusion.x0_from_eps(respaced, x, t, eps), -1, 1)
-        x = rule(x, x_0, t, jnp.zeros_like(x))
+        x = rule(x, x_0, variance, t, jnp.zeros_like(x))
     return float(jnp.abs(x).sum())
 
 
@@ -55,7 +55,7 @@ def draw(denoiser, schedule, rule, **options):
 
 
 def toy_denoiser(x_t, t):
-    return jnp.sin(x_t) * (t.reshape(-1, 1, 1, 1) + 1) / 1000
+    return jnp.sin(x_t) * (t.reshape(-1, 1, 1, 1) + 1) / 1000, jnp.cos(x_t)
 
 
 def test_ddim_with_eta_1_on_the_full_grid_is_ddpm():
@@ -72,7 +72,7 @@ def test_ddim_with_eta_0_draws_no_noise():
     rule = samplers.ddim_rule(schedule, eta=0.0)
     x, x_0, t = jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3)), jnp.array([10])
     noise = jax.random.normal(jax.random.key(0), x.shape)
-    np.testing.assert_array_equal(rule(x, x_0, t, noise), rule(x, x_0, t, 0 * noise))
+    np.testing.assert_array_equal(rule(x, x_0, None, t, noise), rule(x, x_0, None, t, 0 * noise))
 
 
 def test_ddim_variance():
@@ -86,7 +86,7 @@ def test_ddim_variance():
         schedule = diffusion.respace(LINEAR, np.array([before, now]))
         rule = samplers.ddim_rule(schedule, eta=1.0)
         zero, t = jnp.zeros((1, 1, 1, 1)), jnp.array([1])
-        sigma = float((rule(zero, zero, t, zero + 1) - rule(zero, zero, t, zero)).ravel()[0])
+        sigma = float((rule(zero, zero, None, t, zero + 1) - rule(zero, zero, None, t, zero)).ravel()[0])
         np.testing.assert_allclose(sigma**2, expected, atol=1e-5)  # published with five digits
 
 
@@ -100,7 +100,7 @@ def test_exact_denoiser_of_one_image_gives_it_back(method):
         "ddim": samplers.ddim_rule(schedule, eta=0.0),
     }[method]
     drawn, _ = draw(
-        lambda x, t: diffusion.eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)),
+        lambda x, t: (diffusion.eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)), None),
         schedule,
         rule,
         keys=keys(3),
@@ -118,7 +118,7 @@ def test_exact_gaussian_denoiser_gives_the_gaussian_back(method):
 
     def denoiser(x, t):
         a = abar[t].reshape(-1, 1, 1, 1)
-        return jnp.sqrt(1 - a) * (x - jnp.sqrt(a) * mean) / (a * std**2 + 1 - a)
+        return jnp.sqrt(1 - a) * (x - jnp.sqrt(a) * mean) / (a * std**2 + 1 - a), None
 
     rule = {
         "ddpm": samplers.ddpm_rule(schedule, variance=schedule.posterior_variance),
@@ -132,15 +132,32 @@ def test_exact_gaussian_denoiser_gives_the_gaussian_back(method):
     assert abs(float(drawn.std()) / std - 1) < error + 0.01
 
 
+@pytest.mark.parametrize(("fraction", "same_as"), [(-1.0, "posterior"), (1.0, "betas")])
+def test_learned_variance_spans_the_two_fixed_ones(fraction, same_as):
+    schedule = diffusion.respace(LINEAR, diffusion.even_steps(T, 10))
+    # beta~ at t = 0 is 0; the learned range takes beta~_1 there, where no noise is added anyway.
+    variance = {"posterior": schedule.posterior_variance, "betas": schedule.betas}[same_as]
+    options = {"keys": keys(2), "shape": (4, 4, 3)}
+
+    def denoiser(x, t):
+        return toy_denoiser(x, t)[0], jnp.full_like(x, fraction)
+
+    learned, _ = draw(denoiser, schedule, samplers.ddpm_learned_rule(schedule), **options)
+    fixed, _ = draw(denoiser, schedule, samplers.ddpm_rule(schedule, variance=variance), **options)
+    np.testing.assert_allclose(learned, fixed, atol=1e-5)
+
+
 def test_eps_scale_of_one_is_the_identity():
     x, t = jax.random.normal(jax.random.key(0), (2, 4, 4, 3)), jnp.array([3, 7])
-    np.testing.assert_array_equal(samplers.scale_eps(toy_denoiser)(x, t), toy_denoiser(x, t))
+    for found, expected in zip(samplers.scale_eps(toy_denoiser)(x, t), toy_denoiser(x, t), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_eps_scale_follows_each_image_own_step():
     x, t = jnp.ones((2, 1, 1, 3)), jnp.array([0, 10])
-    scaled = samplers.scale_eps(lambda x, t: x, slope=0.1, offset=1.0)(x, t)
+    scaled, variance = samplers.scale_eps(lambda x, t: (x, x), slope=0.1, offset=1.0)(x, t)
     np.testing.assert_allclose(scaled[:, 0, 0, 0], [1.0, 0.5])
+    np.testing.assert_array_equal(variance, x)  # a learned variance is left alone
 
 
 @pytest.mark.parametrize("options", [{"offset": 0.0}, {"offset": -1.0}, {"slope": -0.1}])

@@ -1,6 +1,7 @@
 """``diffpath sample``: draw a set of images from a trained run; the same command resumes."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_per_class", required=True, type=int, help="images of each class")
     parser.add_argument("--sampler", default="ddpm", help="ddpm or ddim (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=250, help="denoising steps (default: %(default)s)")
+    parser.add_argument("--variance", default="auto", help="of DDPM: small, large, learned (default: as trained)")
     parser.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (default: %(default)s)")
     parser.add_argument("--eps_scale", type=float, default=1.0, help="epsilon scaling, lambda (default: none)")
     parser.add_argument("--eps_slope", type=float, default=0.0, help="growth of lambda a step (default: none)")
@@ -67,10 +69,11 @@ def _job(arguments: argparse.Namespace, run: runs.Run) -> sample.SampleJob:
         raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
     sampler = config.convert(
         build.SamplerConfig,
-        {name: getattr(arguments, name) for name in ("sampler", "steps", "eta", "eps_scale", "eps_slope", "guidance")},
+        {field.name: getattr(arguments, field.name) for field in dataclasses.fields(build.SamplerConfig)},
         where="the command line",
     )
-    build.sampling_schedule(build.schedule(run.config.diffusion), sampler)
+    respaced = build.sampling_schedule(build.schedule(run.config.diffusion), sampler)
+    build.step_rule(run.config, sampler, respaced)
     for name, value, most in (
         ("--num_per_class", arguments.num_per_class, MAX_IMAGES),
         ("--batch_size", arguments.batch_size, MAX_IMAGES),

@@ -94,7 +94,7 @@ def _preview_hook(run: runs.Run, mesh: Mesh) -> Hook:
     def preview(state: TrainState) -> dict[str, float]:
         params = state.ema or state.params
         indices = jnp.arange(len(padded))
-        images, _ = draw(params[NETWORK], state.model_state, jax.random.key(0), indices, jnp.asarray(padded))
+        images, _ = draw(params[NETWORK], state.model_state[NETWORK], jax.random.key(0), indices, jnp.asarray(padded))
         grid = pictures.tile(np.asarray(images)[: len(labels)], columns=PREVIEW_PER_CLASS)
         pictures.write_png(run.workdir / "previews" / f"step-{int(state.step):07d}.png", grid)
         return {}
@@ -110,7 +110,7 @@ def _validation_hook(run: runs.Run, dataset: Dataset) -> Hook:
 
     def validate(state: TrainState) -> dict[str, float]:
         params = state.ema or state.params
-        logits, _ = predict(network, params[NETWORK], state.model_state, data["image"])
+        logits, _ = predict(network, params[NETWORK], state.model_state[NETWORK], data["image"])
         return {"val_accuracy": float((logits.argmax(axis=-1) == data["label"]).mean())}
 
     return validate

@@ -90,8 +90,16 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
-    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
-        """Normalise; the result has the type of ``x``."""
+    def __call__(
+        self, x: Float[Array, "b *space c"], film: Float[Array, "b c2"] | None = None
+    ) -> Float[Array, "b *space c"]:
+        """Normalise; the result has the type of ``x``.
+
+        Args:
+            x: features.
+            film: per image a scale s and a shift z for each channel: the result is ``y (1 + s) + z`` (Perez et al.
+                2018, "FiLM").
+        """
         batch, channels = x.shape[0], x.shape[-1]
         space = tuple(range(1, x.ndim - 1))
         x32 = x.astype(jnp.float32)
@@ -106,15 +114,31 @@ class GroupNorm(nnx.Module):
         inverse = jax.lax.rsqrt(variance + self.eps)
         scale = jnp.broadcast_to(inverse, mean_c.shape).reshape(batch, channels) * self.scale[...]
         shift = self.bias[...] - jnp.broadcast_to(mean, mean_c.shape).reshape(batch, channels) * scale
+        if film is not None:
+            more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
+            scale, shift = scale * (1 + more), shift * (1 + more) + offset
         inner = (batch,) + (1,) * len(space) + (channels,)
         return (x32 * scale.reshape(inner) + shift.reshape(inner)).astype(x.dtype)
+
+
+def attention(
+    q: Float[Array, "b q n d"], k: Float[Array, "b k n d"], v: Float[Array, "b k n d"]
+) -> Float[Array, "b q n d"]:
+    """Softmax attention of n heads (Vaswani et al. 2017, equation 1).
+
+    q and k are each scaled by d^(-1/4), which keeps half precision in range; the softmax is taken in float32.
+    """
+    scale = q.shape[-1] ** -0.25
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k * scale)
+    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 class SelfAttention(nnx.Module):
     """Residual self-attention over all positions, with ADM's head order.
 
-    The 3C outputs of the joint projection are split into heads first and into q, k, v second; q and k are each
-    scaled by d^(-1/4); softmax in float32; the output projection starts at zero (Dhariwal and Nichol 2021).
+    The 3C outputs of the joint projection are split into heads first and into q, k, v second; the output projection
+    starts at zero (Dhariwal and Nichol 2021).
     """
 
     def __init__(self, channels: int, *, num_heads: int, groups: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -130,10 +154,7 @@ class SelfAttention(nnx.Module):
         batch, height, width, channels = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, height * width, self.num_heads, 3, -1)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
-        scale = q.shape[-1] ** -0.25
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k * scale)
-        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
-        attended = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        attended = attention(q, k, v)
         return x + self.out(attended.reshape(batch, height, width, channels)).astype(x.dtype)
 
 

@@ -9,9 +9,11 @@ import pytest
 from flax import nnx
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
 
 TINY = UNetConfig(
     num_classes=3, channels=16, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(2,), groups=8
@@ -37,6 +39,18 @@ def resnet(config):
 )
 def test_parameters_of_the_published_unet(config, expected):
     assert count_parameters(unet(config)) == expected
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(1000, 42_568_040), (5, 42_057_605)])
+def test_parameters_of_the_published_noisy_classifier(classes, expected):
+    config = NoisyClassifierConfig(num_classes=classes)
+    assert count_parameters(purify(lambda rngs: NoisyClassifier(config, dtype=jnp.float32, rngs=rngs))) == expected
+
+
+def test_parameters_of_the_authors_unet():
+    """Five classes; the null class adds no row, as in the authors' code."""
+    config = AuthorsUNetConfig(num_classes=6)
+    assert count_parameters(purify(lambda rngs: AuthorsUNet(config, dtype=jnp.float32, rngs=rngs))) == 58_663_683
 
 
 @pytest.mark.parametrize(("classes", "expected"), [(1000, 25_557_032), (5, 23_518_277)])
@@ -108,6 +122,24 @@ def test_unet_dropout_needs_a_key():
     dropped, _ = apply(params, state, *inputs, jax.random.key(0))
     np.testing.assert_array_equal(first, again)
     assert float(jnp.abs(dropped - first).max()) > 0
+
+
+@pytest.mark.parametrize("options", [{"remat": True}, {"stem_block": 2, "learn_sigma": True}])
+def test_unet_options_keep_shapes_and_gradients(options):
+    """Rematerialisation changes nothing but memory; a learned variance doubles the channels at any stem."""
+    plain, other = unet(TINY), unet(UNetConfig(**{**TINY.__dict__, **options}))
+    x, t, y = jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0])
+
+    def gradient(network):
+        params, state = randomised(network)
+        return jax.jit(jax.grad(lambda p: jnp.square(network.apply(p, state, x, t, y)[0]).mean()))(params)
+
+    if "remat" in options:
+        for a, b in zip(jax.tree.leaves(gradient(plain)), jax.tree.leaves(gradient(other)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4)
+    else:
+        params, state = jax.eval_shape(other.init, jax.random.key(0))
+        assert jax.eval_shape(other.apply, params, state, x, t, y)[0].shape == (1, 16, 16, 6)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 12), (3, 12)])

@@ -1,0 +1,239 @@
+"""What ADM's two networks share: residual blocks, the encoder half and the middle (Dhariwal and Nichol 2021)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from diffpath_jax.networks import layers
+
+Resampling = Literal["none", "up", "down"]
+
+
+@dataclass(frozen=True)
+class AdmConfig:
+    """Shape of the encoder half and of every block.
+
+    Attributes:
+        num_classes: rows of the class embedding, the null class included (UNet; 0 for an unconditional network), or
+            number of logits (classifier).
+        channels: base width.
+        channel_mult: width of each resolution level, in multiples of ``channels``.
+        num_res_blocks: residual blocks a level.
+        attention_downsamples: downsampling factors (after the stem) at which attention is used.
+        num_heads: heads of each attention block.
+        head_channels: channels of a head; above 0 it decides the number of heads instead of ``num_heads``.
+        groups: groups of every group norm.
+        dropout: rate inside residual blocks.
+        film: the embedding scales and shifts the second norm; otherwise it is added before that norm.
+        resample: between levels: ``block``, inside residual blocks (nearest, 2x2 mean); ``conv``, by a strided 3x3
+            convolution down and nearest plus 3x3 up.
+        stem_block: side of the pixel squares that are moved into channels before the first convolution.
+        remat: forget the inside of each block and compute it again in the backward pass: less memory, about a third
+            more work.
+    """
+
+    num_classes: int
+    channels: int = 256
+    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    num_res_blocks: int = 2
+    attention_downsamples: tuple[int, ...] = (4, 8, 16)
+    num_heads: int = 4
+    head_channels: int = 0
+    groups: int = 32
+    dropout: float = 0.0
+    film: bool = True
+    resample: Literal["block", "conv"] = "block"
+    stem_block: int = 1
+    remat: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Image sides must be multiples of this."""
+        return self.stem_block * 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each resolution level."""
+        return [self.channels * mult for mult in self.channel_mult]
+
+    @property
+    def embedding(self) -> int:
+        """Width of the time (and class) embedding."""
+        return 4 * self.channels
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels of an image after the stem's rearrangement."""
+        return 3 * self.stem_block**2
+
+
+class ResBlock(nnx.Module):
+    """Residual block with the embedding, and optional resampling on both branches.
+
+    GN, SiLU, [resample], 3x3; then ``GN (1 + scale) + shift`` (or the embedding added before GN), SiLU, dropout,
+    zero-initialised 3x3. The skip branch is resampled too, and projected by 1x1 where the width changes.
+    """
+
+    def __init__(
+        self,
+        config: AdmConfig,
+        in_channels: int,
+        out_channels: int,
+        *,
+        resampling: Resampling = "none",
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.resample = {"none": lambda x: x, "up": layers.upsample2x, "down": layers.downsample2x}[resampling]
+        self.dropout = config.dropout
+        self.film = config.film
+        self.in_norm = layers.GroupNorm(in_channels, groups=config.groups)
+        self.in_conv = layers.conv3x3(in_channels, out_channels, dtype=dtype, rngs=rngs)
+        numbers = 2 * out_channels if config.film else out_channels
+        self.condition = layers.linear(config.embedding, numbers, dtype=dtype, rngs=rngs)
+        self.out_norm = layers.GroupNorm(out_channels, groups=config.groups)
+        self.out_conv = layers.conv3x3(out_channels, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
+        self.skip = (
+            nnx.data(layers.linear(in_channels, out_channels, dtype=dtype, rngs=rngs))
+            if in_channels != out_channels
+            else None
+        )
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+    ) -> Float[Array, "b h2 w2 c2"]:
+        """Apply; ``key`` draws the dropout mask."""
+        h = self.in_conv(self.resample(nnx.silu(self.in_norm(x))))
+        condition = self.condition(nnx.silu(embedding))
+        h = self.out_norm(h, film=condition) if self.film else self.out_norm(h + condition[:, None, None, :])
+        h = self.out_conv(layers.dropout(nnx.silu(h), self.dropout, key))
+        x = self.resample(x)
+        return (x if self.skip is None else self.skip(x)) + h
+
+
+class ConvResample(nnx.Module):
+    """Change of resolution by a 3x3 convolution: strided downwards, after nearest-neighbour enlargement upwards."""
+
+    def __init__(self, channels: int, *, resampling: Resampling, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.enlarge = resampling == "up"
+        stride = 1 if self.enlarge else 2
+        self.conv = layers.conv3x3(channels, channels, stride=stride, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+    ) -> Float[Array, "b h2 w2 c"]:
+        """Apply; a block of the network like any other, so it takes an embedding and a key, and uses neither."""
+        return self.conv(layers.upsample2x(x) if self.enlarge else x)
+
+
+class Stage(nnx.Module):
+    """A block and, at some resolutions, attention after it."""
+
+    def __init__(
+        self,
+        config: AdmConfig,
+        in_channels: int,
+        out_channels: int,
+        *,
+        attend: bool = False,
+        resampling: Resampling = "none",
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.remat = config.remat
+        self.block = (
+            ConvResample(in_channels, resampling=resampling, dtype=dtype, rngs=rngs)
+            if resampling != "none" and config.resample == "conv"
+            else ResBlock(config, in_channels, out_channels, resampling=resampling, dtype=dtype, rngs=rngs)
+        )
+        heads = out_channels // config.head_channels if config.head_channels else config.num_heads
+        self.attention = nnx.data(
+            layers.SelfAttention(out_channels, num_heads=heads, groups=config.groups, dtype=dtype, rngs=rngs)
+            if attend
+            else None
+        )
+
+    def __call__(
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+    ) -> Float[Array, "b h2 w2 c2"]:
+        """Apply both."""
+        return nnx.remat(Stage._apply)(self, x, embedding, key) if self.remat else self._apply(x, embedding, key)
+
+    def _apply(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
+        x = self.block(x, embedding, key)
+        return x if self.attention is None else self.attention(x)
+
+
+class TimeEmbedding(nnx.Module):
+    """Sinusoids of the timestep through two dense layers."""
+
+    def __init__(self, channels: int, embedding: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.channels = channels
+        self.into = layers.linear(channels, embedding, dtype=dtype, rngs=rngs)
+        self.out = layers.linear(embedding, embedding, dtype=dtype, rngs=rngs)
+
+    def __call__(self, t: Int[Array, "b"]) -> Float[Array, "b e"]:
+        """Embed."""
+        return self.out(nnx.silu(self.into(layers.fourier_features(t, self.channels))))
+
+
+class Encoder(nnx.Module):
+    """Stem, the downward path, and the middle (block, attention, block)."""
+
+    def __init__(self, config: AdmConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.config = config
+        widths = config.widths
+        self.stem = layers.conv3x3(config.stem_channels, widths[0], dtype=dtype, rngs=rngs)
+        skip_widths, width = [widths[0]], widths[0]
+        down: list[Stage] = []
+        for level, out_width in enumerate(widths):
+            for _ in range(config.num_res_blocks):
+                attend = 2**level in config.attention_downsamples
+                down.append(Stage(config, width, out_width, attend=attend, dtype=dtype, rngs=rngs))
+                width = out_width
+                skip_widths.append(width)
+            if level < len(widths) - 1:
+                down.append(Stage(config, width, width, resampling="down", dtype=dtype, rngs=rngs))
+                skip_widths.append(width)
+        self.down = nnx.List(down)
+        self.middle = nnx.List(
+            [Stage(config, width, width, attend=attend, dtype=dtype, rngs=rngs) for attend in (True, False)]
+        )
+        self.skip_widths, self.width = tuple(skip_widths), width
+
+    @property
+    def num_keys(self) -> int:
+        """Dropout keys that a call takes."""
+        return len(self.down) + len(self.middle)
+
+    def __call__(
+        self, x: Float[Array, "b h w 3"], embedding: Float[Array, "b e"], keys: list[Key[Array, ""] | None]
+    ) -> tuple[Float[Array, "b h2 w2 c2"], list[Float[Array, "b _ _ _"]]]:
+        """Encode.
+
+        Returns:
+            The features after the middle, and those that a decoder takes up again, finest first.
+
+        Raises:
+            ValueError: height or width is not a multiple of :attr:`AdmConfig.stride`.
+        """
+        if x.shape[1] % self.config.stride or x.shape[2] % self.config.stride:
+            raise ValueError(f"{x.shape[1]}x{x.shape[2]} px is not a multiple of {self.config.stride}")
+        h = self.stem(layers.space_to_depth(x, self.config.stem_block))
+        skips = [h]
+        keys = list(keys)
+        for stage in self.down:
+            h = stage(h, embedding, keys.pop())
+            skips.append(h)
+        for stage in self.middle:
+            h = stage(h, embedding, keys.pop())
+        return h, skips
+
+
+def dropout_keys(key: Key[Array, ""] | None, count: int) -> list[Key[Array, ""] | None]:
+    """A key for each block; none in evaluation."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
