@@ -38,7 +38,7 @@ class DataConfig:
         train: dataset directories, separated by commas; their ``train`` splits are mixed.
         batch_size: images of a step, over all devices.
         augment: what is done to each image.
-        workers: decoding processes; the order of images depends on it, so it is part of the config.
+        workers: decoding processes; changes speed, not results.
     """
 
     train: str
@@ -100,8 +100,17 @@ class TrainConfig:
         num_steps: steps in all.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.
-        eval_every: steps between two previews (diffusion) or validations (classification); 0 for none.
+        eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
+            validation accuracy); 0 for none.
         keep_checkpoints: newest checkpoints to keep (at least 2 are).
+        keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
+        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy`` or an
+            ``FD-NAME``; empty for none.
+        fd_images: images drawn at each look for a Frechet distance; 0 for none.
+        fd_features: run directory of the classifier whose features it is measured in.
+        init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
+            run directory; empty for a fresh start.
+        fsdp: devices over which parameters and optimiser are split; changes memory, not results.
     """
 
     num_steps: Positive
@@ -109,6 +118,12 @@ class TrainConfig:
     checkpoint_every: Positive
     eval_every: Annotated[int, Field(ge=0)] = 0
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    keep_best: str = ""
+    fd_images: Annotated[int, Field(ge=0)] = 0
+    fd_features: str = ""
+    init_from: str = ""
+    fsdp: Positive = 1
 
 
 @dataclass(frozen=True)
@@ -229,6 +244,22 @@ def denoising(config: DiffusionConfig) -> Denoising:
         label_dropout_group=config.label_dropout_group,
         input_perturbation=config.input_perturbation,
     )
+
+
+def check_devices(config: RunConfig, devices: int, *, where: str) -> None:
+    """Refuse a batch or a mesh that ``devices`` devices cannot share.
+
+    Raises:
+        DiffpathError: naming the key.
+    """
+    parts = devices * config.optim.accumulate
+    for key, value, divisor, of in (
+        ("data.batch_size", config.data.batch_size, parts, f"{devices} devices times {config.optim.accumulate} parts"),
+        ("train.fsdp", devices, config.train.fsdp, f"groups of {config.train.fsdp}"),
+    ):
+        if value % divisor:
+            why = f"{value} cannot be divided over {of}"
+            raise DiffpathError(f"key {key!r}", where=where, why=why, fix="change it")
 
 
 def datasets(config: RunConfig, *, where: str) -> list[Dataset]:

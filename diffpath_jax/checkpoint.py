@@ -1,24 +1,30 @@
-"""Checkpoints: state and data position together, checked by digest before use. The only user of Orbax.
+"""Checkpoints: the state of a run, checked by digest before use. The only user of Orbax.
+
+The state holds the step, and the step is the position in the data.
 
 Orbax commits a step atomically but does not notice changed bytes, so every committed step is *sealed*: the digests
 of its files are written beside it. Only sealed steps whose files match are restored.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
+from diffpath_jax import distributed
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import read_json, sha256_file, write_json
 from diffpath_jax.progress import console
 
 DIRECTORY = "checkpoints"
 _SEAL = "seal-{step}.json"
+# What the first process says instead of a step.
+_NONE, _ALL_DAMAGED = -1, -2
 
 
 class Checkpoints:
@@ -27,31 +33,58 @@ class Checkpoints:
     Args:
         workdir: the run's directory.
         keep: newest checkpoints to keep; at least 2, so that a damaged one has a predecessor.
+        keep_every: also keep every checkpoint whose step is a multiple of this; 0 for none.
+        keep_best: also keep the one in which this metric was best; empty for none.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2) -> None:
+    def __init__(self, workdir: Path, *, keep: int = 2, keep_every: int = 0, keep_best: str = "") -> None:
         self._directory = (workdir / DIRECTORY).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=max(2, keep), cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._best = keep_best
+        kept: list[policies.PreservationPolicy] = [policies.LatestN(n=max(2, keep))]
+        if keep_every:
+            kept.append(policies.EveryNSteps(interval_steps=keep_every))
+        if keep_best:
+            kept.append(policies.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+        )
+        handler = ocp.StandardCheckpointHandler()
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handler)
         self._unsealed: int | None = None
 
-    def save(self, step: int, state: Any, batches: grain.DatasetIterator) -> None:
-        """Begin to write a checkpoint in the background; the one before it is sealed first."""
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        """Larger is better. Accuracies are; losses and distances are not."""
+        value = float(metrics[self._best])
+        return value if self._best.endswith("accuracy") else -value
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Begin to write a checkpoint in the background; the one before it is sealed first.
+
+        Args:
+            step: steps taken.
+            state: arrays.
+            metrics: what was measured at this very step, for ``keep_best``.
+        """
         self.seal()
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), batches=grain.checkpoint.CheckpointSave(batches)
-            ),
-        )
+        known = dict(metrics) if metrics and self._best in metrics else None
+        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=known)
         self._unsealed = step
+
+    def best(self) -> int | None:
+        """The step in which the metric was best, of the checkpoints that are left."""
+        scores = {}
+        for step in self._manager.all_steps():
+            metrics = self._manager.metrics(step)
+            if metrics and self._best in metrics:
+                scores[step] = self._score(metrics)
+        return max(scores, key=lambda step: scores[step]) if scores else None
 
     def seal(self) -> None:
         """Wait for the checkpoint being written, if any, and record the digests of its files."""
         if self._unsealed is None:
             return
         self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if distributed.is_first():
             write_json(self._seal_path(self._unsealed), self._file_digests(self._unsealed))
             kept = set(self._manager.all_steps())
             for path in self._directory.glob(_SEAL.format(step="*")):
@@ -64,46 +97,78 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def latest(self) -> int | None:
-        """Newest step that is sealed and whose files match their digests; damaged ones are named in a warning."""
+        """Newest step that is sealed and whose files match their digests; damaged ones are named in a warning.
+
+        The first process looks; the others take its word.
+
+        Raises:
+            DiffpathError: there are checkpoints and none is intact (exit code 5).
+        """
+        intact, damage = self._newest_intact() if distributed.is_first() else (None, None)
+        step = distributed.agreed(intact if intact is not None else _ALL_DAMAGED if damage else _NONE)
+        if step == _ALL_DAMAGED:
+            raise DiffpathError(
+                "checkpoints",
+                where=self._directory,
+                why=f"none is intact ({damage or 'the first process says which'})",
+                fix="restore the directory from a backup, or train in a new one",
+                code=ExitCode.DAMAGED,
+            )
+        return None if step == _NONE else step
+
+    def check(self, step: int) -> None:
+        """Refuse a step that is not there or not intact.
+
+        Raises:
+            DiffpathError: no such step, or its files do not match their digests (exit code 5).
+        """
+        steps = sorted(self._manager.all_steps())
+        if step not in steps:
+            known = ", ".join(str(known) for known in steps) or "none"
+            why = f"not there; there are {known}"
+            raise DiffpathError(f"checkpoint {step}", where=self._directory, why=why, fix="choose one of those")
+        if damage := self._damage(step):
+            raise DiffpathError(
+                f"checkpoint {step}",
+                where=self._directory,
+                why=damage,
+                fix="choose another, or restore it from a backup",
+                code=ExitCode.DAMAGED,
+            )
+
+    def _newest_intact(self) -> tuple[int | None, str | None]:
         damage = None
         for step in sorted(self._manager.all_steps(), reverse=True):
             why = self._damage(step)
             if why is None:
-                return step
+                return step, None
             damage = damage or why
-            console.print(f"warning: checkpoint {step}: {why}; falling back to the one before", markup=False)
-        if damage:
-            raise DiffpathError(
-                "checkpoints",
-                where=self._directory,
-                why=f"none is intact ({damage})",
-                fix="restore the directory from a backup, or train in a new one",
-                code=ExitCode.DAMAGED,
+            console.print(
+                f"warning: checkpoint {step}: {why}; falling back to the one before", markup=False, soft_wrap=True
             )
-        return None
+        return None, damage
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints newer than ``step`` (damaged or unsealed), so that they can be written again."""
         for newer in self._manager.all_steps():
             if newer > step:
                 self._manager.delete(newer)
-                self._seal_path(newer).unlink(missing_ok=True)
+                if distributed.is_first():
+                    self._seal_path(newer).unlink(missing_ok=True)
 
-    def restore(self, step: int, like: Any, batches: grain.DatasetIterator) -> Any:
-        """Read a step back, onto the devices of ``like``; ``batches`` is moved to where it was."""
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),
-                batches=grain.checkpoint.CheckpointRestore(batches),
-            ),
-        )
-        return restored["state"]
+    def restore(self, step: int, like: Any) -> Any:
+        """Read a step back, onto the devices of ``like`` (arrays, or shapes with shardings)."""
+        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
 
     def read(self, step: int) -> Any:
         """Read the state of a step as numpy arrays, without knowing its structure."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-        return jax.tree.map(np.asarray, restored["state"])
+        # Onto one CPU device, whatever devices the arrays came from.
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self._manager.item_metadata(step),
+        )
+        return jax.tree.map(np.asarray, self.restore(step, like))
 
     def close(self) -> None:
         """Seal what is being written and let go."""

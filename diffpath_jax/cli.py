@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -55,7 +56,8 @@ def _dispatch(argv: Sequence[str]) -> ExitCode:
 
 
 def entry_point() -> None:
-    """Console script."""
+    """Console script. SIGTERM unwinds like an error; training replaces this by its own way to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitCode.TERMINATED)))
     sys.exit(main())
 
 

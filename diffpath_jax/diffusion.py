@@ -27,7 +27,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from diffpath_jax.shapes import Images, Timesteps
 
@@ -167,7 +167,7 @@ def posterior_mean(schedule: NoiseSchedule, x_0: Images, x_t: Images, t: Timeste
     return at(of_x0, t, x_t.ndim) * x_0 + at(of_xt, t, x_t.ndim) * x_t
 
 
-def split_variance(output: Images, channels: int) -> tuple[Images, Images | None]:
+def split_variance(output: Float[Array, "b h w all"], channels: int) -> tuple[Images, Images | None]:
     """A network's prediction, and the variance fraction that follows it in further channels, if any."""
     return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
 

@@ -25,6 +25,7 @@ class OptimConfig:
         b1: Adam's first moment decay.
         b2: Adam's second moment decay.
         clip_norm: largest global gradient norm; 0 clips nothing.
+        accumulate: equal parts in which a batch is worked off, one after the other, before each update: less memory.
         ema_decay: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -36,6 +37,7 @@ class OptimConfig:
     b1: float = 0.9
     b2: float = 0.999
     clip_norm: float = 0.0
+    accumulate: int = 1
     ema_decay: float = 0.9999
 
 

@@ -3,21 +3,27 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from data_prep import shards
-from diffpath_jax import build
+from diffpath_jax import build, distributed, parameters
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import read_json, sha256_json, write_json
+from diffpath_jax.progress import console
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK
 
 RUN = "config.json"
+# Where things lie and how the work is laid out: the results are the same.
+_MAY_CHANGE = {
+    f"config.{key}"
+    for key in ("data.train", "data.workers", "train.fsdp", "train.keep_checkpoints", "train.keep_every")
+}
 _FIX = "name the --workdir of a `diffpath train` run"
 
 
@@ -92,7 +98,7 @@ def begin(
         changed = [
             key
             for key in differing_keys(before, content)
-            if key != "config.data.train"
+            if key not in _MAY_CHANGE
             and not key.startswith("versions")
             and not any(key == f"config.{name}" or key.startswith(f"config.{name}.") for name in allow_change)
         ]
@@ -105,7 +111,9 @@ def begin(
                 fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
                 code=ExitCode.REFUSED,
             )
-    write_json(path, content)
+    if distributed.is_first():
+        write_json(path, content)
+    distributed.wait_for_all("run is described")
     return open_run(workdir)
 
 
@@ -130,27 +138,29 @@ def open_run(workdir: Path) -> Run:
     return Run(workdir=workdir, config=config, digest=digest, **described)
 
 
-def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
-    """The newest intact parameters of a run.
+def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["latest", "best"] = "latest") -> Trained:
+    """Parameters of a run.
 
     Args:
         run: the run.
         averaged: the moving average where the run keeps one.
+        step: which checkpoint: the newest intact one, the one in which ``train.keep_best`` was best, or a number.
 
     Raises:
-        DiffpathError: the run has no checkpoint yet, or its checkpoints are damaged (exit code 5).
+        DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
     """
-    checkpoints = Checkpoints(run.workdir)
+    checkpoints = Checkpoints(run.workdir, keep_best=run.config.train.keep_best)
     try:
-        step = checkpoints.latest()
-        if step is None:
+        chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
+        if chosen is None:
             raise DiffpathError(
-                "checkpoint",
+                f"checkpoint {step!r}",
                 where=run.workdir,
                 why="the run has saved none yet",
-                fix="run `diffpath train` first",
+                fix="run `diffpath train` first" if step == "latest" else "train with train.keep_best",
             )
-        state = checkpoints.read(step)
+        checkpoints.check(chosen)
+        state = checkpoints.read(chosen)
     finally:
         checkpoints.close()
     source = "ema" if averaged and state.get("ema") else "params"
@@ -158,7 +168,31 @@ def load_parameters(run: Run, *, averaged: bool = True) -> Trained:
     expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
-    return Trained(params, model_state, step, tree_digest({"params": params, "model_state": model_state}))
+    return Trained(params, model_state, chosen, tree_digest({"params": params, "model_state": model_state}))
+
+
+def initial_parameters(config: build.RunConfig, *, num_classes: int) -> Tree | None:
+    """The parameters by group that ``train.init_from`` names, adapted to this run's network; none if it is empty.
+
+    What could not be copied as it was is said in a line each.
+
+    Raises:
+        DiffpathError: they do not belong to this network.
+    """
+    source = config.train.init_from
+    if not source:
+        return None
+    path = Path(source)
+    found = (
+        parameters.flatten(load_parameters(open_run(path)).params)
+        if path.is_dir()
+        else parameters.read_parameters(path)[0]
+    )
+    fresh, _ = jax.jit(build.network(config, num_classes=num_classes).init)(jax.random.key(config.seed))
+    adapted = parameters.adapt(found, fresh, where=source)
+    for note in adapted.notes:
+        console.print(f"init_from: {note}", markup=False)
+    return {NETWORK: adapted.params}
 
 
 def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:

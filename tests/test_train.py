@@ -62,6 +62,12 @@ def linear_task(bad_steps=()):
     return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned}, PixelCodec())
 
 
+def batches_of(dataset):
+    """Batches from a position on, as ``fit`` takes them."""
+    source = Records([open_dataset(dataset)], "train")
+    return lambda start: training_batches(source, batch_size=8, seed=0, augment="dihedral", workers=0, start=start)
+
+
 def step_on(devices, state, batch, task):
     mesh = sharding.make_mesh(devices)
     step = jax.jit(train.make_train_step(task, OPTIM, num_steps=6, log_every=1))
@@ -70,9 +76,8 @@ def step_on(devices, state, batch, task):
 
 
 def test_one_device_and_eight_take_the_same_step(dataset):
-    opened = open_dataset(dataset)
     task = build.task(RUN, num_classes=2)
-    batch = next(training_batches(Records([opened], "train"), batch_size=8, seed=0, augment="dihedral", workers=0))
+    batch = next(batches_of(dataset)(0))
     state = jax.jit(lambda key: train.init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
     # Zero-initialised layers hide most of the network from a first step: compare after two.
     state = step_on(jax.devices()[:1], state, batch, task)
@@ -92,14 +97,11 @@ def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    batches = training_batches(
-        Records([open_dataset(dataset)], "train"), batch_size=8, seed=0, augment="dihedral", workers=0
-    )
     return train.fit(
         build.task(RUN, num_classes=2),
         OPTIM,
         dataclasses.replace(config, num_steps=num_steps),
-        batches=batches,
+        batches=batches_of(dataset),
         batch_size=8,
         seed=0,
         workdir=workdir,
@@ -196,15 +198,12 @@ def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
         value, aux = original(params, model_state, batch, key)
         return value * jnp.nan, aux
 
-    batches = training_batches(
-        Records([open_dataset(dataset)], "train"), batch_size=8, seed=0, augment="none", workers=0
-    )
     with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
         train.fit(
             dataclasses.replace(poisoned, losses={NETWORK: loss}),
             OPTIM,
             dataclasses.replace(RUN.train, num_steps=50),
-            batches=batches,
+            batches=batches_of(dataset),
             batch_size=8,
             seed=0,
             workdir=tmp_path,

@@ -1,6 +1,6 @@
-"""From shards to batches: shuffled, endless, augmented, split over processes, and resumable to the record."""
+"""From shards to batches: shuffled, endless, augmented, split over processes, and resumable at any batch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from diffpath_jax.data import records
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 
-Augmentation = Literal["none", "dihedral"]
+Augmentation = Literal["none", "hflip", "flips", "dihedral"]
 
 
 class Records:
@@ -24,10 +24,6 @@ class Records:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
-
-    def __repr__(self) -> str:
-        """Stable text: grain compares it when it restores an iterator."""
-        return f"Records({self._ends.tolist()})"
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         part = int(np.searchsorted(self._ends, index, side="right"))
@@ -47,14 +43,27 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Dihedral(grain.transforms.RandomMap):
-    """One of the 8 flips and quarter turns: tissue has no up."""
+class Symmetry(grain.transforms.RandomMap):
+    """Draw one of an image's symmetric copies.
+
+    Attributes:
+        group: ``none``; ``hflip``, left and right (ADM, the authors' DDPM); ``flips``, both flips (the authors' LDM);
+            ``dihedral``, the 8 flips and quarter turns: tissue has no up.
+    """
+
+    group: Augmentation
 
     def random_map(self, element: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Turn and flip the image."""
-        turns, flip = int(rng.integers(4)), int(rng.integers(2))
-        image = np.rot90(element["image"], turns)
-        return {**element, "image": np.ascontiguousarray(image[:, ::-1] if flip else image)}
+        turns, left_right, up_down = int(rng.integers(4)), int(rng.integers(2)), int(rng.integers(2))
+        image = element["image"]
+        if self.group == "dihedral":
+            image = np.rot90(image, turns)
+        if self.group != "none" and left_right:
+            image = image[:, ::-1]
+        if self.group == "flips" and up_down:
+            image = image[::-1]
+        return {**element, "image": np.ascontiguousarray(image)}
 
 
 def training_batches(
@@ -64,17 +73,20 @@ def training_batches(
     seed: int,
     augment: Augmentation,
     workers: int,
+    start: int = 0,
     process: tuple[int, int] = (0, 1),
-) -> grain.DatasetIterator:
-    """Endless shuffled batches; the iterator's state can be saved and restored exactly.
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless shuffled batches. Batch ``n`` is a function of the arguments alone, so a position is just a number.
 
     Args:
         source: records to draw from.
         batch_size: images of the global batch.
         seed: of shuffling and augmentation.
         augment: what is done to each image.
-        workers: processes that decode (0 decodes in threads); batches depend on this number.
-        process: (index, count) of this process among those that share the batch.
+        workers: processes that decode; 0 decodes in threads. The batches are the same.
+        start: number of the first batch.
+        process: (index, count) of this process. Each loads a run of consecutive images of the global batch, so the
+            global batch is the same for any number of processes.
 
     Raises:
         ValueError: the batch cannot be divided over the processes.
@@ -83,10 +95,8 @@ def training_batches(
     if batch_size % count:
         raise ValueError(f"batch of {batch_size} cannot be divided over {count} processes")
     dataset: Any = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    dataset = dataset[index::count]
-    if augment == "dihedral":
-        dataset = dataset.random_map(Dihedral())
-    dataset = dataset.batch(batch_size // count, drop_remainder=True)
+    dataset = dataset.random_map(Symmetry(augment))
+    dataset = dataset.batch(batch_size // count, drop_remainder=True)[index::count][start:]
     iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1 if workers else 2, prefetch_buffer_size=4))
     if workers:
         iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))

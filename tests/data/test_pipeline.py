@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.data.pipeline import Dihedral, Records, read_arrays, training_batches
+from diffpath_jax.data.pipeline import Records, Symmetry, read_arrays, training_batches
 
 
 @pytest.fixture(scope="module")
@@ -23,28 +23,25 @@ def test_an_epoch_holds_every_record_once(source):
     assert again != seen
 
 
-def test_a_restored_iterator_goes_on_exactly(source):
+def equal(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_depends_on_its_number_alone(source, workers):
+    """Not on where reading began, nor on the number of decoding processes."""
     first = batches(source)
-    for _ in range(5):
-        next(first)
-    state = first.get_state()
-    expected = [next(first) for _ in range(4)]
-    second = batches(source)
-    second.set_state(state)
-    for wanted in expected:
-        found = next(second)
-        np.testing.assert_array_equal(found["image"], wanted["image"])
-        np.testing.assert_array_equal(found["label"], wanted["label"])
+    whole = [next(first) for _ in range(9)]
+    later = batches(source, start=5, workers=workers)
+    assert all(equal(next(later), expected) for expected in whole[5:])
 
 
-def test_processes_share_a_batch_without_overlap(source):
-    whole = batches(source, augment="none", batch_size=8)
-    parts = [batches(source, augment="none", batch_size=8, process=(i, 2)) for i in range(2)]
+def test_processes_share_the_same_batch(source):
+    whole = batches(source)
+    parts = [batches(source, process=(i, 2)) for i in range(2)]
     for _ in range(3):
-        expected = {image.tobytes() for image in next(whole)["image"]}
-        found = [image.tobytes() for part in parts for image in next(part)["image"]]
-        assert len(found) == 8
-        assert set(found) == expected
+        halves = [next(part) for part in parts]
+        assert equal({name: np.concatenate([h[name] for h in halves]) for name in halves[0]}, next(whole))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(source):
@@ -52,14 +49,20 @@ def test_a_batch_that_cannot_be_shared_is_refused(source):
         batches(source, batch_size=8, process=(0, 3))
 
 
-def test_dihedral_makes_the_eight_and_only_those():
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("none", lambda x: [x]),
+        ("hflip", lambda x: [x, x[:, ::-1]]),
+        ("flips", lambda x: [x, x[:, ::-1], x[::-1], x[::-1, ::-1]]),
+        ("dihedral", lambda x: [v for turns in range(4) for v in (np.rot90(x, turns), np.rot90(x, turns)[:, ::-1])]),
+    ],
+)
+def test_augmentation_makes_all_of_a_group_and_only_those(group, expected):
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    turned = [np.rot90(image, turns) for turns in range(4)]
-    expected = {view.tobytes() for turn in turned for view in (turn, turn[:, ::-1])}
     rng = np.random.default_rng(0)
-    found = {Dihedral().random_map({"image": image}, rng)["image"].tobytes() for _ in range(200)}
-    assert found == expected
-    assert len(expected) == 8
+    found = {Symmetry(group).random_map({"image": image}, rng)["image"].tobytes() for _ in range(200)}
+    assert found == {view.tobytes() for view in expected(image)}
 
 
 def test_read_arrays_spreads_a_limit(dataset):

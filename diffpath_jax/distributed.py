@@ -1,0 +1,87 @@
+"""Several processes as one program: how they start, agree, and stop at the same step.
+
+Each process runs the same command and owns some devices of one mesh. The first process writes what exists once
+(config, metrics, seals); all take part in checkpoints.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from diffpath_jax.errors import DiffpathError
+
+# A process that has not been heard of for so long is taken for dead, and the others stop.
+HEARTBEAT_SECONDS = 20
+
+
+def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Join the other processes; must come before anything else asks JAX for devices.
+
+    Args:
+        coordinator: HOST:PORT of process 0. None, with the other two, finds all three from the cluster: TPU pods,
+            SLURM, Open MPI and Kubernetes are known to JAX.
+        num_processes: how many processes there are.
+        process_id: number of this one, from 0.
+
+    Raises:
+        DiffpathError: the others cannot be reached, or the cluster is not one that JAX knows.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator_address=coordinator,
+            num_processes=num_processes,
+            process_id=process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise DiffpathError(
+            "start of several processes",
+            where=coordinator or "this cluster",
+            why=str(error).strip().splitlines()[0],
+            fix="give --coordinator HOST:PORT, --num_processes and --process_id to every process",
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process writes what exists once."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(what: str) -> None:
+    """Return when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def agreed(value: int) -> int:
+    """The first process's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int64)))
+
+
+@contextmanager
+def stop_noticed() -> Iterator[Callable[[int], bool]]:
+    """Notice SIGTERM without interrupting the work under way.
+
+    Yields:
+        A function of the number of steps taken, to be asked after every step; true when it is time to save and stop.
+        With several processes, a SIGTERM to any of them stops all at the same later step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda step: event.is_set()
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield lambda step: event.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,82 @@
+"""What the devices can do, and how much of it a run uses."""
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+# Side of the matrices that stand for the peak: large enough to keep the unit busy, small enough to be quick.
+_PEAK_SIDE = {"cpu": 1024}
+_DEFAULT_SIDE = 8192
+_PEAK_CALLS = 4
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, unless JAX_COMPILATION_CACHE_DIR says where already.
+
+    One folder a host: a program compiled for one CPU may not run on another.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    jax.config.update("jax_compilation_cache_dir", str(home / "diffpath" / "xla" / platform.node()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def measured_peak(dtype: DTypeLike) -> float:
+    """FLOP a second (2 x MAC) of one device in a square matrix product: the best of a few calls."""
+    side = _PEAK_SIDE.get(jax.default_backend(), _DEFAULT_SIDE)
+    a = jnp.ones((side, side), dtype)
+    multiply = jax.jit(lambda a: a @ a)
+    multiply(a).block_until_ready()
+    best = float("inf")
+    for _ in range(_PEAK_CALLS):
+        start = time.perf_counter()
+        multiply(a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+class Throughput:
+    """Images a second and share of the measured peak, of training alone: pauses do not count.
+
+    Args:
+        images: images of a step.
+        flops: FLOP of a step, over all devices; 0 where unknown.
+        peak: FLOP a second of all devices together; 0 where unknown.
+    """
+
+    def __init__(self, *, images: int, flops: float, peak: float) -> None:
+        self._images = images
+        self._at_peak = flops / peak if peak else 0.0  # seconds that a step takes at the peak
+        self._start = time.perf_counter()
+        self._paused = 0.0
+        self._steps = 0
+
+    def count(self) -> None:
+        """One more step."""
+        self._steps += 1
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out what happens inside: previews, validation, checkpoints."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - start
+
+    def lap(self) -> dict[str, float]:
+        """Numbers for the log since the last call; the device must have finished the steps counted."""
+        now = time.perf_counter()
+        seconds = max(now - self._start - self._paused, 1e-9)
+        rate = self._steps / seconds
+        self._start, self._paused, self._steps = now, 0.0, 0
+        numbers = {"images_per_second": rate * self._images}
+        return numbers | ({"share_of_peak": rate * self._at_peak} if self._at_peak else {})

@@ -1,0 +1,141 @@
+"""What is looked at while a run trains: hooks of :func:`diffpath_jax.train.fit`.
+
+Every hook draws with fixed keys, so a resumed run measures the same again.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffpath_jax import build, distributed, pictures, runs, sample, sharding
+from diffpath_jax.data.manifest import Dataset
+from diffpath_jax.data.pipeline import read_arrays
+from diffpath_jax.metrics import features, fid, stain
+from diffpath_jax.metrics.classification import predict
+from diffpath_jax.shapes import Tree
+from diffpath_jax.task import NETWORK, Task
+from diffpath_jax.train import Hook, TrainState
+
+PREVIEW_PER_CLASS = 8
+PREVIEW_STEPS = 25
+# Real images that stand for the data set's colours.
+STAIN_IMAGES = 512
+VALIDATION_LIMIT = 2000
+
+
+def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) -> list[Hook]:
+    """The hooks that a run's config asks for."""
+    if not run.config.train.eval_every:
+        return []
+    if run.config.task == "classification":
+        return [validation_accuracy(run, datasets[0])]
+    wanted = [preview(run, datasets[0], mesh), validation_loss(run, task, datasets[0], mesh)]
+    if run.config.train.fd_images:
+        wanted.append(frechet(run, datasets[0], mesh))
+    return wanted
+
+
+def averaged(state: TrainState) -> Tree:
+    """The parameters that samples are drawn with: the moving average where there is one."""
+    return (state.ema or state.params)[NETWORK]
+
+
+def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int) -> Callable[[TrainState], np.ndarray]:
+    """A function of the state that draws ``per_class`` images of each class, class by class."""
+    assert run.config.diffusion is not None
+    sampler = build.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.diffusion.num_steps))
+    draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
+    labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
+    size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size
+
+    def images(state: TrainState) -> np.ndarray:
+        drawn = []
+        for start in range(0, len(labels), size):
+            indices = np.resize(np.arange(start, min(start + size, len(labels))), size)
+            batch, _ = draw(
+                averaged(state),
+                state.model_state[NETWORK],
+                jax.random.key(0),
+                jnp.asarray(indices),
+                jnp.asarray(labels[indices]),
+            )
+            drawn.append(sharding.to_host(batch))
+        return np.concatenate(drawn)[: len(labels)]
+
+    return images
+
+
+def preview(run: runs.Run, dataset: Dataset, mesh: Mesh) -> Hook:
+    """A grid of samples under ``previews/``, one row a class, and how far their stain is from that of real images."""
+    draw = draw_balanced(run, mesh, PREVIEW_PER_CLASS, batch_size=PREVIEW_PER_CLASS * len(run.classes))
+    real = stain.stain_statistics(read_arrays(dataset, "train", limit=STAIN_IMAGES)["image"])
+
+    def look(state: TrainState) -> dict[str, float]:
+        images = draw(state)
+        if distributed.is_first():
+            path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
+            pictures.write_png(path, pictures.tile(images, columns=PREVIEW_PER_CLASS))
+        drift = stain.stain_drift(stain.stain_statistics(images), real)
+        return {f"stain/{name}": value for name, value in drift.items()}
+
+    return look
+
+
+def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> Hook:
+    """The training loss on held-out images, with the same noise every time."""
+    if "val" not in dataset.splits:
+        return lambda state: {}
+    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
+    size = min(run.config.data.batch_size, len(data["label"]) // mesh.size * mesh.size)
+    if not size:
+        return lambda state: {}
+    split = sharding.batch_sharding(mesh)
+    starts = range(0, len(data["label"]) - size + 1, size)
+
+    @jax.jit
+    def loss(params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
+        return task.losses[NETWORK](params, model_state, batch, key)[0]
+
+    def validate(state: TrainState) -> dict[str, float]:
+        values = []
+        for number, start in enumerate(starts):
+            part = {name: array[start : start + size] for name, array in data.items()}
+            batch = {name: sharding.from_host(array, split) for name, array in part.items()}
+            key = jax.random.fold_in(jax.random.key(0), number)
+            values.append(float(loss(state.ema or state.params, state.model_state, batch, key)))
+        return {"val_loss": float(np.mean(values))}
+
+    return validate
+
+
+def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh) -> Hook:
+    """Frechet distance of ``train.fd_images`` samples from the training images, in a classifier's features."""
+    config = run.config.train
+    extractor = features.classifier_features(runs.open_run(Path(config.fd_features)))
+    per_class = -(-config.fd_images // len(run.classes))
+    draw = draw_balanced(run, mesh, per_class, batch_size=run.config.data.batch_size)
+    real = fid.fit_gaussian(extractor.extract(read_arrays(dataset, "train", limit=config.fd_images)["image"]))
+
+    def measure(state: TrainState) -> dict[str, float]:
+        drawn = fid.fit_gaussian(extractor.extract(draw(state)))
+        return {extractor.frechet_name: fid.frechet_distance(drawn, real)}
+
+    return measure
+
+
+def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
+    """Share of held-out images whose class a classifier tells."""
+    if "val" not in dataset.splits:
+        return lambda state: {}
+    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
+    network = build.network(run.config, num_classes=len(run.classes))
+
+    def validate(state: TrainState) -> dict[str, float]:
+        logits, _ = predict(network, averaged(state), state.model_state[NETWORK], data["image"])
+        return {"val_accuracy": float((logits.argmax(axis=-1) == data["label"]).mean())}
+
+    return validate

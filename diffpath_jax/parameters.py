@@ -1,0 +1,139 @@
+"""Parameters as safetensors files, and how a network takes over those of another."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import replace_file
+from diffpath_jax.shapes import Tree
+
+Flat = dict[str, np.ndarray]
+
+
+def flatten(params: Tree) -> Flat:
+    """Nested parameters as one dict, ``encoder.down.0.block.in_conv.kernel`` and the like."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(flat: Mapping[str, Any], like: Tree) -> Tree:
+    """The inverse, in the structure of ``like``."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: flat[_name(path)], like)
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(getattr(key, "key", key)) for key in path)
+
+
+def write_parameters(path: Path, params: Flat, about: Mapping[str, Any]) -> None:
+    """Write a safetensors file; ``about`` goes into its header as JSON under ``diffpath``."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in params.items()}
+    with replace_file(path) as temporary:
+        safetensors.numpy.save_file(contiguous, temporary, metadata={"diffpath": json.dumps(dict(about))})
+
+
+def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
+    """Read a safetensors file.
+
+    Returns:
+        The arrays by name, and what was written about them.
+
+    Raises:
+        DiffpathError: no such file, or not safetensors (exit code 5).
+    """
+    fix = "name a .safetensors file of `diffpath convert` or `diffpath export`"
+    if not path.is_file():
+        raise DiffpathError("parameters", where=path, why="no such file", fix=fix)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {}).get("diffpath", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        why = f"not a safetensors file ({error})"
+        raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """Parameters taken over from another network.
+
+    Attributes:
+        params: in the new network's structure.
+        notes: what could not be taken over as it was, a line each.
+    """
+
+    params: Tree
+    notes: tuple[str, ...]
+
+
+def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
+    """Fill a fresh network with the parameters of another, by name.
+
+    Arrays of the same name and shape are copied. Otherwise:
+
+    - a class embedding with another number of rows: every row becomes the mean of the old rows, so that each class
+      (and the null class) starts as the average class;
+    - the last convolution with or without channels for a learned variance: the prediction's channels are copied;
+      variance channels are dropped, or start at zero, which is the middle of the range;
+    - a classifier's last layer with another number of classes: the fresh one stays.
+
+    Raises:
+        DiffpathError: names are missing or left over, or another shape differs; all are counted, the first named.
+    """
+    wanted = flatten(fresh)
+    fix = "use the config of the network that the file holds"
+    missing, spare = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or spare:
+        first = f"no {missing[0]!r}" if missing else f"{spare[0]!r} has no place"
+        why = f"{len(missing)} names missing and {len(spare)} left over: {first}"
+        raise DiffpathError("parameters", where=where, why=why, fix=fix)
+    taken, notes = {}, []
+    for name, own in wanted.items():
+        other = found[name]
+        if other.shape == own.shape:
+            taken[name] = other.astype(own.dtype)
+            continue
+        rule = next((rule for ending, rule in _RULES.items() if name.endswith(ending)), None)
+        if rule is None or (other.shape[:-1] != own.shape[:-1] and rule is not _mean_row):
+            why = f"{name} has shape {other.shape} where {own.shape} is asked for"
+            raise DiffpathError("parameters", where=where, why=why, fix=fix)
+        taken[name] = rule(other, own)
+        notes.append(f"{name}: {other.shape} -> {own.shape}, {(rule.__doc__ or '').rstrip('.').lower()}")
+    return Adapted(unflatten(taken, fresh), tuple(notes))
+
+
+def _mean_row(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """Every row the mean of the old ones."""
+    return np.broadcast_to(found.mean(axis=0), fresh.shape).astype(fresh.dtype)
+
+
+def _first_channels(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """The channels in common, zeros for more."""
+    out = np.zeros_like(fresh)
+    common = min(found.shape[-1], fresh.shape[-1])
+    out[..., :common] = found[..., :common]
+    return out
+
+
+def _keep_fresh(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """A fresh start."""
+    return fresh
+
+
+_RULES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "classes.embedding": _mean_row,
+    "out_conv.kernel": _first_channels,
+    "out_conv.bias": _first_channels,
+    "pool.out.kernel": _keep_fresh,
+    "pool.out.bias": _keep_fresh,
+    "head.kernel": _keep_fresh,
+    "head.bias": _keep_fresh,
+}
