@@ -144,23 +144,41 @@ class RunConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
 
 
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "diffusion": DiffusionConfig,
+    "classifier": ClassifierConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+}
+
+
+def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with every key that has a default, so that the command line can override it.
+
+    What does not fit is left as it is: :func:`run_config` says why.
+    """
+    kinds = dict(_SECTIONS)
+    network = content.get("network")
+    if isinstance(network, Mapping) and network.get("kind") in _NETWORKS:
+        kinds["network"] = _NETWORKS[network["kind"]][0]
+    whole = dict(content)
+    for name, kind in kinds.items():
+        if isinstance(whole.get(name), Mapping):
+            defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+            whole[name] = {**defaults, **whole[name]}
+    return whole
+
+
 def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     """Check a config; every key must exist and fit.
 
     Raises:
         DiffpathError: naming the key.
     """
-    sections = {
-        "data": DataConfig,
-        "optim": OptimConfig,
-        "train": TrainConfig,
-        "classifier": ClassifierConfig,
-    }
-    if content.get("diffusion") is not None:
-        sections["diffusion"] = DiffusionConfig
     made: dict[str, Any] = {
         name: convert(kind, content[name], where=f"section {name!r} of {where}")
-        for name, kind in sections.items()
+        for name, kind in _SECTIONS.items()
         if isinstance(content.get(name), Mapping)
     }
     config = convert(RunConfig, {**content, **made}, where=where)

@@ -16,6 +16,8 @@ COMMANDS = {
     "train": ("diffpath_jax.commands.train", "train or resume a diffusion model or a classifier"),
     "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),
     "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
+    "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
+    "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),
     "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
     "doctor": ("diffpath_jax.commands.doctor", "what this machine has and lacks"),
 }

@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import difflib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pydantic
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from diffpath_jax.errors import DiffpathError
 
@@ -21,12 +22,15 @@ T = TypeVar("T")
 STRICT = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
-def load(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+def load(
+    path: str, overrides: Sequence[str], complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> dict[str, Any]:
     """Read a config file and apply ``--config.a.b=c`` overrides.
 
     Args:
         path: ``FILE.py`` or ``FILE.py:VARIANT``.
         overrides: the command-line words that no option claimed.
+        complete: adds the keys that the file leaves at their defaults, so that they can be overridden too.
 
     Raises:
         DiffpathError: no such file or variant, an unknown key, a value of the wrong type, or a stray word.
@@ -42,22 +46,27 @@ def load(path: str, overrides: Sequence[str]) -> dict[str, Any]:
                 why="unknown",
                 fix="see --help; config keys are --config.a.b=c",
             )
-    values = flags.FlagValues()
-    argv = ["diffpath", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
+    whole = ConfigDict(complete(written))
+    return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=whole))
+
+
+def _parsed(path: str, words: Sequence[str], define: Callable[..., Any]) -> dict[str, Any]:
+    """The config after its flag was defined and ``words`` were applied."""
+    argv, values = ["diffpath", *words], flags.FlagValues()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
+            define("config", flag_values=values, sys_argv=argv)
             values(argv)
-        content = values.config.to_dict()
+        return values.config.to_dict()
     except (Exception, SystemExit) as error:
         text = str(error).strip().splitlines()
         raise DiffpathError(
             "config",
             where=path,
             why=text[0] if text else type(error).__name__,
-            fix=f"see the keys in {file} and correct --config or its overrides",
+            fix=f"see the keys in {path.partition(':')[0]} and correct --config or its overrides",
         ) from error
-    return content
 
 
 def convert(kind: type[T], content: Mapping[str, Any], *, where: str) -> T:

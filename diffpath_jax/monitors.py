@@ -18,7 +18,8 @@ from diffpath_jax.metrics import features, fid, stain
 from diffpath_jax.metrics.classification import predict
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK, Task
-from diffpath_jax.train import Hook, TrainState
+from diffpath_jax.train import Hook
+from diffpath_jax.train_step import TrainState
 
 PREVIEW_PER_CLASS = 8
 PREVIEW_STEPS = 25

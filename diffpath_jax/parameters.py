@@ -101,8 +101,8 @@ def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
         if other.shape == own.shape:
             taken[name] = other.astype(own.dtype)
             continue
-        rule = next((rule for ending, rule in _RULES.items() if name.endswith(ending)), None)
-        if rule is None or (other.shape[:-1] != own.shape[:-1] and rule is not _mean_row):
+        axis, rule = next((rule for ending, rule in _RULES.items() if name.endswith(ending)), (None, None))
+        if rule is None or _without(other.shape, axis) != _without(own.shape, axis):
             why = f"{name} has shape {other.shape} where {own.shape} is asked for"
             raise DiffpathError("parameters", where=where, why=why, fix=fix)
         taken[name] = rule(other, own)
@@ -128,12 +128,21 @@ def _keep_fresh(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     return fresh
 
 
-_RULES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "classes.embedding": _mean_row,
-    "out_conv.kernel": _first_channels,
-    "out_conv.bias": _first_channels,
-    "pool.out.kernel": _keep_fresh,
-    "pool.out.bias": _keep_fresh,
-    "head.kernel": _keep_fresh,
-    "head.bias": _keep_fresh,
+# Ending of a name -> the axis that may differ, and what is done then.
+_RULES: dict[str, tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
+    "classes.embedding": (0, _mean_row),
+    "out_conv.kernel": (-1, _first_channels),
+    "out_conv.bias": (-1, _first_channels),
+    "pool.out.kernel": (-1, _keep_fresh),
+    "pool.out.bias": (-1, _keep_fresh),
+    "head.kernel": (-1, _keep_fresh),
+    "head.bias": (-1, _keep_fresh),
 }
+
+
+def _without(shape: tuple[int, ...], axis: int | None) -> list[int]:
+    """The other sides of a shape."""
+    sides = list(shape)
+    if axis is not None and sides:
+        del sides[axis]
+    return sides

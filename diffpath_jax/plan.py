@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from diffpath_jax import build, sharding
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK, Task
-from diffpath_jax.train import TrainState, init_state
+from diffpath_jax.train_step import TrainState, init_state
 
 # A training step is a forward pass and a backward pass of twice its work; rematerialisation adds a forward pass.
 TRAIN_FORWARDS, REMAT_FORWARDS = 3, 4

@@ -1,189 +1,33 @@
-"""The training loop, the only one: pixel and latent diffusion, classifiers and autoencoders all go through it.
-
-A step is a pure function of (state, batch, key). Its key is ``fold_in(run key, step)``, so a resumed run repeats an
-uninterrupted one bit for bit, and so does a run on another number of devices up to rounding.
-"""
+"""The training loop, the only one: pixel and latent diffusion, classifiers and autoencoders all go through it."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
-from diffpath_jax import distributed, hardware, optim, sharding
+from diffpath_jax import distributed, hardware, sharding
 from diffpath_jax.build import TrainConfig
 from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.progress import track
-from diffpath_jax.shapes import Batch, PRNGKey, Tree, Weighted
-from diffpath_jax.task import Loss, Task
+from diffpath_jax.shapes import PRNGKey, Tree
+from diffpath_jax.task import Task
+from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
 from diffpath_jax.writers import MetricsWriter
 
 # Number of the first batch -> this process's part of each batch from there on, without end.
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
-# A run stops after this many non-finite steps in a row; fewer are skipped and counted.
-MAX_BAD_STEPS = 3
-
-
-# JAX rebuilds this class around its own placeholders, which run-time type checks must let through.
-@no_type_check
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """All that a run knows, and all that a checkpoint holds. ``step`` is also the position in the data.
-
-    Attributes:
-        step: steps taken.
-        params: parameters by group, float32.
-        ema: their moving average; empty when none is kept.
-        opt_state: optimiser state by group.
-        model_state: what is remembered besides parameters, by name (BatchNorm statistics, losses by timestep).
-        bad_steps: non-finite steps in a row.
-        skipped: non-finite steps in all.
-        window: sums for the next line of metrics; kept here so that a resumed run logs the same line.
-    """
-
-    step: jax.Array
-    params: Tree
-    ema: Tree
-    opt_state: Tree
-    model_state: Tree
-    bad_steps: jax.Array
-    skipped: jax.Array
-    window: Tree
-
-
-# (state, batch, run key) -> (new state, its bad_steps once more: readable after the state itself is donated)
-Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]
 # Called with (state); returns numbers for the log.
 Hook = Callable[[TrainState], Mapping[str, float]]
-# (own parameters, model state, batch, key) -> (loss, aux) of one parameter group
-GroupLoss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
-
-
-def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int) -> Step:
-    """One optimisation step of every parameter group.
-
-    A step whose loss or gradient is not finite changes nothing but the counters.
-    """
-    optimizer = optim.make_optimizer(config, num_steps)
-    relative = optim.relative_schedule(config, num_steps)
-
-    def step(state: TrainState, batch: Batch, run_key: PRNGKey) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(run_key, state.step)
-        params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
-        metrics: dict[str, jax.Array] = {"learning_rate": _once(config.learning_rate * relative(state.step))}
-        finite = jnp.asarray(True)
-        for number, (group, loss_fn) in enumerate(task.losses.items()):
-            loss, aux, grads = _gradient(
-                _of_group(loss_fn, params, group),
-                params[group],
-                model_state,
-                batch,
-                jax.random.fold_in(key, number),
-                parts=config.accumulate,
-            )
-            norm = optax.global_norm(grads)
-            finite &= jnp.isfinite(loss) & jnp.isfinite(norm)
-            updates, opt_state[group] = optimizer.update(grads, opt_state[group], params[group])
-            params[group] = optax.apply_updates(params[group], updates)
-            model_state = aux["model_state"]
-            named = {"loss": _once(loss), "grad_norm": _once(norm), **aux["metrics"]}
-            metrics |= {_prefix(task, group) + name: value for name, value in named.items()}
-        ema = (
-            optim.update_ema(state.ema, params, decay=config.ema_decay, step=state.step)
-            if config.ema_decay
-            else state.ema
-        )
-        moved = replace(state, params=params, ema=ema, opt_state=opt_state, model_state=model_state)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
-        fresh = state.step % log_every == 0
-        bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
-        taken = replace(
-            kept,
-            step=state.step + 1,
-            bad_steps=bad_steps,
-            skipped=state.skipped + (~finite).astype(jnp.int32),
-            window={
-                name: jnp.where(fresh, 0, state.window[name]) + jnp.where(finite, value, 0)
-                for name, value in metrics.items()
-            },
-        )
-        return taken, jnp.copy(bad_steps)
-
-    return step
-
-
-def _of_group(loss_fn: Loss, params: Tree, group: str) -> GroupLoss:
-    """The loss as a function of one group's parameters; the others stay as they are now."""
-    others = dict(params)
-    return lambda own, model_state, batch, key: loss_fn({**others, group: own}, model_state, batch, key)
-
-
-def _gradient(
-    loss_fn: GroupLoss, own: Tree, model_state: Tree, batch: Batch, key: PRNGKey, *, parts: int
-) -> tuple[jax.Array, dict[str, Any], Tree]:
-    """Loss, its aux and its gradient; with several ``parts`` the means over them, worked off one after the other."""
-    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-    if parts == 1:
-        (loss, aux), grads = value_and_grad(own, model_state, batch, key)
-        return loss, aux, grads
-    # Part i takes every parts-th image, so that each device works on its own images throughout.
-    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), dict(batch))
-
-    def add(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
-        model_state, sums = carry
-        number, part = numbered
-        (loss, aux), grads = value_and_grad(own, model_state, part, jax.random.fold_in(key, number))
-        return (aux["model_state"], jax.tree.map(jnp.add, sums, (loss, aux["metrics"], grads))), None
-
-    first = jax.tree.map(lambda x: x[0], split)
-    (loss, aux), grads = jax.eval_shape(value_and_grad, own, model_state, first, key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, aux["metrics"], grads))
-    (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (jnp.arange(parts), split))
-    loss, metrics, grads = sums
-    aux = {"model_state": model_state, "metrics": metrics}
-    return loss / parts, aux, jax.tree.map(lambda g: g / parts, grads)
-
-
-def _once(value: ArrayLike) -> Weighted:
-    """A number as (sum, weight) of one observation."""
-    return jnp.stack([jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)])
-
-
-def _prefix(task: Task, group: str) -> str:
-    """Before the names of a group's metrics, where there are several groups."""
-    return "" if len(task.losses) == 1 else f"{group}/"
-
-
-def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int) -> TrainState:
-    """A fresh state; ``batch`` gives only shapes."""
-    params, model_state = task.init(key)
-    optimizer = optim.make_optimizer(config, num_steps)
-    counter = jnp.zeros((), jnp.int32)
-    names = ["learning_rate"]
-    for group, loss_fn in task.losses.items():
-        _, aux = jax.eval_shape(loss_fn, params, model_state, batch, key)
-        names += [_prefix(task, group) + name for name in ("loss", "grad_norm", *aux["metrics"])]
-    return TrainState(
-        step=counter,
-        params=params,
-        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
-        opt_state={group: optimizer.init(params[group]) for group in task.losses},
-        model_state=model_state,
-        bad_steps=counter,
-        skipped=counter,
-        window={name: jnp.zeros(2, jnp.float32) for name in names},
-    )
+# A run stops after this many non-finite steps in a row; fewer are skipped and counted.
+MAX_BAD_STEPS = 3
 
 
 def fit(

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import optim, sharding, train
+from diffpath_jax import optim, sharding
 from diffpath_jax.checkpoint import Checkpoints
+from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics
 
 STEPS = 4
@@ -137,12 +138,12 @@ def test_fsdp_equals_data_parallel(dataset, monkeypatch):
         mesh = sharding.make_mesh(jax.devices(), fsdp=fsdp)
 
         def fresh(key):
-            return train.init_state(task, config, key=key, batch=host, num_steps=6)
+            return init_state(task, config, key=key, batch=host, num_steps=6)
 
         places = sharding.state_shardings(jax.eval_shape(fresh, jax.random.key(0)), mesh)
         state = jax.jit(fresh, out_shardings=places)(jax.random.key(0))
         step = jax.jit(
-            train.make_train_step(task, config, num_steps=6, log_every=1),
+            make_train_step(task, config, num_steps=6, log_every=1),
             out_shardings=(places, sharding.replicated(mesh)),
         )
         for _ in range(2):
@@ -185,8 +186,8 @@ def test_accumulation_is_the_mean_over_parts():
     means = []
     for parts in (1, 4):
         config = optim.OptimConfig(learning_rate=0.1, accumulate=parts)
-        state = train.init_state(linear_task(), config, key=jax.random.key(0), batch=batch, num_steps=2)
-        step = jax.jit(train.make_train_step(linear_task(), config, num_steps=2, log_every=2))
+        state = init_state(linear_task(), config, key=jax.random.key(0), batch=batch, num_steps=2)
+        step = jax.jit(make_train_step(linear_task(), config, num_steps=2, log_every=2))
         for _ in range(2):
             state, _ = step(state, batch, jax.random.key(1))
         means.append(state)

@@ -20,6 +20,7 @@ from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.task import NETWORK, Task
+from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics
 
 OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
@@ -70,7 +71,7 @@ def batches_of(dataset):
 
 def step_on(devices, state, batch, task):
     mesh = sharding.make_mesh(devices)
-    step = jax.jit(train.make_train_step(task, OPTIM, num_steps=6, log_every=1))
+    step = jax.jit(make_train_step(task, OPTIM, num_steps=6, log_every=1))
     moved, _ = step(sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh), jax.random.key(1))
     return jax.device_get(moved)
 
@@ -78,7 +79,7 @@ def step_on(devices, state, batch, task):
 def test_one_device_and_eight_take_the_same_step(dataset):
     task = build.task(RUN, num_classes=2)
     batch = next(batches_of(dataset)(0))
-    state = jax.jit(lambda key: train.init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
+    state = jax.jit(lambda key: init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
     # Zero-initialised layers hide most of the network from a first step: compare after two.
     state = step_on(jax.devices()[:1], state, batch, task)
     one = step_on(jax.devices()[:1], state, batch, task)
@@ -169,8 +170,8 @@ def fit_linear(bad_steps, num_steps=8):
         """A batch whose label is its number."""
         return {"image": jnp.full((8, 4, 4, 3), 200, jnp.uint8), "label": jnp.full(8, number, jnp.int32)}
 
-    state = train.init_state(linear_task(), OPTIM, key=jax.random.key(0), batch=batch(0), num_steps=num_steps)
-    step = jax.jit(train.make_train_step(linear_task(bad_steps), OPTIM, num_steps=num_steps, log_every=4))
+    state = init_state(linear_task(), OPTIM, key=jax.random.key(0), batch=batch(0), num_steps=num_steps)
+    step = jax.jit(make_train_step(linear_task(bad_steps), OPTIM, num_steps=num_steps, log_every=4))
     means, bad = [], []
     for number in range(num_steps):
         state, bad_steps_now = step(state, batch(number), jax.random.key(1))

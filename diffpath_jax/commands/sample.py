@@ -3,13 +3,14 @@
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from data_prep import card
-from diffpath_jax import build, config, pictures, runs, sample, sharding
+from diffpath_jax import build, config, hardware, pictures, runs, sample, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch_px", type=int, help="side of the images (default: as in training)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all noise (default: %(default)s)")
+    parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
     parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
     parser.add_argument("--png", action="store_true", help="write every image as a PNG file too")
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
@@ -48,9 +50,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     Raises:
         DiffpathError: not a diffusion run, a number out of range, or a directory of another job.
     """
+    hardware.use_compilation_cache()
     run = runs.open_run(arguments.workdir)
     job = _job(arguments, run)
-    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters)
+    step = checkpoint_step(arguments.checkpoint)
+    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
     with new_directory_or_nothing(job.out), own_directory(job.out):
         dataset = sample.run_job(job, run, trained, sharding.make_mesh())
         if arguments.png:
@@ -62,6 +66,21 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     console.print(card.summary(dataset))
     console.print(f"  {run.mpp:g} um/px, field of view {job.image_px[1] * run.mpp:g} um")
     return ExitCode.OK
+
+
+def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
+    """What ``--checkpoint`` names.
+
+    Raises:
+        DiffpathError: neither a number nor one of the two words.
+    """
+    if text == "latest":
+        return "latest"
+    if text == "best":
+        return "best"
+    if not text.isdecimal():
+        raise DiffpathError("--checkpoint", where="the command line", why=f"{text!r} is no step", fix="give a number")
+    return int(text)
 
 
 def _job(arguments: argparse.Namespace, run: runs.Run) -> sample.SampleJob:

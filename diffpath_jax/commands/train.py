@@ -47,7 +47,8 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     Raises:
         DiffpathError: bad config or data, another run in the directory, divergence, SIGTERM.
     """
-    settings = build.run_config(config.load(arguments.config, overrides), where=arguments.config)
+    content = config.load(arguments.config, overrides, build.with_defaults)
+    settings = build.run_config(content, where=arguments.config)
     if arguments.dry_run:
         _describe(settings, arguments)
         return ExitCode.OK

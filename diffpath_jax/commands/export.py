@@ -1,0 +1,48 @@
+"""``diffpath export``: the parameters of a run as one safetensors file, for sharing, fine-tuning and other programs."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from diffpath_jax import build, runs
+from diffpath_jax.commands.sample import checkpoint_step
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.parameters import flatten, write_parameters
+from diffpath_jax.progress import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``diffpath export``."""
+    parser.add_argument("--workdir", required=True, type=Path, help="run directory")
+    parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors to write")
+    parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
+    parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
+
+
+def main(arguments: argparse.Namespace) -> ExitCode:
+    """Export.
+
+    Raises:
+        DiffpathError: not a run, or no such checkpoint.
+    """
+    if arguments.out.suffix != ".safetensors":
+        why = f"{arguments.out.name!r} is not a .safetensors file"
+        raise DiffpathError("--out", where="the command line", why=why, fix="name one")
+    run = runs.open_run(arguments.workdir)
+    step = checkpoint_step(arguments.checkpoint)
+    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
+    network = build.network_config(run.config, num_classes=len(run.classes))
+    about = {
+        "network": {"kind": run.config.network["kind"], **dataclasses.asdict(network)},
+        "classes": list(run.classes),
+        "image_px": list(run.image_px),
+        "mpp": run.mpp,
+        "step": trained.step,
+        "digest": trained.digest,
+        "run_digest": run.digest,
+        "config": build.as_json(run.config),
+    }
+    flat = flatten({"params": trained.params, "state": trained.model_state} if trained.model_state else trained.params)
+    write_parameters(arguments.out, flat, about)
+    console.print(f"{arguments.out}: step {trained.step}, {len(flat)} arrays, digest {trained.digest[:16]}")
+    return ExitCode.OK

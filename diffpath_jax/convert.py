@@ -1,0 +1,269 @@
+"""Public PyTorch checkpoints in: names and layouts of other projects to ours, strictly, and without running pickles.
+
+The only place that knows PyTorch. A checkpoint is read with ``torch.load(weights_only=True)``, or from safetensors.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.networks.adm import AdmConfig
+from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.pure import purify
+from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.parameters import Flat, read_parameters
+from diffpath_jax.shapes import Tree
+
+Path = tuple[str | int, ...]
+
+# Ours -> guided-diffusion's, inside a block; what a block does not have is not asked for.
+BLOCK = {
+    "in_norm": "in_layers.0",
+    "in_conv": "in_layers.2",
+    "condition": "emb_layers.1",
+    "out_norm": "out_layers.0",
+    "out_conv": "out_layers.3",
+    "skip": "skip_connection",
+}
+DOWN, UP = {"conv": "op"}, {"conv": "conv"}
+ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
+POOL = {"": "", "qkv": "qkv_proj", "out": "c_proj"}
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "bias": "bias",
+    "positions": "positional_embedding",
+}
+
+
+def layers(table: Mapping[str, str], path: Path = (), prefix: str = "") -> dict[Path, str]:
+    """Path of each layer of a block in our tree -> its published name."""
+    return {
+        (*path, *([ours] if ours else [])): ".".join(part for part in (prefix, theirs) if part)
+        for ours, theirs in table.items()
+    }
+
+
+def adm_names(like: Tree) -> dict[Path, str]:
+    """Path of each layer in our UNet or noisy classifier -> its name in guided-diffusion.
+
+    There every stage of ours is one or two neighbours in a numbered sequence: the block, then its attention.
+    """
+    names: dict[Path, str] = {
+        ("time", "into"): "time_embed.0",
+        ("time", "out"): "time_embed.2",
+        ("classes",): "label_emb",
+        ("encoder", "stem"): "input_blocks.0.0",
+        ("out_norm",): "out.0",
+        ("out_conv",): "out.2",
+        **layers(POOL, ("pool",), "out.2"),
+    }
+    encoder, decoder = like["encoder"], like.get("decoder", {})
+    sequences: dict[str, list[Path]] = {f"input_blocks.{i + 1}": [("encoder", "down", i)] for i in encoder["down"]}
+    sequences["middle_block"] = [("encoder", "middle", i) for i in encoder["middle"]]
+    sequences |= {f"output_blocks.{i}": [("decoder", i, j) for j in stages] for i, stages in decoder.items()}
+    for sequence, paths in sequences.items():
+        number = 0
+        for path in paths:
+            stage: Any = like
+            for key in path:
+                stage = stage[key]
+            tables = {"block": BLOCK | (UP if path[0] == "decoder" else DOWN), "attention": ATTENTION}
+            for part in tables.keys() & stage.keys():
+                place = number + (part == "attention")
+                names |= layers(tables[part], (*path, part), f"{sequence}.{place}")
+            number += len(stage)
+    return names
+
+
+def _ours(kind: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """PyTorch's layout -> ours: OIHW -> HWIO, (out, in, 1...) -> (in, out), positions last -> positions first."""
+    if kind == "kernel" and len(shape) == 4:
+        return value.transpose(2, 3, 1, 0)
+    if kind == "kernel":
+        return value.reshape(value.shape[:2]).T
+    return value.T if kind == "positions" else value
+
+
+def fill(like: Tree, names: Mapping[Path, str], state: Mapping[str, np.ndarray]) -> dict:
+    """Our parameters from PyTorch's.
+
+    Args:
+        like: our tree; leaves need a shape only.
+        names: path of each layer of ours -> its name; more than ``like`` has do no harm.
+        state: PyTorch's parameters by name.
+
+    Raises:
+        ValueError: a leaf finds no array or one of another shape, or an array is not used or used twice.
+    """
+    left = dict(state)
+
+    def take(path: Path, leaf: Any) -> np.ndarray:
+        layer, kind = path[:-1], str(path[-1])
+        if layer not in names:
+            raise ValueError(f"no name for {path}")
+        name = ".".join(part for part in (names[layer], LEAVES[kind]) if part)
+        if name not in left:
+            raise ValueError(f"{name} ({path}) is missing or was used before")
+        value = left.pop(name)
+        array = _ours(kind, value, leaf.shape)
+        if array.shape != leaf.shape:
+            raise ValueError(f"{name} {value.shape} does not fit {path} {leaf.shape}")
+        return np.ascontiguousarray(array)
+
+    def walk(path: Path, tree: Any) -> Any:
+        if isinstance(tree, Mapping):
+            return {key: walk((*path, key), value) for key, value in tree.items()}
+        return take(path, tree)
+
+    filled = walk((), like)
+    if left:
+        raise ValueError(f"not used: {sorted(left)}")
+    return filled
+
+
+def adm_params(state: Mapping[str, np.ndarray], like: Tree) -> dict:
+    """Parameters of our UNet or noisy classifier from those of guided-diffusion; ``like`` is our tree (of shapes)."""
+    return fill(like, adm_names(like), state)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A checkpoint in our form.
+
+    Attributes:
+        kind: the network's name in a config.
+        config: its shape.
+        params: its parameters.
+    """
+
+    kind: str
+    config: AdmConfig
+    params: Tree
+
+    def about(self) -> dict[str, Any]:
+        """What a config must say to use the parameters."""
+        return {"network": {"kind": self.kind, **asdict(self.config)}}
+
+
+def read_torch(path: FilePath) -> Flat:
+    """Arrays of a PyTorch checkpoint by name, float32; safetensors are read without PyTorch.
+
+    Raises:
+        DiffpathError: no such file, PyTorch is missing, or the file holds anything but arrays (exit code 5).
+    """
+    if path.suffix == ".safetensors":
+        return read_parameters(path)[0]
+    if not path.is_file():
+        raise DiffpathError("checkpoint", where=path, why="no such file", fix="check the path")
+    try:
+        import torch
+    except ImportError:
+        fix = "install PyTorch (its CPU build is enough), or give a .safetensors file"
+        raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: value.float().numpy() for name, value in content.items()}
+    except Exception as error:
+        why = f"not a PyTorch file of arrays alone ({str(error).strip().splitlines()[0][:120]})"
+        fix = "save its state_dict: a dict of names and tensors"
+        raise DiffpathError("checkpoint", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+
+
+def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: str) -> Converted:
+    """A UNet or noisy classifier of guided-diffusion (Dhariwal and Nichol 2021).
+
+    Its shape is read off the arrays; only the number of heads leaves no trace in them.
+
+    Args:
+        state: arrays by guided-diffusion's names.
+        num_heads: heads of a UNet (the published one for 128 px: 4).
+        head_channels: channels of a head, above 0 instead of ``num_heads`` (published classifiers and the UNets for
+            64, 256 and 512 px: 64).
+        where: the file, for errors.
+
+    Raises:
+        DiffpathError: names or shapes are not those of guided-diffusion; all are counted.
+    """
+    try:
+        config = adm_config(state, num_heads=num_heads, head_channels=head_channels)
+        kind = "classifier_adm" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
+        module: Any = {"classifier_adm": NoisyClassifier, "unet_adm": UNet}[kind]
+        network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
+        like, _ = jax.eval_shape(network.init, jax.random.key(0))
+        params = fill(like, adm_names(like), state)
+    except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+        raise DiffpathError(
+            "checkpoint",
+            where=where,
+            why=f"not a UNet or classifier of guided-diffusion ({error})",
+            fix="give a state_dict saved by guided-diffusion",
+            code=ExitCode.DAMAGED,
+        ) from error
+    return Converted(kind, config, params)
+
+
+def adm_config(state: Flat, *, num_heads: int, head_channels: int) -> UNetConfig | NoisyClassifierConfig:
+    """The shape of a network of guided-diffusion, from names and shapes of its arrays."""
+    widths = _block_widths(state)
+    attended = {
+        int(name.split(".")[1]) - 1
+        for name in state
+        if name.startswith("input_blocks.") and name.endswith(".qkv.weight")
+    }
+    channels, length = state["input_blocks.0.0.weight"].shape[0], _blocks_a_level(widths, attended)
+    levels = (len(widths) + 1) // length
+    first = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
+    common: dict[str, Any] = {
+        "channels": channels,
+        "channel_mult": tuple(widths[level * length] // channels for level in range(levels)),
+        "num_res_blocks": length - 1,
+        "attention_downsamples": tuple(sorted({2 ** (block // length) for block in attended})),
+        "film": first == 2 * widths[0],
+        "resample": "conv" if any(name.endswith(".op.weight") for name in state) else "block",
+    }
+    if "out.2.positional_embedding" in state:
+        side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
+        logits = state["out.2.c_proj.weight"].shape[0]
+        return NoisyClassifierConfig(num_classes=logits, head_channels=head_channels or 64, pool_side=side, **common)
+    rows = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
+    learns = state["out.2.weight"].shape[0] == 2 * state["input_blocks.0.0.weight"].shape[1]
+    return UNetConfig(num_classes=rows, learn_sigma=learns, num_heads=num_heads, head_channels=head_channels, **common)
+
+
+def _blocks_a_level(widths: list[int], attended: set[int]) -> int:
+    """Blocks of a level, the resampling one at its end included; the last level has no such block.
+
+    It is the smallest number that divides the sequence into levels of one width each, with no attention at their
+    ends.
+    """
+    count = len(widths) + 1
+    for length in range(2, count + 1):
+        levels = [widths[start : start + length] for start in range(0, count, length)]
+        ends = {start + length - 1 for start in range(0, count, length)}
+        if count % length == 0 and all(len(set(level)) == 1 for level in levels) and not ends & attended:
+            return length
+    raise ValueError(f"{len(widths)} input blocks do not divide into levels")
+
+
+def _block_widths(state: Flat) -> list[int]:
+    """Output channels of each input block after the stem."""
+    widths: list[int] = []
+    while True:
+        block = f"input_blocks.{len(widths) + 1}.0"
+        name = next((n for n in (f"{block}.out_layers.3.weight", f"{block}.op.weight") if n in state), None)
+        if name is None:
+            return widths
+        widths.append(state[name].shape[0])
+
+
+# Where checkpoints come from: (arrays, options) -> ours
+SOURCES: dict[str, Callable[..., Converted]] = {"adm": from_adm}

@@ -1,0 +1,201 @@
+"""Checkpoints of other projects: shapes read off the arrays, every name used once, and no pickle run."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import weights
+
+from diffpath_jax import cli, convert, parameters
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.pure import purify
+from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+
+NETWORKS = weights.load("adm_networks.npz")
+
+
+def published(case):
+    return weights.state_dict(NETWORKS[f"{case}/names"])
+
+
+def theirs(config):
+    """The arrays of a published network of this shape, without memory."""
+    module = NoisyClassifier if isinstance(config, NoisyClassifierConfig) else UNet
+    like, _ = jax.eval_shape(purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs)).init, jax.random.key(0))
+    names, state = convert.adm_names(like), {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+        keys = tuple(key.key for key in path)
+        shape, kind = leaf.shape, keys[-1]
+        if kind == "kernel":
+            inputs, outputs = shape[-2:]
+            shape = (outputs, inputs, *shape[:-2])
+        shape = shape[::-1] if kind == "positions" else shape
+        name = ".".join(part for part in (names[keys[:-1]], convert.LEAVES[kind]) if part)
+        state[name] = np.broadcast_to(np.float32(0), shape)
+    return state
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(num_classes=1000, learn_sigma=True),
+        UNetConfig(
+            num_classes=6, channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=3, attention_downsamples=(4, 8)
+        ),
+        UNetConfig(num_classes=0, channel_mult=(1, 1, 2, 2, 4, 4), attention_downsamples=(8, 16, 32), film=False),
+        UNetConfig(num_classes=5, channel_mult=(1, 2, 3), attention_downsamples=(2, 4), resample="conv"),
+        NoisyClassifierConfig(num_classes=1000),
+        NoisyClassifierConfig(
+            num_classes=5, channel_mult=(1, 2, 2, 2), pool_side=4, num_res_blocks=4, attention_downsamples=(2, 8)
+        ),
+    ],
+    ids=["adm-128", "other", "unconditional", "conv", "classifier", "other-classifier"],
+)
+def test_shapes_are_read_off_the_arrays(config):
+    found = convert.adm_config(theirs(config), num_heads=config.num_heads, head_channels=config.head_channels)
+    assert found == config
+
+
+def test_a_converted_network_computes_what_the_original_does():
+    converted = convert.from_adm(published("film"), num_heads=4, where="golden")
+    network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
+    x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
+    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
+    assert weights.relative_error(out, NETWORKS["film/out"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda s: s.pop("middle_block.1.qkv.weight"), "missing"),
+        (lambda s: s.update(extra=np.zeros(3, np.float32)), "not used"),
+        (lambda s: s.update({"out.0.weight": np.zeros(7, np.float32)}), "does not fit"),
+        (lambda s: s.clear(), "input_blocks.0.0.weight"),
+    ],
+)
+def test_a_checkpoint_that_is_not_the_network_is_refused(spoil, why):
+    state = published("film")
+    spoil(state)
+    with pytest.raises(DiffpathError, match=why):
+        convert.from_adm(state, where="spoiled")
+
+
+def tiny(**other):
+    config = UNetConfig(
+        **{"num_classes": 3, "channels": 16, "channel_mult": (1,), "num_res_blocks": 1, "groups": 8,
+           "attention_downsamples": (), **other}
+    )  # fmt: skip
+    network = purify(lambda rngs: UNet(config, dtype=jnp.float32, rngs=rngs))
+    return jax.jit(network.init)(jax.random.key(0))[0]
+
+
+def test_safetensors_round_trip(tmp_path):
+    flat = parameters.flatten(tiny())
+    parameters.write_parameters(tmp_path / "p.safetensors", flat, {"step": 3})
+    back, about = parameters.read_parameters(tmp_path / "p.safetensors")
+    assert about == {"step": 3}
+    assert back.keys() == flat.keys()
+    assert all(np.array_equal(back[name], flat[name]) for name in flat)
+
+
+def test_parameters_are_taken_over_on_stated_rules():
+    source = parameters.flatten(jax.tree.map(lambda x: x + 1, tiny(num_classes=1000, learn_sigma=True)))
+    fresh = tiny(num_classes=4)
+    adapted = parameters.adapt(source, fresh, where="test")
+    taken = parameters.flatten(adapted.params)
+    assert len(adapted.notes) == 3  # embedding, kernel and bias of the last convolution
+    np.testing.assert_allclose(taken["classes.embedding"], np.tile(source["classes.embedding"].mean(0), (4, 1)))
+    np.testing.assert_array_equal(taken["out_conv.kernel"], source["out_conv.kernel"][..., :3])
+    same = set(taken) - {"classes.embedding", "out_conv.kernel", "out_conv.bias"}
+    assert all(np.array_equal(taken[name], source[name]) for name in same)
+    # The other way round: variance channels start at zero, the middle of the learned range.
+    wider = parameters.flatten(parameters.adapt(taken, tiny(num_classes=4, learn_sigma=True), where="test").params)
+    assert not wider["out_conv.kernel"][..., 3:].any()
+
+
+def test_parameters_of_another_network_are_refused():
+    with pytest.raises(DiffpathError, match="names missing"):
+        parameters.adapt(parameters.flatten(tiny()), tiny(num_res_blocks=2), where="test")
+    with pytest.raises(DiffpathError, match="has shape"):
+        parameters.adapt(parameters.flatten(tiny()), tiny(channels=32), where="test")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", (2**63 - 1).to_bytes(8, "little") + b"{", b"\x80\x04N."])
+def test_what_is_not_safetensors_is_refused(tmp_path, content):
+    (tmp_path / "bad.safetensors").write_bytes(content)
+    with pytest.raises(DiffpathError, match="not a safetensors file"):
+        parameters.read_parameters(tmp_path / "bad.safetensors")
+
+
+def test_convert_then_fine_tune_then_export(tmp_path, dataset, capsys):
+    """A published network with other classes starts a run; the run's parameters go out again."""
+    state = {name: np.asarray(array) for name, array in published("film").items()}
+    parameters.write_parameters(tmp_path / "public.safetensors", state, {})
+    words = ["--from", "adm", "--file", tmp_path / "public.safetensors", "--out", tmp_path / "ours.safetensors"]
+    assert cli.main(["convert", *map(str, words)]) == 0
+    network = json.loads(json.dumps(parameters.read_parameters(tmp_path / "ours.safetensors")[1]["network"]))
+    keys = {
+        "data.train": dataset,
+        "data.batch_size": 8,
+        "optim.muon_learning_rate": 0.0,
+        "optim.learning_rate": 0.0,
+        "train.init_from": tmp_path / "ours.safetensors",
+        **{f"network.{name}": network[name] for name in ("channels", "num_res_blocks", "num_heads", "groups")},
+        "network.channel_mult": tuple(network["channel_mult"]),
+        "network.attention_downsamples": tuple(network["attention_downsamples"]),
+        "network.stem_block": 1,
+    }
+    options = [f"--config.{name}={value}" for name, value in keys.items()]
+    run = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(tmp_path / "run"), *options]
+    assert cli.main(run) == 0
+    assert "classes.embedding: (4, 128) -> (3, 128), every row the mean" in capsys.readouterr().err.replace("\n", " ")
+    words = ["--workdir", tmp_path / "run", "--out", tmp_path / "out.safetensors"]
+    assert cli.main(["export", *map(str, words)]) == 0
+    exported, about = parameters.read_parameters(tmp_path / "out.safetensors")
+    assert about["step"] == 2
+    given, _ = parameters.read_parameters(tmp_path / "ours.safetensors")
+    # The learning rate was zero: the stem is the published one.
+    np.testing.assert_array_equal(exported["encoder.stem.kernel"], given["encoder.stem.kernel"])
+
+
+def test_a_pickle_in_disguise_is_not_run(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(DiffpathError, match="not a PyTorch file of arrays alone"):
+        convert.read_torch(tmp_path / "evil.pt")
+
+
+def test_a_real_pytorch_file_is_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = published("film")
+    torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
+    found = convert.read_torch(tmp_path / "unet.pt")
+    assert all(np.array_equal(found[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["convert", "--from", "adn", "--file", "x", "--out", "x.safetensors"], "unknown"),
+        (["convert", "--from", "adm", "--file", "nowhere.safetensors", "--out", "x.safetensors"], "no such file"),
+        (["convert", "--from", "adm", "--file", "x", "--out", "x.npz"], "not a .safetensors"),
+        (["export", "--workdir", "nowhere", "--out", "x.safetensors"], "no such file"),
+    ],
+)
+def test_bad_commands(capsys, words, why):
+    assert cli.main(words) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_configs_say_what_they_convert_to():
+    converted = convert.from_adm(published("film"), num_heads=4, where="golden")
+    assert converted.about()["network"] == {"kind": "unet_adm", **dataclasses.asdict(converted.config)}
