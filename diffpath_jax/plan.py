@@ -92,13 +92,13 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
     XLA fuses and recomputes some of them, so the true number is lower; temporary buffers come on top.
     """
 
-    def backward(params: Tree) -> Callable:
+    def backward(params: Tree, model_state: Tree, batch: Tree) -> Callable:
         def loss(params: Tree) -> jax.Array:
-            return task.losses[NETWORK](params, state.model_state, batch, jax.random.key(0))[0]
+            return task.losses[NETWORK](params, model_state, batch, jax.random.key(0))[0]
 
         return jax.vjp(loss, params)[1]
 
-    kept = jax.eval_shape(backward, state.params)
+    kept = jax.eval_shape(backward, state.params, state.model_state, batch)
     own = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state.params)}
     leaves = [leaf for leaf in jax.tree.leaves(kept) if (leaf.shape, leaf.dtype) not in own]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -152,18 +152,22 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
     """A fresh state; ``batch`` gives only shapes."""
     params, model_state = task.init(key)
     optimizer = optim.make_optimizer(config, num_steps)
-    counter = jnp.zeros((), jnp.int32)
     names = ["learning_rate"]
     for group, loss_fn in task.losses.items():
         _, aux = jax.eval_shape(loss_fn, params, model_state, batch, key)
         names += [_prefix(task, group) + name for name in ("loss", "grad_norm", *aux["metrics"])]
     return TrainState(
-        step=counter,
+        step=_counter(),
         params=params,
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
         opt_state={group: optimizer.init(params[group]) for group in task.losses},
         model_state=model_state,
-        bad_steps=counter,
-        skipped=counter,
+        bad_steps=_counter(),
+        skipped=_counter(),
         window={name: jnp.zeros(2, jnp.float32) for name in names},
     )
+
+
+def _counter() -> jax.Array:
+    """A zero of its own: the step may write over each."""
+    return jnp.zeros((), jnp.int32)

@@ -126,43 +126,93 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset):
     assert tree_digest(jax.device_get(resumed)) == tree_digest(jax.device_get(whole))
 
 
+STEPS = 12
+
+
 def command(workdir, dataset):
+    """A run that saves, looks and validates every other step."""
+    keys = {
+        "data.train": dataset,
+        "train.num_steps": STEPS,
+        "train.checkpoint_every": 2,
+        "train.eval_every": 2,
+        "train.log_every": 1,
+        "train.keep_best": "val_loss",
+        "optim.decay": "constant",
+        "optim.muon_learning_rate": 0.0,
+        "network.channel_mult": "(1,)",
+        "network.channels": 16,
+        "network.groups": 8,
+        "network.dropout": 0.1,
+        "diffusion.timesteps": "loss_aware",
+    }
     words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
-    options = [f"--config.data.train={dataset}", "--config.train.num_steps=8", "--config.optim.decay=constant"]
-    return [sys.executable, "-m", "diffpath_jax.cli", *words, *options]
+    return [sys.executable, "-m", "diffpath_jax.cli", *words, *(f"--config.{k}={v}" for k, v in keys.items())]
 
 
 # Of a process with one device.
 ALONE = {**os.environ, "XLA_FLAGS": ""}
 
 
-def kill_after(seconds, workdir, dataset):
+def interrupt(how, seconds, workdir, dataset):
+    """Start the run and send it a signal after some time; its exit code, or none if it was done before."""
     process = subprocess.Popen(command(workdir, dataset), env=ALONE, stderr=subprocess.DEVNULL)
     try:
-        process.wait(seconds)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        process.send_signal(how)
+        return process.wait(120)
 
 
-def check_killed_run(tmp_path, dataset, kills):
+def numbers(workdir):
+    """Every number that a run logs but its speed."""
+    rows = read_metrics(workdir)
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "share_of_peak")} for row in rows]
+
+
+def check_interrupted_run(tmp_path, dataset, interruptions):
+    """Losses, validation losses, stain drift and the final state are those of a run that was left alone."""
     subprocess.run(command(tmp_path / "whole", dataset), env=ALONE, check=True)
-    for seconds in kills:
-        kill_after(seconds, tmp_path / "killed", dataset)
-    subprocess.run(command(tmp_path / "killed", dataset), env=ALONE, check=True)
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    assert len(losses(tmp_path / "whole")) == 8
-    states = [Checkpoints(tmp_path / name).read(8) for name in ("whole", "killed")]
+    codes = [interrupt(how, seconds, tmp_path / "parts", dataset) for how, seconds in interruptions]
+    subprocess.run(command(tmp_path / "parts", dataset), env=ALONE, check=True)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == STEPS
+    states = [Checkpoints(tmp_path / name).read(STEPS) for name in ("whole", "parts")]
     assert tree_digest(states[0]) == tree_digest(states[1])
+    return codes
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, dataset):
-    check_killed_run(tmp_path, dataset, kills=[9.0])
+def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset):
+    codes = check_interrupted_run(tmp_path, dataset, [(signal.SIGKILL, 11.0), (signal.SIGTERM, 9.0)])
+    assert codes[1] in (0, 143)
 
 
 @pytest.mark.full
-def test_a_run_killed_twenty_times_goes_on_bit_for_bit(tmp_path, dataset):
-    check_killed_run(tmp_path, dataset, kills=np.random.default_rng(0).uniform(2, 14, 20))
+def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset):
+    """50 SIGKILLs and 10 SIGTERMs at random moments; whenever the run is done it starts again in a new directory."""
+    rng = np.random.default_rng(0)
+    signals = [signal.SIGKILL] * 50 + [signal.SIGTERM] * 10
+    rng.shuffle(signals)
+    subprocess.run(command(tmp_path / "whole", dataset), env=ALONE, check=True)
+    expected = tree_digest(Checkpoints(tmp_path / "whole").read(STEPS))
+    number, struck = 0, {signal.SIGKILL: 0, signal.SIGTERM: 0}
+    codes = []
+    for how in signals:
+        workdir = tmp_path / f"parts-{number}"
+        code = interrupt(signal.Signals(how), rng.uniform(1.5, 14), workdir, dataset)
+        struck[how] += code != 0
+        codes.append((signal.Signals(how).name, code))
+        if code == 0:
+            assert numbers(workdir) == numbers(tmp_path / "whole")
+            assert tree_digest(Checkpoints(workdir).read(STEPS)) == expected
+            number += 1
+    subprocess.run(command(tmp_path / f"parts-{number}", dataset), env=ALONE, check=True)
+    assert numbers(tmp_path / f"parts-{number}") == numbers(tmp_path / "whole")
+    assert tree_digest(Checkpoints(tmp_path / f"parts-{number}").read(STEPS)) == expected
+    print(f"struck {struck}, {number + 1} runs finished, {codes}")
+    assert all(code in (0, -9) for name, code in codes if name == "SIGKILL")
+    # A SIGTERM before Python runs our handler ends the process by the signal itself.
+    assert all(code in (0, 143, -15) for name, code in codes if name == "SIGTERM")
 
 
 def fit_linear(bad_steps, num_steps=8):
