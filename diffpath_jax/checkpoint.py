@@ -46,7 +46,9 @@ class Checkpoints:
         if keep_best:
             kept.append(policies.BestN(get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept), cleanup_tmp_directories=True
+            preservation_policy=policies.AnyPreservationPolicy(kept),
+            best_fn=self._score if keep_best else None,  # Orbax writes metrics only if there is one
+            cleanup_tmp_directories=True,
         )
         handler = ocp.StandardCheckpointHandler()
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handler)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeSt
     }
 
 
-def _bytes_on_one(shapes: Tree, places: Tree) -> int:
+def _bytes_on_one(shapes: Any, places: Any) -> int:
     """Bytes that one device holds."""
     each = jax.tree.map(
         lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, shapes, places
