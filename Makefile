@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-full lint types lock clean
+.PHONY: setup demo test test-full lint types torch lock clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,10 @@ test: setup lint types
 
 test-full: setup lint types
 	$(PY) -m pytest
+
+# PyTorch's CPU build, for the tests that read real PyTorch files and for benchmarks/training.py; not needed otherwise.
+torch: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check "torch==2.13.0+cpu"
 
 # Needs uv; writes hashes and no host names.
 lock:

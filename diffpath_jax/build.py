@@ -307,7 +307,7 @@ class SamplerConfig:
     """How images are drawn from a trained model.
 
     Attributes:
-        sampler: the step rule.
+        sampler: the step rule; ``ddpm_author_code`` repeats a slip of the paper's code.
         steps: steps of the respaced schedule.
         variance: of DDPM steps: ``small`` (posterior variance), ``large`` (beta), ``learned``, or ``auto``, which is
             what the network was trained for.
@@ -315,15 +315,17 @@ class SamplerConfig:
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
         eps_slope: growth of lambda per (respaced) step.
         guidance: weight w of classifier-free guidance; 0 is the conditional model.
+        clip_x0: clip each estimate of the image to [-1, 1] (the authors' code does not).
     """
 
-    sampler: Literal["ddpm", "ddim"]
+    sampler: Literal["ddpm", "ddim", "ddpm_author_code"]
     steps: Positive
     variance: Literal["auto", "small", "large", "learned"] = "auto"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     eps_scale: Annotated[float, Field(gt=0)] = 1.0
     eps_slope: Annotated[float, Field(ge=0)] = 0.0
     guidance: Annotated[float, Field(ge=0)] = 0.0
+    clip_x0: bool = True
 
 
 def sampling_schedule(trained: NoiseSchedule, config: SamplerConfig) -> NoiseSchedule:
@@ -339,7 +341,7 @@ def sampling_schedule(trained: NoiseSchedule, config: SamplerConfig) -> NoiseSch
             why=f"{config.steps} is more than the {trained.num_steps} steps the model was trained with",
             fix=f"give at most {trained.num_steps}",
         )
-    grid = {"ddpm": diffusion.even_steps, "ddim": diffusion.strided_steps}[config.sampler]
+    grid = diffusion.strided_steps if config.sampler == "ddim" else diffusion.even_steps
     return diffusion.respace(trained, grid(trained.num_steps, config.steps))
 
 
@@ -351,6 +353,8 @@ def step_rule(config: RunConfig, sampler: SamplerConfig, respaced: NoiseSchedule
     """
     if sampler.sampler == "ddim":
         return samplers.ddim_rule(respaced, eta=sampler.eta)
+    if sampler.sampler == "ddpm_author_code":
+        return samplers.ddpm_author_code_rule(respaced)
     learned = config.network.get("learn_sigma", False)
     variance = {"auto": "learned" if learned else "small"}.get(sampler.variance, sampler.variance)
     if variance == "learned":

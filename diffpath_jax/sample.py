@@ -72,7 +72,13 @@ def make_draw(
         )
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
         x, film = samplers.sample(
-            denoiser, respaced, rule, keys=keys, shape=codec.shape(image_px), film_frames=film_frames
+            denoiser,
+            respaced,
+            rule,
+            keys=keys,
+            shape=codec.shape(image_px),
+            clip_x0=sampler.clip_x0,
+            film_frames=film_frames,
         )
         return codec.decode(x), jax.lax.map(codec.decode, film)
 

@@ -98,6 +98,25 @@ def ddpm_learned_rule(schedule: NoiseSchedule) -> StepRule:
     return rule
 
 
+def ddpm_author_code_rule(schedule: NoiseSchedule) -> StepRule:
+    """Ancestral sampling as the paper's own code has it, to measure what its slip does; use :func:`ddpm_rule`.
+
+    ``x_{t-1} = (x_t - beta_t / sqrt(1 - abar_{t-1}) eps) / sqrt(1 - beta_t) + sqrt(beta~_t) z``: eps is divided by
+    the noise of the step before (1.449 times too large at t = 1), and at t = 0 that index wraps round to the last
+    step. The authors do not clip x_0, so ``clip_x0`` must be off for their very numbers.
+    """
+    betas, before = schedule.betas, np.roll(schedule.alpha_bar, 1)
+    sigma = np.sqrt(schedule.posterior_variance)
+
+    def rule(x_t: Images, x_0: Images, learned: Images | None, t: Timesteps, noise: Images) -> Images:
+        at = diffusion.at
+        eps = diffusion.eps_from_x0(schedule, x_t, t, x_0)
+        mean = (x_t - at(betas / np.sqrt(1 - before), t, x_t.ndim) * eps) / at(np.sqrt(1 - betas), t, x_t.ndim)
+        return mean + at(sigma, t, x_t.ndim) * noise
+
+    return rule
+
+
 def ddim_rule(schedule: NoiseSchedule, *, eta: float) -> StepRule:
     """DDIM (Song et al. 2021, equations 12 and 16).
 

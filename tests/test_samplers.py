@@ -132,6 +132,25 @@ def test_exact_gaussian_denoiser_gives_the_gaussian_back(method):
     assert abs(float(drawn.std()) / std - 1) < error + 0.01
 
 
+def test_the_authors_slip_is_what_it_is_said_to_be():
+    """Their formula, straight, at every t; eps is over-scaled 1.449x at t = 1 and 1.067x at t = 10."""
+    schedule = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=1e-2)  # theirs
+    rule, abar = samplers.ddpm_author_code_rule(schedule), schedule.alpha_bar
+    x_t, eps = 0.7, -0.4
+    for t in (0, 1, 10, 62, 999):
+        before = abar[t - 1]  # at t = 0 Python, too, takes the last
+        expected = (x_t - schedule.betas[t] / np.sqrt(1 - before) * eps) / np.sqrt(1 - schedule.betas[t])
+        time, image = jnp.array([t]), jnp.full((1, 1, 1, 1), x_t)
+        x_0 = diffusion.x0_from_eps(schedule, image, time, jnp.full_like(image, eps))
+        found = float(rule(image, x_0, None, time, jnp.zeros_like(image)).squeeze())
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+    # Set beside the right formula, eps is over-scaled by the ratio of the two divisors.
+    scale = np.sqrt((1 - abar[1:]) / (1 - abar[:-1]))
+    np.testing.assert_allclose(scale[[0, 9]], [1.449, 1.067], atol=5e-4)
+    assert (scale[:61] > 1.014).all()
+    assert scale[62] < 1.014
+
+
 @pytest.mark.parametrize(("fraction", "same_as"), [(-1.0, "posterior"), (1.0, "betas")])
 def test_learned_variance_spans_the_two_fixed_ones(fraction, same_as):
     schedule = diffusion.respace(LINEAR, diffusion.even_steps(T, 10))
