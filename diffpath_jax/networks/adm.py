@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
@@ -169,12 +170,12 @@ class Stage(nnx.Module):
 
 
 class TimeEmbedding(nnx.Module):
-    """Sinusoids of the timestep through two dense layers."""
+    """Sinusoids of the timestep through two dense layers, in float32: half precision confuses neighbouring steps."""
 
-    def __init__(self, channels: int, embedding: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(self, channels: int, embedding: int, *, rngs: nnx.Rngs) -> None:
         self.channels = channels
-        self.into = layers.linear(channels, embedding, dtype=dtype, rngs=rngs)
-        self.out = layers.linear(embedding, embedding, dtype=dtype, rngs=rngs)
+        self.into = layers.linear(channels, embedding, dtype=jnp.float32, rngs=rngs)
+        self.out = layers.linear(embedding, embedding, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, t: Int[Array, "b"]) -> Float[Array, "b e"]:
         """Embed."""

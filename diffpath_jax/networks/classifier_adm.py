@@ -61,7 +61,7 @@ class NoisyClassifier(nnx.Module):
     """Class of a noisy image at timestep t; any image side divisible by the stride works."""
 
     def __init__(self, config: NoisyClassifierConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.time = adm.TimeEmbedding(config.channels, config.embedding, dtype=dtype, rngs=rngs)
+        self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         self.out_norm = layers.GroupNorm(self.encoder.width, groups=config.groups)
         self.pool = AttentionPool(
@@ -69,7 +69,7 @@ class NoisyClassifier(nnx.Module):
             config.num_classes,
             side=config.pool_side,
             head_channels=config.head_channels,
-            dtype=dtype,
+            dtype=jnp.float32,
             rngs=rngs,
         )
 
@@ -85,4 +85,4 @@ class NoisyClassifier(nnx.Module):
         """
         keys = adm.dropout_keys(key, self.encoder.num_keys)
         h, _ = self.encoder(x, self.time(t), keys)
-        return self.pool(nnx.silu(self.out_norm(h))).astype(jnp.float32)
+        return self.pool(nnx.silu(self.out_norm(h.astype(jnp.float32))))

@@ -26,9 +26,11 @@ class UNet(nnx.Module):
 
     def __init__(self, config: UNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.time = adm.TimeEmbedding(config.channels, config.embedding, dtype=dtype, rngs=rngs)
+        self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
         self.classes = nnx.data(
-            nnx.Embed(config.num_classes, config.embedding, dtype=dtype, rngs=rngs) if config.num_classes else None
+            nnx.Embed(config.num_classes, config.embedding, dtype=jnp.float32, rngs=rngs)
+            if config.num_classes
+            else None
         )
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         skips, width = list(self.encoder.skip_widths), self.encoder.width
@@ -45,7 +47,8 @@ class UNet(nnx.Module):
         self.decoder = nnx.List(decoder)
         self.out_norm = layers.GroupNorm(width, groups=config.groups)
         out_channels = config.stem_channels * (2 if config.learn_sigma else 1)
-        self.out_conv = layers.conv3x3(width, out_channels, zero_init=True, dtype=dtype, rngs=rngs)
+        # In float32 like the embedding: rounding here would be noise in every sampling step.
+        self.out_conv = layers.conv3x3(width, out_channels, zero_init=True, dtype=jnp.float32, rngs=rngs)
 
     def __call__(
         self,
@@ -79,6 +82,6 @@ class UNet(nnx.Module):
             h = jnp.concatenate([h, skips.pop()], axis=-1)
             for stage in stages:
                 h = stage(h, embedding, keys.pop())
-        out = self.out_conv(nnx.silu(self.out_norm(h))).astype(jnp.float32)
+        out = self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))
         parts = jnp.split(out, 2, axis=-1) if self.config.learn_sigma else [out]
         return jnp.concatenate([layers.depth_to_space(part, self.config.stem_block) for part in parts], axis=-1)

@@ -162,10 +162,10 @@ class AuthorsUNet(nnx.Module):
     def __init__(self, config: AuthorsUNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
         base, embedding = config.channels, 4 * config.channels
-        self.time_in = layers.linear(base, embedding, dtype=dtype, rngs=rngs)
-        self.time_out = layers.linear(embedding, embedding, dtype=dtype, rngs=rngs)
+        self.time_in = layers.linear(base, embedding, dtype=jnp.float32, rngs=rngs)
+        self.time_out = layers.linear(embedding, embedding, dtype=jnp.float32, rngs=rngs)
         self.rows = config.num_classes if config.null_row else config.num_classes - 1
-        self.classes = nnx.Embed(self.rows, embedding, dtype=dtype, rngs=rngs)
+        self.classes = nnx.Embed(self.rows, embedding, dtype=jnp.float32, rngs=rngs)
         self.stem = layers.conv3x3(3, base, dtype=dtype, rngs=rngs)
         widths = [base * mult for mult in config.channel_mult]
 
@@ -188,7 +188,7 @@ class AuthorsUNet(nnx.Module):
             up.append(level(inputs, width, attend=attended[number], resampling="up"))
         self.up = nnx.List(up)
         self.out_norm = layers.GroupNorm(width + base, groups=config.groups)
-        self.out_conv = layers.conv3x3(width + base, 3, dtype=dtype, rngs=rngs)
+        self.out_conv = layers.conv3x3(width + base, 3, dtype=jnp.float32, rngs=rngs)
 
     def __call__(
         self,
@@ -216,4 +216,4 @@ class AuthorsUNet(nnx.Module):
         for level in self.up:
             h = level(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        return self.out_conv(nnx.silu(self.out_norm(h))).astype(jnp.float32)
+        return self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))

@@ -142,6 +142,29 @@ def test_unet_options_keep_shapes_and_gradients(options):
         assert jax.eval_shape(other.apply, params, state, x, t, y)[0].shape == (1, 16, 16, 6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "inputs"),
+    [
+        (UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3),
+        (NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1, pool_side=8,
+                                                attention_downsamples=(2,), head_channels=16), 2),
+        (AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3),
+    ],
+)  # fmt: skip
+def test_half_precision_is_of_activations_alone(kind, config, inputs):
+    """Parameters stay float32, the result is float32 and close, and neighbouring timesteps stay apart."""
+    networks = {d: purify(lambda rngs, d=d: kind(config, dtype=d, rngs=rngs)) for d in (jnp.float32, jnp.bfloat16)}
+    params, state = randomised(networks[jnp.float32])
+    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(networks[jnp.bfloat16].init, jax.random.key(0)))} == {
+        jnp.dtype(jnp.float32)
+    }
+    x = jax.random.normal(jax.random.key(2), (2, 16, 16, 3))
+    rest = (jnp.array([998, 999]), jnp.array([0, 1]))[: inputs - 1]
+    exact, half = (jitted(network)(params, state, x, *rest)[0] for network in networks.values())
+    assert half.dtype == jnp.float32
+    assert float(jnp.abs(half - exact).max() / jnp.abs(exact).max()) < 0.03
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 7, 12), (3, 12)])
 def test_group_norm_is_its_definition(shape):
     x = np.random.default_rng(0).normal(3, 2, shape).astype(np.float32)

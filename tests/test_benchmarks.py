@@ -1,0 +1,173 @@
+"""The benchmarks work and measure what they say; how fast anything is, is never tested."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import accelerator, make_patches, measure, ours, shapes
+from diffpath_jax import train
+from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.networks.pure import count_parameters
+from diffpath_jax.optim import OptimConfig
+from diffpath_jax.parameters import flatten
+from diffpath_jax.task import NETWORK, Task
+
+ROOT = Path(__file__).parents[1]
+# What a machine with an accelerator may lack.
+MISSING = ("grain", "array_record", "ml_collections", "orbax", "tensorboardX", "pydantic", "tensorflow_datasets")
+
+
+def run(module, *words, minutes=5.0):
+    """Run a benchmark as a user does."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60 * minutes)
+
+
+def test_interleaved_calls_take_turns():
+    order = []
+    times = measure.interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
+    assert order == ["a", "b"] * 4
+    assert times["a"].count == 3
+    assert times["a"].fastest <= times["a"].median <= times["a"].slowest
+
+
+def test_median_and_range():
+    assert measure.times_of([3.0, 1.0, 2.0, 10.0]) == measure.Times(2.5, 1.0, 10.0, 4)
+
+
+def test_table_has_every_column_of_every_row():
+    lines = measure.table([{"a": 1, "b": 2.0}, {"a": 30, "c": None}]).splitlines()
+    assert [line.split() for line in lines] == [["a", "b", "c"], ["--", "-", "-"], ["1", "2"], ["30"]]
+
+
+def test_time_is_shared_out_and_what_is_left_over_goes_on():
+    names = list(accelerator.WEIGHTS)
+    left = 100.0
+    for number, name in enumerate(names):
+        left -= accelerator.share_of_time(name, names[number:], left)
+    assert left == pytest.approx(0)
+
+
+def test_accelerator_needs_no_package_of_the_pipeline():
+    code = f"import sys; sys.modules.update(dict.fromkeys({MISSING!r})); import benchmarks.sections"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_step_that_is_timed_is_the_one_of_the_project():
+    def loss(params, model_state, batch, key):
+        errors = jnp.square(batch["image"] @ params[NETWORK]["kernel"] - jax.random.normal(key, (4, 2))).mean(axis=-1)
+        state = {NETWORK: {"seen": model_state[NETWORK]["seen"] + 1}}
+        # The second step is not finite, and must be left out by both.
+        value = jnp.where(model_state[NETWORK]["seen"] == 1, jnp.nan, errors.mean())
+        return value, {"metrics": {}, "model_state": state}
+
+    def init(key):
+        return {NETWORK: {"kernel": jax.random.normal(key, (3, 2))}}, {NETWORK: {"seen": jnp.zeros((), jnp.int32)}}
+
+    task = Task(init, {NETWORK: loss}, PixelCodec())
+    config = OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
+    key, batch = jax.random.key(5), {"image": jax.random.normal(jax.random.key(6), (4, 3))}
+    theirs = train.init_state(task, config, key=key, batch=batch, num_steps=3)
+    own = ours.init_state(config, theirs.params, theirs.model_state)
+    step = jax.jit(train.make_train_step(task, config, num_steps=3, log_every=1))
+    own_step = jax.jit(ours.make_step(task, config))
+    for _ in range(3):
+        theirs, _ = step(theirs, batch, key)
+        own = own_step(own, batch, key)
+        jax.tree.map(np.testing.assert_array_equal, own["params"], theirs.params)
+        jax.tree.map(np.testing.assert_array_equal, own["ema"], theirs.ema)
+    assert int(own["step"]) == int(theirs.step) == 3
+
+
+def test_flop_are_those_that_pytorch_counts():
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks import torch_adm
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        numbers = torch.zeros(1, dtype=torch.int64)
+        torch_adm.UNet(shapes.SMALL)(torch.zeros(1, 3, 64, 64), numbers, numbers)
+    # XLA counts sums and norms too, but no products with the padding.
+    assert ours.forward_flop(shapes.SMALL, 64) == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_pytorch_network_is_ours():
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_adm
+
+    network = ours.make_network(shapes.TINY, jnp.float32)
+    params = ours.random_parameters(network, jax.random.key(1))
+    other = torch_adm.UNet(shapes.TINY)
+    torch_adm.copy_parameters(other, flatten(params))
+    assert torch_adm.parameter_count(other) == count_parameters(network)
+    rng = np.random.default_rng(0)
+    x, t, y = rng.normal(size=(2, 16, 16, 3)).astype(np.float32), np.array([3, 700]), np.array([0, 8])
+    expected = network.apply(params, {}, jnp.asarray(x), jnp.asarray(t), jnp.asarray(y))[0]
+    with torch.no_grad():
+        found = other(torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(t), torch.tensor(y)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [shapes.ADM_256, shapes.SMALL])
+def test_pytorch_network_has_our_parameters(shape):
+    torch = pytest.importorskip("torch")
+    from benchmarks import torch_adm
+
+    with torch.device("meta"):
+        other = torch_adm.UNet(shape)
+    assert torch_adm.parameter_count(other) == count_parameters(ours.make_network(shape, jnp.float32))
+
+
+def test_patches_of_a_data_set(dataset, tmp_path):
+    assert make_patches.main(["--dataset", str(dataset), "--out", str(tmp_path / "p.npz"), "--limit", "5"]) == 0
+    with np.load(tmp_path / "p.npz") as file:
+        assert file["image"].shape == (5, 16, 16, 3)
+        assert file["image"].dtype == np.uint8
+        assert file["label"].shape == (5,)
+        assert len(file["classes"]) == 2
+
+
+def test_one_section_and_one_without_time(tmp_path):
+    done = run("accelerator", "--tiny", "--out", tmp_path, "--sections", "peak", minutes=1)
+    assert done.returncode == 0, done.stderr
+    (section,) = json.loads((tmp_path / "accelerator.json").read_text())["sections"]
+    assert section["status"] == "ok"
+    assert len(section["rows"]) == 5
+    done = run("accelerator", "--tiny", "--out", tmp_path, "--sections", "training", "--minutes", "0.01", minutes=1)
+    assert done.returncode == 0, done.stderr
+    assert "training: skipped (1 s are left for it)" in done.stdout
+
+
+@pytest.mark.full
+def test_all_sections(dataset, tmp_path):
+    patches = tmp_path / "p.npz"
+    make_patches.main(["--dataset", str(dataset), "--out", str(patches), "--limit", "40"])
+    done = run("accelerator", "--tiny", "--out", tmp_path, "--patches", patches, "--minutes", "9", minutes=10)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sections = json.loads((tmp_path / "accelerator.json").read_text())["sections"]
+    assert [section["section"] for section in sections] == list(accelerator.WEIGHTS)
+    assert {section["status"] for section in sections} == {"ok"}, done.stdout
+    assert all(section["rows"] for section in sections)
+    assert {path.name for path in tmp_path.iterdir()} >= {"samples.png", "loss.json"}
+
+
+@pytest.mark.full
+def test_training_against_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    done = run("training", "--settings", "tiny", "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert [row["side"] for row in content["memory"]] == ["ours", "PyTorch"]
+    assert len({row["parameters"] for row in content["speed"]}) == 1
+    assert [(row["what"], row["side"]) for row in content["speed"]] == [
+        (what, side) for what in ("forward", "train step") for side in ("ours", "PyTorch")
+    ]
