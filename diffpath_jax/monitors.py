@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import build, distributed, pictures, runs, sample, sharding
+from diffpath_jax import build, distributed, pictures, runs, sample, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.metrics import features, fid, stain
@@ -48,7 +48,7 @@ def averaged(state: TrainState) -> Tree:
 def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int) -> Callable[[TrainState], np.ndarray]:
     """A function of the state that draws ``per_class`` images of each class, class by class."""
     assert run.config.diffusion is not None
-    sampler = build.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.diffusion.num_steps))
+    sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.diffusion.num_steps))
     draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffpath_jax import build, sharding
+from diffpath_jax import build, sections, sharding
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK, Task
 from diffpath_jax.train_step import TrainState, init_state
@@ -49,7 +49,7 @@ class Plan:
         return self.steps * self.step_flop / flop_per_second / 3600
 
 
-def plan(config: build.RunConfig, *, image_px: tuple[int, int], num_classes: int, devices: int) -> Plan:
+def plan(config: sections.RunConfig, *, image_px: tuple[int, int], num_classes: int, devices: int) -> Plan:
     """Work out a run on ``devices`` devices; nothing is allocated or compiled."""
     task = build.task(config, num_classes=num_classes)
     batch = _shapes(config.data.batch_size, image_px)
@@ -105,7 +105,7 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _forward_flop(config: build.RunConfig, image_px: tuple[int, int], num_classes: int) -> float:
+def _forward_flop(config: sections.RunConfig, image_px: tuple[int, int], num_classes: int) -> float:
     network = build.network(config, num_classes=num_classes)
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *image_px, 3), jnp.float32)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from data_prep import shards
-from diffpath_jax import build, distributed, parameters
+from diffpath_jax import build, distributed, parameters, sections
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
 from diffpath_jax.data.manifest import Dataset
@@ -42,7 +42,7 @@ class Run:
     """
 
     workdir: Path
-    config: build.RunConfig
+    config: sections.RunConfig
     classes: tuple[str, ...]
     image_px: tuple[int, int]
     mpp: float
@@ -68,7 +68,7 @@ class Trained:
 
 
 def begin(
-    workdir: Path, config: build.RunConfig, datasets: Sequence[Dataset], *, allow_change: Sequence[str] = ()
+    workdir: Path, config: sections.RunConfig, datasets: Sequence[Dataset], *, allow_change: Sequence[str] = ()
 ) -> Run:
     """Describe a new run in its directory, or check that this is the run that is already there.
 
@@ -171,7 +171,7 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
     return Trained(params, model_state, chosen, tree_digest({"params": params, "model_state": model_state}))
 
 
-def initial_parameters(config: build.RunConfig, *, num_classes: int) -> Tree | None:
+def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:
     """The parameters by group that ``train.init_from`` names, adapted to this run's network; none if it is empty.
 
     What could not be copied as it was is said in a line each.

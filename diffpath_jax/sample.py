@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_prep import card, shards
-from diffpath_jax import build, samplers, sharding
+from diffpath_jax import build, samplers, sections, sharding
 from diffpath_jax.data import manifest, records
 from diffpath_jax.progress import track
 from diffpath_jax.runs import Run, Trained
@@ -43,14 +43,14 @@ class SampleJob:
     out: Path
     name: str
     num_per_class: int
-    sampler: build.SamplerConfig
+    sampler: sections.SamplerConfig
     image_px: tuple[int, int]
     batch_size: int
     seed: int
 
 
 def make_draw(
-    run: Run, sampler: build.SamplerConfig, *, image_px: tuple[int, int], mesh: Mesh, film_frames: int = 0
+    run: Run, sampler: sections.SamplerConfig, *, image_px: tuple[int, int], mesh: Mesh, film_frames: int = 0
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``."""
     assert run.config.diffusion is not None

@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffpath_jax import distributed, hardware, sharding
-from diffpath_jax.build import TrainConfig
 from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.progress import track
+from diffpath_jax.sections import TrainConfig
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.task import Task
 from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, diffusion, samplers
+from diffpath_jax import build, diffusion, samplers, sections
 from diffpath_jax.codecs import PixelCodec
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -100,7 +100,7 @@ def train_and_sample(steps):
             rngs=rngs,
         )
     )
-    config = build.DiffusionConfig(schedule="cosine", prediction="v")
+    config = sections.DiffusionConfig(schedule="cosine", prediction="v")
     how = build.denoising(config)
     task = diffusion_task(network, PixelCodec(), how, num_classes=CLASSES)
     optim = OptimConfig(learning_rate=2e-3, decay="cosine", warmup_steps=50, ema_decay=0.99, b2=0.99)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax import build, diffusion, losses, task, timesteps
+from diffpath_jax import build, diffusion, losses, sections, task, timesteps
 from diffpath_jax.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
 
@@ -102,7 +102,7 @@ def run_task(how, count=4096):
 
 
 def config(**other):
-    return build.DiffusionConfig(schedule="linear", prediction="eps", **other)
+    return sections.DiffusionConfig(schedule="linear", prediction="eps", **other)
 
 
 def test_input_perturbation_widens_what_is_seen_but_not_what_is_asked_for():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import build, cli, runs, sample, sharding
+from diffpath_jax import cli, runs, sample, sections, sharding
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 
@@ -78,7 +78,7 @@ def mesh(count):
 
 def job_of(out, sampler, **other):
     settings = {"name": "generated", "num_per_class": 4, "image_px": (32, 32), "batch_size": 32, "seed": 0, **other}
-    return sample.SampleJob(out=out, sampler=build.SamplerConfig(**sampler), **settings)
+    return sample.SampleJob(out=out, sampler=sections.SamplerConfig(**sampler), **settings)
 
 
 @pytest.fixture(scope="module")

@@ -191,28 +191,31 @@ def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset):
 def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset):
     """50 SIGKILLs and 10 SIGTERMs at random moments; whenever the run is done it starts again in a new directory."""
     rng = np.random.default_rng(0)
-    signals = [signal.SIGKILL] * 50 + [signal.SIGTERM] * 10
-    rng.shuffle(signals)
     subprocess.run(command(tmp_path / "whole", dataset), env=ALONE, check=True)
     expected = tree_digest(Checkpoints(tmp_path / "whole").read(STEPS))
-    number, struck = 0, {signal.SIGKILL: 0, signal.SIGTERM: 0}
-    codes = []
-    for how in signals:
-        workdir = tmp_path / f"parts-{number}"
+
+    def check(workdir):
+        assert numbers(workdir) == numbers(tmp_path / "whole")
+        assert tree_digest(Checkpoints(workdir).read(STEPS)) == expected
+
+    left, finished, codes = {signal.SIGKILL: 50, signal.SIGTERM: 10}, 0, []
+    while any(left.values()):
+        # A signal that comes after the end of a run does not count.
+        how = rng.choice([*left], p=[count / sum(left.values()) for count in left.values()])
+        workdir = tmp_path / f"parts-{finished}"
         code = interrupt(signal.Signals(how), rng.uniform(1.5, 14), workdir, dataset)
-        struck[how] += code != 0
-        codes.append((signal.Signals(how).name, code))
         if code == 0:
-            assert numbers(workdir) == numbers(tmp_path / "whole")
-            assert tree_digest(Checkpoints(workdir).read(STEPS)) == expected
-            number += 1
-    subprocess.run(command(tmp_path / f"parts-{number}", dataset), env=ALONE, check=True)
-    assert numbers(tmp_path / f"parts-{number}") == numbers(tmp_path / "whole")
-    assert tree_digest(Checkpoints(tmp_path / f"parts-{number}").read(STEPS)) == expected
-    print(f"struck {struck}, {number + 1} runs finished, {codes}")
-    assert all(code in (0, -9) for name, code in codes if name == "SIGKILL")
-    # A SIGTERM before Python runs our handler ends the process by the signal itself.
-    assert all(code in (0, 143, -15) for name, code in codes if name == "SIGTERM")
+            check(workdir)
+            finished += 1
+            continue
+        left[signal.Signals(how)] -= 1
+        codes.append((signal.Signals(how).name, code))
+    subprocess.run(command(tmp_path / f"parts-{finished}", dataset), env=ALONE, check=True)
+    check(tmp_path / f"parts-{finished}")
+    print(f"{finished + 1} runs finished bit for bit; {codes}")
+    assert all(code == -9 for name, code in codes if name == "SIGKILL")
+    # A SIGTERM before Python has set its handler ends the process by the signal itself.
+    assert all(code in (143, -15) for name, code in codes if name == "SIGTERM")
 
 
 def fit_linear(bad_steps, num_steps=8):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_prep import card
-from diffpath_jax import build, config, hardware, pictures, runs, sample, sharding
+from diffpath_jax import build, config, hardware, pictures, runs, sample, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory
@@ -88,8 +88,8 @@ def _job(arguments: argparse.Namespace, run: runs.Run) -> sample.SampleJob:
     if run.config.diffusion is None:
         raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
     sampler = config.convert(
-        build.SamplerConfig,
-        {field.name: getattr(arguments, field.name) for field in dataclasses.fields(build.SamplerConfig)},
+        sections.SamplerConfig,
+        {field.name: getattr(arguments, field.name) for field in dataclasses.fields(sections.SamplerConfig)},
         where="the command line",
     )
     respaced = build.sampling_schedule(build.schedule(run.config.diffusion), sampler)

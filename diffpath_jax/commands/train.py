@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, config, distributed, hardware, monitors, runs, sharding
+from diffpath_jax import build, config, distributed, hardware, monitors, runs, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.errors import DiffpathError, ExitCode
@@ -76,7 +76,7 @@ def _own(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _train(settings: build.RunConfig, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
+def _train(settings: sections.RunConfig, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
     run = runs.begin(arguments.workdir, settings, datasets, allow_change=arguments.allow_change)
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
     task = build.task(settings, num_classes=len(run.classes))
@@ -108,7 +108,7 @@ def _train(settings: build.RunConfig, datasets: Sequence[Dataset], arguments: ar
     return int(state.step)
 
 
-def _describe(settings: build.RunConfig, arguments: argparse.Namespace) -> None:
+def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
     """Print what a run would be, without allocating it."""
     datasets = build.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:

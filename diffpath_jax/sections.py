@@ -1,0 +1,157 @@
+"""The sections of a config as frozen dataclasses: every key, its type, its range and its default, once.
+
+``build`` makes objects of them; :func:`diffpath_jax.build.run_config` checks a whole config.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from diffpath_jax.data.pipeline import Augmentation
+from diffpath_jax.diffusion import Prediction
+from diffpath_jax.optim import OptimConfig
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from.
+
+    Attributes:
+        train: dataset directories, separated by commas; their ``train`` splits are mixed.
+        batch_size: images of a step, over all devices.
+        augment: what is done to each image.
+        workers: decoding processes; changes speed, not results.
+    """
+
+    train: str
+    batch_size: Positive
+    augment: Augmentation
+    workers: Annotated[int, Field(ge=0)]
+
+    def directories(self) -> list[Path]:
+        """The dataset directories."""
+        return [Path(text) for text in self.train.split(",") if text]
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Noise, what the network predicts, and how it is taught.
+
+    Attributes:
+        schedule: noise schedule.
+        prediction: what the network predicts.
+        num_steps: T.
+        beta_start: first beta of the linear schedules.
+        beta_end: last beta of the linear schedules (the authors' code: 1e-2).
+        loss: ``simple`` squared error; ``hybrid`` adds the variational bound of a learned variance
+            (``network.learn_sigma``); ``min_snr`` weights the squared error.
+        min_snr_gamma: gamma of min-SNR weighting.
+        bound_weight: lambda of the hybrid loss.
+        timesteps: how timesteps are drawn.
+        label_dropout: share of labels replaced by the null class.
+        label_dropout_group: images in a row whose labels are dropped together (the authors' code: a batch of 8).
+        input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
+    """
+
+    schedule: Literal["linear", "scaled_linear", "cosine"]
+    prediction: Prediction
+    num_steps: Annotated[int, Field(gt=1)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
+    loss: Literal["simple", "hybrid", "min_snr"] = "simple"
+    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
+    bound_weight: Annotated[float, Field(gt=0)] = 1e-3
+    timesteps: Literal["uniform", "loss_aware"] = "uniform"
+    label_dropout: Share = 0.1
+    label_dropout_group: Positive = 1
+    input_perturbation: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Loss of the classifier."""
+
+    label_smoothing: Share = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length of a run and what it leaves behind.
+
+    Attributes:
+        num_steps: steps in all.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
+            validation accuracy); 0 for none.
+        keep_checkpoints: newest checkpoints to keep (at least 2 are).
+        keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
+        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy`` or an
+            ``FD-NAME``; empty for none.
+        fd_images: images drawn at each look for a Frechet distance; 0 for none.
+        fd_features: run directory of the classifier whose features it is measured in.
+        init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
+            run directory; empty for a fresh start.
+        fsdp: devices over which parameters and optimiser are split; changes memory, not results.
+    """
+
+    num_steps: Positive
+    log_every: Positive
+    checkpoint_every: Positive
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    keep_best: str = ""
+    fd_images: Annotated[int, Field(ge=0)] = 0
+    fd_features: str = ""
+    init_from: str = ""
+    fsdp: Positive = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole training run, as resolved from a config file and its overrides.
+
+    ``network`` names its ``kind``; the other keys are those of the kind's own dataclass.
+    """
+
+    task: Literal["diffusion", "classification"]
+    seed: Annotated[int, Field(ge=0)]
+    dtype: Literal["float32", "bfloat16"]
+    data: DataConfig
+    network: dict[str, Any]
+    optim: OptimConfig
+    train: TrainConfig
+    diffusion: DiffusionConfig | None = None
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How images are drawn from a trained model.
+
+    Attributes:
+        sampler: the step rule; ``ddpm_author_code`` repeats a slip of the paper's code.
+        steps: steps of the respaced schedule.
+        variance: of DDPM steps: ``small`` (posterior variance), ``large`` (beta), ``learned``, or ``auto``, which is
+            what the network was trained for.
+        eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
+        eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
+        eps_slope: growth of lambda per (respaced) step.
+        guidance: weight w of classifier-free guidance; 0 is the conditional model.
+        clip_x0: clip each estimate of the image to [-1, 1] (the authors' code does not).
+    """
+
+    sampler: Literal["ddpm", "ddim", "ddpm_author_code"]
+    steps: Positive
+    variance: Literal["auto", "small", "large", "learned"] = "auto"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eps_scale: Annotated[float, Field(gt=0)] = 1.0
+    eps_slope: Annotated[float, Field(ge=0)] = 0.0
+    guidance: Annotated[float, Field(ge=0)] = 0.0
+    clip_x0: bool = True
