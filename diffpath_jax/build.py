@@ -63,15 +63,36 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     config = convert(RunConfig, {**content, **made}, where=where)
     if config.task == "diffusion" and config.diffusion is None:
         raise DiffpathError("section 'diffusion'", where=where, why="missing", fix="add it, or change task")
-    learns_variance = getattr(network_config(config, num_classes=2, where=where), "learn_sigma", False)
-    if config.diffusion is not None and learns_variance != (config.diffusion.loss == "hybrid"):
+    _check_variance(config, where=where)
+    _check_watching(config.train, where=where)
+    return config
+
+
+def _check_variance(config: RunConfig, *, where: str) -> None:
+    """A learned variance and the hybrid loss need each other."""
+    learns = getattr(network_config(config, num_classes=2, where=where), "learn_sigma", False)
+    if config.diffusion is not None and learns != (config.diffusion.loss == "hybrid"):
         raise DiffpathError(
             "key 'diffusion.loss'",
             where=where,
-            why=f"{config.diffusion.loss!r} does not go with network.learn_sigma = {learns_variance}",
+            why=f"{config.diffusion.loss!r} does not go with network.learn_sigma = {learns}",
             fix="a learned variance needs the hybrid loss, and the hybrid loss a learned variance",
         )
-    return config
+
+
+def _check_watching(config: TrainConfig, *, where: str) -> None:
+    """The best checkpoint can be kept only if each is looked at; a distance needs features."""
+    best, looks = config.keep_best, config.eval_every
+    if best and best not in ("val_loss", "val_accuracy") and not best.startswith("FD-"):
+        fix = "use val_loss, val_accuracy or FD-NAME"
+        raise DiffpathError("key 'train.keep_best'", where=where, why=f"{best!r} is not measured", fix=fix)
+    if best and (not looks or config.checkpoint_every % looks):
+        why = f"checkpoints come every {config.checkpoint_every} steps and looks every {looks}"
+        fix = "make train.checkpoint_every a multiple of train.eval_every"
+        raise DiffpathError("key 'train.keep_best'", where=where, why=why, fix=fix)
+    if config.fd_images and not config.fd_features:
+        fix = "name a classifier's run directory"
+        raise DiffpathError("key 'train.fd_features'", where=where, why="empty, but fd_images is not", fix=fix)
 
 
 # kind: (dataclass, module, whether the network takes the null class as one more class)
@@ -98,10 +119,18 @@ def network_config(config: RunConfig, *, num_classes: int, where: str = "config"
 
 
 def network(config: RunConfig, *, num_classes: int) -> PureNetwork:
-    """The network of a run."""
+    """The network of a run.
+
+    Raises:
+        DiffpathError: its numbers do not fit each other.
+    """
     shape = network_config(config, num_classes=num_classes)
     module = _NETWORKS[config.network["kind"]][1]
-    return purify(lambda rngs: module(shape, dtype=jnp.dtype(config.dtype), rngs=rngs))
+    try:
+        return purify(lambda rngs: module(shape, dtype=jnp.dtype(config.dtype), rngs=rngs))
+    except ValueError as error:
+        fix = "choose numbers that divide"
+        raise DiffpathError("section 'network'", where="the config", why=str(error), fix=fix) from error
 
 
 def codec(config: RunConfig) -> Codec:
@@ -157,6 +186,22 @@ def check_devices(config: RunConfig, devices: int, *, where: str) -> None:
         if value % divisor:
             why = f"{value} cannot be divided over {of}"
             raise DiffpathError(f"key {key!r}", where=where, why=why, fix="change it")
+
+
+def check_image_size(config: RunConfig, image_px: tuple[int, int], *, where: str) -> None:
+    """Refuse images that the network cannot halve as often as it wants to.
+
+    Raises:
+        DiffpathError: naming the stride.
+    """
+    stride = getattr(network_config(config, num_classes=2, where=where), "stride", 1)
+    if any(side % stride for side in image_px):
+        raise DiffpathError(
+            "section 'network'",
+            where=where,
+            why=f"images of {image_px[0]}x{image_px[1]} px are not a multiple of its stride {stride}",
+            fix="choose fewer levels in channel_mult, or prepare patches of another size",
+        )
 
 
 def datasets(config: RunConfig, *, where: str) -> list[Dataset]:

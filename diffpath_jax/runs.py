@@ -111,6 +111,10 @@ def begin(
                 fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
                 code=ExitCode.REFUSED,
             )
+    source = config.train.init_from
+    if source and not path.exists() and not Path(source).exists():
+        fix = "check train.init_from"
+        raise DiffpathError("parameters to start from", where=source, why="no such file or run", fix=fix)
     if distributed.is_first():
         write_json(path, content)
     distributed.wait_for_all("run is described")

@@ -66,6 +66,17 @@ def test_an_unknown_key_in_the_file_names_the_nearest(capsys, tmp_path, dataset)
         ("--steps=3", "unknown"),
         ("--config.data.train=nowhere", "no such directory"),
         ("--config.data.train=", "data.train"),
+        ("--config.data.batch_size=9", "divided over 8 devices"),
+        ("--config.optim.accumulate=3", "times 3 parts"),
+        ("--config.train.fsdp=3", "groups of 3"),
+        ("--config.train.keep_best=val_los", "not measured"),
+        ("--config.train.keep_best=val_loss", "every 0"),
+        ("--config.train.fd_images=10", "fd_features"),
+        ("--config.train.init_from=nowhere.safetensors", "no such file or run"),
+        ("--config.diffusion.loss=hybrid", "learn_sigma"),
+        ("--config.diffusion.min_snr_gamma=-1.0", "min_snr_gamma"),
+        ("--config.network.groups=7", "do not divide into 7 groups"),
+        ("--config.network.channel_mult=(1,1,1,1,1,1)", "not a multiple of its stride 64"),
     ],
 )
 def test_bad_settings(capsys, tmp_path, dataset, override, why):

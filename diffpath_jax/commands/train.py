@@ -16,6 +16,7 @@ from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory
 from diffpath_jax.plan import plan
 from diffpath_jax.progress import console
+from diffpath_jax.task import Task
 from diffpath_jax.train import fit
 
 # What `--dry_run` assumes where no data set is named: the paper's.
@@ -59,8 +60,10 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
         distributed.start(arguments.coordinator, arguments.num_processes, arguments.process_id)
     datasets = build.datasets(settings, where=arguments.config)
     build.check_devices(settings, jax.device_count(), where=arguments.config)
+    build.check_image_size(settings, datasets[0].schema.image_px, where=arguments.config)
+    task = build.task(settings, num_classes=len(datasets[0].schema.classes))
     with _own(arguments.workdir):
-        done = _train(settings, datasets, arguments)
+        done = _train(settings, task, datasets, arguments)
     if distributed.is_first():
         console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
     return ExitCode.OK
@@ -76,10 +79,9 @@ def _own(workdir: Path) -> Iterator[None]:
         yield
 
 
-def _train(settings: sections.RunConfig, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
+def _train(settings: sections.RunConfig, task: Task, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
     run = runs.begin(arguments.workdir, settings, datasets, allow_change=arguments.allow_change)
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
-    task = build.task(settings, num_classes=len(run.classes))
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
         return training_batches(
@@ -121,6 +123,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         data = f"none named: {PAPER_PX} px and {PAPER_CLASSES} classes assumed"
     devices = arguments.devices or jax.device_count()
     build.check_devices(settings, devices, where=arguments.config)
+    build.check_image_size(settings, image_px, where=arguments.config)
     cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices)
     measured = not arguments.peak_tflops
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
