@@ -12,12 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, make_patches, measure, ours, shapes
-from diffpath_jax import train
-from diffpath_jax.codecs import PixelCodec
 from diffpath_jax.networks.pure import count_parameters
-from diffpath_jax.optim import OptimConfig
 from diffpath_jax.parameters import flatten
-from diffpath_jax.task import NETWORK, Task
 
 ROOT = Path(__file__).parents[1]
 # What a machine with an accelerator may lack.
@@ -59,32 +55,6 @@ def test_time_is_shared_out_and_what_is_left_over_goes_on():
 def test_accelerator_needs_no_package_of_the_pipeline():
     code = f"import sys; sys.modules.update(dict.fromkeys({MISSING!r})); import benchmarks.sections"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_the_step_that_is_timed_is_the_one_of_the_project():
-    def loss(params, model_state, batch, key):
-        errors = jnp.square(batch["image"] @ params[NETWORK]["kernel"] - jax.random.normal(key, (4, 2))).mean(axis=-1)
-        state = {NETWORK: {"seen": model_state[NETWORK]["seen"] + 1}}
-        # The second step is not finite, and must be left out by both.
-        value = jnp.where(model_state[NETWORK]["seen"] == 1, jnp.nan, errors.mean())
-        return value, {"metrics": {}, "model_state": state}
-
-    def init(key):
-        return {NETWORK: {"kernel": jax.random.normal(key, (3, 2))}}, {NETWORK: {"seen": jnp.zeros((), jnp.int32)}}
-
-    task = Task(init, {NETWORK: loss}, PixelCodec())
-    config = OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
-    key, batch = jax.random.key(5), {"image": jax.random.normal(jax.random.key(6), (4, 3))}
-    theirs = train.init_state(task, config, key=key, batch=batch, num_steps=3)
-    own = ours.init_state(config, theirs.params, theirs.model_state)
-    step = jax.jit(train.make_train_step(task, config, num_steps=3, log_every=1))
-    own_step = jax.jit(ours.make_step(task, config))
-    for _ in range(3):
-        theirs, _ = step(theirs, batch, key)
-        own = own_step(own, batch, key)
-        jax.tree.map(np.testing.assert_array_equal, own["params"], theirs.params)
-        jax.tree.map(np.testing.assert_array_equal, own["ema"], theirs.ema)
-    assert int(own["step"]) == int(theirs.step) == 3
 
 
 def test_flop_are_those_that_pytorch_counts():

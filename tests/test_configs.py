@@ -79,6 +79,7 @@ def test_a_frechet_distance_can_be_watched(tmp_path, dataset):
         "train.fd_features": classifier,
         "train.fd_images": 16,
         "train.eval_every": 2,
+        "train.checkpoint_every": 2,
         "train.keep_best": "FD-resnet16",
         "network.channels": 32,
         "network.channel_mult": "(1,)",

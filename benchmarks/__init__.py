@@ -1,0 +1,1 @@
+"""Speed, memory and correctness, measured: see ``training`` (against PyTorch) and ``accelerator`` (GPU or TPU)."""
