@@ -31,7 +31,7 @@ from benchmarks.measure import Row
 from diffpath_jax.files import write_json
 
 # Section: its part of the time. What one leaves over goes to the next.
-WEIGHTS = {"peak": 1, "correctness": 2, "training": 8, "torch": 5, "sampling": 6, "run": 4}
+WEIGHTS = {"peak": 2, "correctness": 4, "training": 8, "torch": 5, "sampling": 6, "run": 4}
 # Seconds below which a section is not begun, and the factor by which it may overrun before it is stopped.
 LEAST_SECONDS = 15
 PATIENCE = 1.3

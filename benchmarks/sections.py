@@ -27,7 +27,8 @@ from diffpath_jax.task import NETWORK
 GIB = 2**30
 # A call is repeated until about so many seconds are spent, within these bounds.
 TIMED_SECONDS, FEWEST, MOST = 2.0, 1, 20
-SIDE, TINY_SIDE = 8192, 512
+# Seconds of the short run on patches.
+LONGEST_RUN = 120
 # A train step is a forward pass and a backward pass of twice its work.
 TRAIN_FORWARDS = 3
 
@@ -78,17 +79,13 @@ class Context:
 
 
 def peak(context: Context) -> Iterator[Row]:
-    """TFLOP a second of square matrix products, as ``hardware.measured_peak`` finds them and on random numbers."""
+    """TFLOP a second of products of random square matrices, as ``hardware.measured_peak`` finds them."""
     device = jax.devices()[0]
     yield {"what": "device", "kind": f"{device.device_kind} ({device.platform})", "devices": jax.device_count()}
     for dtype in (jnp.bfloat16, jnp.float32):
         yield {"what": jnp.dtype(dtype).name, "TFLOP/s": hardware.measured_peak(dtype) / 1e12}
     with jax.default_matmul_precision("highest"):
         yield {"what": "float32, highest precision", "TFLOP/s": hardware.measured_peak(jnp.float32) / 1e12}
-    side = TINY_SIDE if context.tiny else SIDE
-    a = jax.random.normal(jax.random.key(0), (side, side), jnp.bfloat16)
-    times = _timed(jax.jit(lambda a: a @ a).lower(a).compile(), a)
-    yield {"what": "bfloat16, random numbers", "TFLOP/s": 2 * side**3 / times.fastest / 1e12}
 
 
 def correctness(context: Context) -> Iterator[Row]:
@@ -247,7 +244,9 @@ def _sampling_case(context: Context, case: Case, alone: dict[str, float]) -> Row
         call, seconds = _compiled(draw, params, key, labels)
         times, calls = _timed(call, params, key, labels), how.steps * (2 if how.guidance else 1)
     flop = calls * case.batch * ours.forward_flop(case.shape, case.px)
+    named: Row = {} if how else {"how": "network alone"}
     return {
+        **named,
         "img/s": case.batch / times.median,
         "share of limit": context.share(flop / times.median),
         "time over network alone": times.median / (calls * alone[case.name]) - 1 if case.name in alone else None,
@@ -262,7 +261,8 @@ def run(context: Context) -> Iterator[Row]:
     if context.patches is None:
         yield {"left out": "no --patches given"}
         return
-    yield short_run.train_and_draw(context.patches, context.out, deadline=context.deadline, tiny=context.tiny)
+    deadline = min(context.deadline, time.monotonic() + (0 if context.tiny else LONGEST_RUN))
+    yield short_run.train_and_draw(context.patches, context.out, deadline=deadline, tiny=context.tiny)
 
 
 def _each(

@@ -132,7 +132,9 @@ def _gradient(
     first = jax.tree.map(lambda x: x[0], split)
     (loss, aux), grads = jax.eval_shape(value_and_grad, own, model_state, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, aux["metrics"], grads))
-    (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (jnp.arange(parts), split))
+    # On CPUs, weight gradients of convolutions are many times slower inside a loop.
+    unroll = parts if jax.default_backend() == "cpu" else 1
+    (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (jnp.arange(parts), split), unroll=unroll)
     loss, metrics, grads = sums
     aux = {"model_state": model_state, "metrics": metrics}
     return loss / parts, aux, jax.tree.map(lambda g: g / parts, grads)

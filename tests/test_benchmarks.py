@@ -111,7 +111,7 @@ def test_one_section_and_one_without_time(tmp_path):
     assert done.returncode == 0, done.stderr
     (section,) = json.loads((tmp_path / "accelerator.json").read_text())["sections"]
     assert section["status"] == "ok"
-    assert len(section["rows"]) == 5
+    assert len(section["rows"]) == 4
     done = run("accelerator", "--tiny", "--out", tmp_path, "--sections", "training", "--minutes", "0.01", minutes=1)
     assert done.returncode == 0, done.stderr
     assert "training: skipped (1 s are left for it)" in done.stdout

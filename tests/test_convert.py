@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import cli, convert, parameters
+from diffpath_jax import cli, convert, parameters, runs
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
@@ -200,3 +200,15 @@ def test_bad_commands(capsys, words, why):
 def test_configs_say_what_they_convert_to():
     converted = convert.from_adm(published("film"), num_heads=4, where="golden")
     assert converted.about()["network"] == {"kind": "unet_adm", **dataclasses.asdict(converted.config)}
+
+
+def test_a_run_can_start_from_another_run(tmp_path, dataset):
+    keys = {"data.train": dataset, "network.channels": 16, "network.groups": 8, "network.channel_mult": "(1,)"}
+    words = ["train", "--config", "configs/demo_ddpm.py:debug", *(f"--config.{k}={v}" for k, v in keys.items())]
+    assert cli.main([*words, "--workdir", str(tmp_path / "first")]) == 0
+    still = ["--config.optim.learning_rate=0.0", "--config.optim.muon_learning_rate=0.0"]
+    start = f"--config.train.init_from={tmp_path / 'first'}"
+    assert cli.main([*words, *still, start, "--workdir", str(tmp_path / "second")]) == 0
+    first, second = (runs.load_parameters(runs.open_run(tmp_path / name)).params for name in ("first", "second"))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
