@@ -19,7 +19,7 @@ from diffpath_jax.progress import track
 from diffpath_jax.sections import TrainConfig
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.task import Task
-from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
+from diffpath_jax.train_step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.writers import MetricsWriter
 
 # Number of the first batch -> this process's part of each batch from there on, without end.
@@ -139,14 +139,13 @@ class _Keeper:
         return self.shown
 
     def stop(self, step: int, state: TrainState) -> None:
-        """Save what is not saved yet, and end the program.
+        """Save what is not saved yet, and end the program; :meth:`close` seals it.
 
         Raises:
             DiffpathError: always (exit code 143).
         """
         if step != (self.checkpoints.newest() or 0):
             self.checkpoints.save(step, state)
-        self.checkpoints.seal()
         raise DiffpathError(
             "training",
             where=self.workdir,
@@ -222,7 +221,7 @@ def _compile(
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
     lowered = jitted.lower(state, batch, key)
     cost = lowered.cost_analysis() or {}
-    return lowered.compile(), float(cost.get("flops", 0.0)) * optim_config.accumulate
+    return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(optim_config.accumulate)
 
 
 def _means(window: Tree) -> dict[str, float]:

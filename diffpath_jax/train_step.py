@@ -132,12 +132,20 @@ def _gradient(
     first = jax.tree.map(lambda x: x[0], split)
     (loss, aux), grads = jax.eval_shape(value_and_grad, own, model_state, first, key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, aux["metrics"], grads))
-    # On CPUs, weight gradients of convolutions are many times slower inside a loop.
-    unroll = parts if jax.default_backend() == "cpu" else 1
-    (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), (jnp.arange(parts), split), unroll=unroll)
+    turns = loop_turns(parts)
+    numbered = (jnp.arange(parts), split)
+    (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), numbered, unroll=parts // turns)
     loss, metrics, grads = sums
     aux = {"model_state": model_state, "metrics": metrics}
     return loss / parts, aux, jax.tree.map(lambda g: g / parts, grads)
+
+
+def loop_turns(parts: int) -> int:
+    """Turns of the loop over the parts of a batch; XLA counts the work of one turn only.
+
+    On CPUs there is one: weight gradients of convolutions are many times slower inside a loop.
+    """
+    return 1 if jax.default_backend() == "cpu" else parts
 
 
 def _once(value: ArrayLike) -> Weighted:
