@@ -114,16 +114,6 @@ def respace(schedule: NoiseSchedule, kept: Int[np.ndarray, "N"]) -> NoiseSchedul
     return NoiseSchedule(betas, schedule.timesteps[kept])
 
 
-def even_steps(num_steps: int, count: int) -> Int[np.ndarray, "N"]:
-    """``count`` of ``num_steps`` indices, evenly spread, both ends included (ADM's respacing)."""
-    return np.round(np.linspace(0, num_steps - 1, count)).astype(int)
-
-
-def strided_steps(num_steps: int, count: int) -> Int[np.ndarray, "N"]:
-    """0, k, 2k, ...: ``count`` indices with k = num_steps // count (DDIM's own grid; leaves out the last step)."""
-    return np.arange(count) * (num_steps // count)
-
-
 def at(table: Table, t: jax.Array, ndim: int) -> jax.Array:
     """``table[t]`` in float32, shaped to multiply a batch of rank ``ndim``."""
     return jnp.asarray(table, jnp.float32)[t].reshape(t.shape + (1,) * (ndim - 1))

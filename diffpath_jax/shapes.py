@@ -1,7 +1,7 @@
 """Array shapes, named once. Images are NHWC; floats in [-1, 1] inside the model, uint8 outside."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Int, Key, UInt8
@@ -19,6 +19,22 @@ Weighted = Float[Array, "2"]
 Tree = Mapping[str, Any]
 # A batch of the data pipeline: "image" (PixelImages) and "label" (Labels).
 Batch = Mapping[str, jax.Array]
-# (eps, learned variance as a fraction in [-1, 1] or none) as a function of (x_t, t); t is an index into the schedule
-# that the denoiser was built for.
-Denoiser = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]
+
+
+class Denoised(NamedTuple):
+    """What a denoiser says of x_t.
+
+    Attributes:
+        eps: the noise in it.
+        variance: the learned variance of a step, as a fraction in [-1, 1]; none where none is learnt.
+        score: gradient (of a classifier, times its scale) that is to move the mean of an ancestral step by the step's
+            variance times it; none where there is none, or where it is already in ``eps``.
+    """
+
+    eps: Images
+    variance: Images | None = None
+    score: Images | None = None
+
+
+# t is an index into the schedule that the denoiser was built for.
+Denoiser = Callable[[jax.Array, jax.Array], Denoised]

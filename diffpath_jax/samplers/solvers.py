@@ -1,0 +1,136 @@
+r"""Few-step solvers of the probability flow ODE: DPM-Solver++(2M), UniPC and Heun.
+
+With alpha = sqrt(abar), sigma = sqrt(1 - abar) and lambda = log(alpha / sigma), a step from level s to level p = s - 1
+has h = lambda_p - lambda_s, and if x_0 did not change on the way it would be exactly
+
+    x_p = (sigma_p / sigma_s) x_s - alpha_p (e^-h - 1) x_0                                              (1)
+
+The methods differ in how they let x_0 change. All are linear in what they have seen, with coefficients that depend on
+the schedule alone: these are worked out once, in float64. The last step leads to sigma = 0, where h is infinite and
+every method takes (1), which is x_0 itself.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffpath_jax.diffusion import NoiseSchedule, Table, at
+from diffpath_jax.samplers.loop import Evaluation, Memory, Method, one_question_a_step
+from diffpath_jax.shapes import Images
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """Coefficients of equation 1 for the step down from each level.
+
+    Attributes:
+        h: step in lambda; infinite for level 0.
+        keep: of x.
+        pull: of x_0.
+        reach: h of this step over h of the step before; 0 where there is no step before, or h is infinite.
+    """
+
+    h: Table
+    keep: Table
+    pull: Table
+    reach: Table
+
+
+def _steps(schedule: NoiseSchedule) -> _Steps:
+    alpha, sigma = np.sqrt(schedule.alpha_bar), np.sqrt(1 - schedule.alpha_bar)
+    alpha_p, sigma_p = np.sqrt(schedule.alpha_bar_prev), np.sqrt(1 - schedule.alpha_bar_prev)
+    with np.errstate(divide="ignore"):
+        h = np.log(alpha_p / sigma_p) - np.log(alpha / sigma)
+    reach = np.append(h[:-1] / h[1:], 0.0)
+    reach[0] = 0.0
+    return _Steps(h, sigma_p / sigma, -alpha_p * np.expm1(-h), reach)
+
+
+def dpmpp_2m(schedule: NoiseSchedule) -> Method:
+    """DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", algorithm 2): x_0 on a line through its last two values."""
+    steps = _steps(schedule)
+
+    def advance(now: Evaluation, memory: Memory) -> tuple[Images, Memory]:
+        (last,) = memory
+        return _onwards(steps, now, now.x, last), (now.x_0,)
+
+    return one_question_a_step(schedule, lambda x: (jnp.zeros_like(x),), advance)
+
+
+def _onwards(steps: _Steps, now: Evaluation, x: Images, last: Images) -> Images:
+    """The step of DPM-Solver++(2M) from ``x``; ``last`` is the estimate of x_0 one level above."""
+    ndim = x.ndim
+    x_0 = now.x_0 + at(steps.reach / 2, now.t, ndim) * (now.x_0 - last)
+    return at(steps.keep, now.t, ndim) * x + at(steps.pull, now.t, ndim) * x_0
+
+
+def unipc(schedule: NoiseSchedule) -> Method:
+    """UniPC-2 (Zhao et al. 2023, "UniPC", for x_0 and with B(h) = e^h - 1): each step is corrected on arrival.
+
+    The predictor is the step of DPM-Solver++(2M). The estimate made where it arrives serves twice: to correct the step
+    that led there, which makes it of third order, and to go on. So a step still asks the denoiser once.
+    """
+    steps = _steps(schedule)
+    of_now, of_before = _corrector(steps)
+
+    def advance(now: Evaluation, memory: Memory) -> tuple[Images, Memory]:
+        x_last, last, before = memory
+        ndim = now.x.ndim
+        # The step that led here was taken from the level above.
+        above = jnp.minimum(now.t + 1, schedule.num_steps - 1)
+        x_0 = last + at(of_now, now.t, ndim) * (now.x_0 - last) + at(of_before, now.t, ndim) * (before - last)
+        corrected = at(steps.keep, above, ndim) * x_last + at(steps.pull, above, ndim) * x_0
+        x = jnp.where(now.number > 0, corrected, now.x)
+        return _onwards(steps, now, x, last), (x, now.x_0, last)
+
+    return one_question_a_step(schedule, lambda x: (x, jnp.zeros_like(x), jnp.zeros_like(x)), advance)
+
+
+def _corrector(steps: _Steps) -> tuple[Table, Table]:
+    """Weights of the estimate on arrival at each level and of the one two levels above, beside the one between them.
+
+    With r = -h_before / h and phi_1 = (e^-h - 1) / -h - 1, phi_2 = phi_1 / -h - 1/2, the weights rho solve
+
+        rho_before + rho_now = phi_1 / (e^-h - 1),  r rho_before + rho_now = 2 phi_2 / (e^-h - 1)
+
+    and rho_before applies to a difference quotient, (x_0 before - x_0 between) / r. The first step has nothing before
+    it and takes 1/2. For small steps these are the weights 5/12 and -1/12 of Adams and Moulton.
+    """
+    h, reach = steps.h[1:], steps.reach[1:]  # of the step that arrives at level 0, 1, ...; reach = -1 / r
+    whole = np.expm1(-h)
+    phi_1 = whole / -h - 1
+    phi_2 = phi_1 / -h - 0.5
+    rho_before = (phi_1 - 2 * phi_2) / whole * reach / (1 + reach)
+    rho_now = np.where(reach > 0, phi_1 / whole - rho_before, 0.5)
+    # Nothing arrives at the highest level.
+    return np.append(rho_now, 0.0), np.append(-reach * rho_before, 0.0)
+
+
+def heun(schedule: NoiseSchedule) -> Method:
+    """Heun's method on x / alpha over sigma / alpha (Karras et al. 2022, "EDM", algorithm 1).
+
+    From each level but the last a step down (equation 1, which is DDIM's) is taken, its slope is measured again where
+    it arrives, and the step is repeated with the mean of both slopes: 2 N - 1 questions for N steps.
+    """
+    steps, num_steps = _steps(schedule), schedule.num_steps
+    alpha = np.sqrt(schedule.alpha_bar)
+    noise = np.sqrt(1 - schedule.alpha_bar) / alpha  # sigma of the paper
+    down, there = np.arange(num_steps - 1, 0, -1), np.arange(num_steps - 2, -1, -1)
+    half = (noise[there] - noise[down]) / (2 * noise[there])
+
+    def in_turns(first: np.ndarray, second: np.ndarray, last: float) -> np.ndarray:
+        return np.append(np.stack([first, second], axis=1).ravel(), last)
+
+    # Of the x before, of x and of x_0, at each question: a step down, or its repetition from where it arrived.
+    of_before = in_turns(0 * half, alpha[there] / alpha[down] / 2, 0.0)
+    of_x = in_turns(steps.keep[down], 0.5 + half, 0.0)
+    of_x_0 = in_turns(steps.pull[down], -alpha[there] * half, 1.0)
+
+    def advance(now: Evaluation, memory: Memory) -> tuple[Images, Memory]:
+        (before,) = memory
+        a, b, c = (jnp.asarray(table, jnp.float32)[now.number] for table in (of_before, of_x, of_x_0))
+        return a * before + b * now.x + c * now.x_0, (now.x,)
+
+    visits = np.append(np.stack([down, there], axis=1).ravel(), 0)
+    return Method(schedule, visits, lambda x: (jnp.zeros_like(x),), advance)
