@@ -35,10 +35,15 @@ class Checkpoints:
         keep: newest checkpoints to keep; at least 2, so that a damaged one has a predecessor.
         keep_every: also keep every checkpoint whose step is a multiple of this; 0 for none.
         keep_best: also keep the one in which this metric was best; empty for none.
+        meaning: digest of what parameters of this run mean (network, noise, classes); empty for anything. Goes into
+            the seals, so that a checkpoint is not read under another config.
     """
 
-    def __init__(self, workdir: Path, *, keep: int = 2, keep_every: int = 0, keep_best: str = "") -> None:
+    def __init__(
+        self, workdir: Path, *, keep: int = 2, keep_every: int = 0, keep_best: str = "", meaning: str = ""
+    ) -> None:
         self._directory = (workdir / DIRECTORY).absolute()
+        self._meaning = meaning
         self._best = keep_best
         kept: list[policies.PreservationPolicy] = [policies.LatestN(n=max(2, keep))]
         if keep_every:
@@ -87,7 +92,8 @@ class Checkpoints:
             return
         self._manager.wait_until_finished()
         if distributed.is_first():
-            write_json(self._seal_path(self._unsealed), self._file_digests(self._unsealed))
+            content = {"meaning": self._meaning, "files": self._file_digests(self._unsealed)}
+            write_json(self._seal_path(self._unsealed), content)
             kept = set(self._manager.all_steps())
             for path in self._directory.glob(_SEAL.format(step="*")):
                 if int(path.stem.partition("-")[2]) not in kept:
@@ -190,9 +196,14 @@ class Checkpoints:
         if not seal.exists():
             return "its writing was interrupted"
         try:
-            sealed = read_json(seal, what="seal", fix="")
+            content = read_json(seal, what="seal", fix="")
+            meaning, sealed = content["meaning"], dict(content["files"])
         except DiffpathError as error:
             return str(error)
+        except (KeyError, TypeError, ValueError) as error:
+            return f"its seal is damaged ({error})"
+        if self._meaning and meaning != self._meaning:
+            return "it belongs to a run with another network, noise or list of classes than config.json says"
         found = self._file_digests(step)
         changed = [name for name in {*sealed, *found} if sealed.get(name) != found.get(name)]
         return f"{sorted(changed)[0]} does not match its digest" if changed else None

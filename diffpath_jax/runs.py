@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from data_prep import shards
-from diffpath_jax import build, distributed, parameters, sections
+from diffpath_jax import build, checks, distributed, parameters, sections
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
 from diffpath_jax.data.manifest import Dataset
@@ -24,6 +24,8 @@ _MAY_CHANGE = {
     f"config.{key}"
     for key in ("data.train", "data.workers", "train.fsdp", "train.keep_checkpoints", "train.keep_every")
 }
+# Keys of a network that make no difference to a trained one.
+_ONLY_TRAINING = ("dropout", "remat")
 _FIX = "name the --workdir of a `diffpath train` run"
 
 
@@ -48,6 +50,15 @@ class Run:
     mpp: float
     data: tuple[str, ...]
     digest: str
+
+    @property
+    def meaning(self) -> str:
+        """SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px."""
+        config = build.as_json(self.config)
+        network = {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING}
+        parts = {"task": config["task"], "network": network, "noise": config["noise"]}
+        prediction = self.config.diffusion.prediction if self.config.diffusion else None
+        return sha256_json({**parts, "prediction": prediction, "classes": self.classes, "mpp": self.mpp})
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ def open_run(workdir: Path) -> Run:
             "mpp": float(content["mpp"]),
             "data": tuple(content["data"]),
         }
-        config = build.run_config(content["config"], where=str(workdir / RUN))
+        config = checks.run_config(content["config"], where=str(workdir / RUN))
     except (KeyError, TypeError, ValueError) as error:
         raise DiffpathError("run", where=workdir / RUN, why=f"not a run ({error})", fix=_FIX) from error
     digest = sha256_json({"config": content["config"], "data": content["data"]})
@@ -153,7 +164,7 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
     Raises:
         DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
     """
-    checkpoints = Checkpoints(run.workdir, keep_best=run.config.train.keep_best)
+    checkpoints = Checkpoints(run.workdir, keep_best=run.config.train.keep_best, meaning=run.meaning)
     try:
         chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
         if chosen is None:

@@ -43,6 +43,7 @@ def fit(
     hooks: Sequence[Hook] = (),
     initial: Callable[[], Tree | None] = lambda: None,
     peak: float = 0.0,
+    meaning: str = "",
 ) -> TrainState:
     """Train to ``config.num_steps``.
 
@@ -61,13 +62,18 @@ def fit(
         hooks: called every ``config.eval_every`` steps.
         initial: gives the parameters by group to start from, or none.
         peak: FLOP a second of all devices together, for the log.
+        meaning: digest of what the parameters mean; checkpoints of another meaning are not read.
 
     Raises:
         DiffpathError: the loss was not finite ``MAX_BAD_STEPS`` times in a row (exit code 6), or SIGTERM came
             (exit code 143, after a checkpoint).
     """
     checkpoints = Checkpoints(
-        workdir, keep=config.keep_checkpoints, keep_every=config.keep_every, keep_best=config.keep_best
+        workdir,
+        keep=config.keep_checkpoints,
+        keep_every=config.keep_every,
+        keep_best=config.keep_best,
+        meaning=meaning,
     )
     init_key, run_key = jax.random.split(jax.random.key(seed))
     with distributed.stop_noticed() as must_stop:
