@@ -1,4 +1,4 @@
-"""The one home of class labels: the null class, label dropout, classifier-free guidance.
+"""The one home of class labels: the null class, label dropout, classifier-free guidance, classifier guidance.
 
 A network with N classes has N + 1 rows of class embedding; the last is the null class, trained by dropping labels
 one by one (Ho and Salimans 2022, "Classifier-free diffusion guidance").
@@ -8,13 +8,18 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
-from diffpath_jax.shapes import Images, Labels, PRNGKey, Timesteps
+from diffpath_jax.diffusion import NoiseSchedule, at
+from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, PRNGKey, Timesteps
 
 # A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).
 Output = tuple[jax.Array, jax.Array | None]
 Conditional = Callable[[jax.Array, jax.Array, jax.Array], Output]
 Unconditional = Callable[[jax.Array, jax.Array], Output]
+# log p(y | x_t) of the wanted labels y, as a function of (x_t, t).
+LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def null_label(num_classes: int) -> int:
@@ -42,11 +47,26 @@ def with_labels(predict: Conditional, labels: Labels) -> Unconditional:
     return lambda x_t, t: predict(x_t, t, labels)
 
 
-def with_guidance(predict: Conditional, labels: Labels, *, weight: float, num_classes: int) -> Unconditional:
+def with_guidance(
+    predict: Conditional,
+    labels: Labels,
+    *,
+    weight: float,
+    num_classes: int,
+    active: Bool[np.ndarray, "T"] | None = None,
+) -> Unconditional:
     """Classifier-free guidance, ``(1 + w) f(x, c) - w f(x, null)``, in one forward pass over a doubled batch.
 
     Holds for outputs that are affine in eps with the same offset (eps, x_0 and v all are). w = 0 is the
     conditional model itself; latent diffusion's scale is s = 1 + w. A learned variance is the conditional one's.
+
+    Args:
+        predict: the network.
+        labels: the wanted classes.
+        weight: w.
+        num_classes: classes without the null class.
+        active: whether to guide at each t (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"); none
+            means always. Where no image of the batch is guided, only one forward pass is made.
     """
     if weight < 0:
         raise ValueError(f"guidance weight must be 0 or more, not {weight}")
@@ -54,10 +74,47 @@ def with_guidance(predict: Conditional, labels: Labels, *, weight: float, num_cl
         return with_labels(predict, labels)
     both_labels = jnp.concatenate([labels, jnp.full_like(labels, null_label(num_classes))])
 
-    def guided(x_t: Images, t: Timesteps) -> Output:
+    def guided(x_t: Images, t: Timesteps, w: float | Float[Array, "b 1 1 1"] = weight) -> Output:
         out, variance = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_labels)
         conditional, unconditional = jnp.split(out, 2)
         kept = None if variance is None else jnp.split(variance, 2)[0]
-        return (1 + weight) * conditional - weight * unconditional, kept
+        return (1 + w) * conditional - w * unconditional, kept
+
+    if active is None or active.all():
+        return guided
+
+    def guided_at_times(x_t: Images, t: Timesteps) -> Output:
+        w = at(weight * active, t, x_t.ndim)
+        return jax.lax.cond((w > 0).any(), lambda: guided(x_t, t, w), lambda: predict(x_t, t, labels))
+
+    return guided_at_times
+
+
+def with_classifier(
+    denoiser: Denoiser, log_likelihood: LogLikelihood, schedule: NoiseSchedule, *, scale: float, moves_mean: bool
+) -> Denoiser:
+    """Classifier guidance (Dhariwal and Nichol 2021, section 4): towards noisy images that a classifier knows.
+
+    With g = scale * grad log p(y | x_t), ancestral sampling moves the mean of each step by its variance times g
+    (algorithm 1); every other method takes eps - sqrt(1 - abar_t) g (algorithm 2).
+
+    Args:
+        denoiser: guided by labels or not.
+        log_likelihood: of a classifier of noisy images.
+        schedule: the schedule that t is an index into.
+        scale: of the gradient.
+        moves_mean: hand g on as the score of an ancestral step, rather than putting it into eps.
+    """
+    if scale < 0:
+        raise ValueError(f"the scale of a classifier must be 0 or more, not {scale}")
+    if scale == 0:
+        return denoiser
+
+    def guided(x_t: Images, t: Timesteps) -> Denoised:
+        found = denoiser(x_t, t)
+        score = scale * jax.grad(lambda x: log_likelihood(x, t).sum())(x_t)
+        if moves_mean:
+            return found._replace(score=score)
+        return found._replace(eps=found.eps - at(np.sqrt(1 - schedule.alpha_bar), t, x_t.ndim) * score)
 
     return guided

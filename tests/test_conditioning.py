@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import conditioning
+from diffpath_jax import conditioning, diffusion
+from diffpath_jax.samplers import scaling
+from diffpath_jax.shapes import Denoised
 
 
 def predict(x, t, labels):
@@ -61,3 +63,69 @@ def test_guidance_is_two_forwards_in_one():
 def test_negative_guidance_is_refused():
     with pytest.raises(ValueError, match="0 or more"):
         conditioning.with_guidance(predict, LABELS, weight=-0.1, num_classes=2)
+
+
+def test_guidance_in_an_interval_asks_once_outside_it():
+    """At t = 2 alone the weight applies; where no image is guided, the network sees the batch and not its double."""
+    active = np.array([False, False, True, False])
+    guided = conditioning.with_guidance(predict, LABELS, weight=1.5, num_classes=2, active=active)
+    found, variance = guided(X, TIME)
+    conditional, learned = predict(X, TIME, LABELS)
+    everywhere, _ = conditioning.with_guidance(predict, LABELS, weight=1.5, num_classes=2)(X, TIME)
+    np.testing.assert_allclose(found[1], everywhere[1], rtol=1e-5)
+    np.testing.assert_allclose(found[jnp.array([0, 2])], conditional[jnp.array([0, 2])], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(variance, learned)
+
+    sizes = []
+
+    def counted(x, t, labels):
+        jax.debug.callback(lambda: sizes.append(x.shape[0]))
+        return predict(x, t, labels)
+
+    guided = jax.jit(conditioning.with_guidance(counted, LABELS, weight=1.5, num_classes=2, active=active))
+    for t, expected in ((1, 3), (2, 6), (3, 3)):
+        sizes.clear()
+        jax.block_until_ready(guided(X, jnp.full(3, t)))
+        jax.effects_barrier()
+        assert sizes == [expected]
+
+
+SCHEDULE = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
+
+
+def denoise(x, t):
+    return Denoised(0.3 * x, 0.1 * x)
+
+
+def log_likelihood(x, t):
+    """Of a Gaussian around 1: its gradient is 1 - x."""
+    return -0.5 * jnp.square(x - 1).sum(axis=(1, 2, 3))
+
+
+def test_a_classifier_moves_eps_by_its_gradient():
+    t = jnp.array([10, 500, 999])
+    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=False)(X, t)
+    noise = np.sqrt(1 - SCHEDULE.alpha_bar[t]).reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(found.eps, 0.3 * X - noise * 2.0 * (1 - X), rtol=1e-4, atol=1e-6)
+    assert found.score is None
+    np.testing.assert_array_equal(found.variance, 0.1 * X)
+
+
+def test_for_ancestral_steps_it_is_handed_on_and_eps_is_left_alone():
+    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=True)(X, TIME)
+    np.testing.assert_allclose(found.score, 2.0 * (1 - X), rtol=1e-5)
+    np.testing.assert_array_equal(found.eps, 0.3 * X)
+
+
+def test_eps_is_scaled_once_after_all_guidance():
+    """(eps of both guidances) / lambda: neither is scaled twice, nor left out."""
+    t, lam = jnp.array([10, 500, 999]), 1.25
+    guided = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=False)
+    scaled = scaling.scale_eps(guided, offset=lam)(X, t)
+    np.testing.assert_allclose(scaled.eps, guided(X, t).eps / lam, rtol=1e-6)
+
+
+def test_a_classifier_of_scale_zero_changes_nothing():
+    assert conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=0.0, moves_mean=True) is denoise
+    with pytest.raises(ValueError, match="0 or more"):
+        conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=-1.0, moves_mean=True)
