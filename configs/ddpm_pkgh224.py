@@ -42,11 +42,8 @@ def paper() -> ConfigDict:
             "dtype": "bfloat16",  # of activations; parameters, norms, softmax, losses and the average are float32
             "data": {"train": "", "batch_size": 256, "augment": "dihedral", "workers": 4},
             "network": dict(ADM_128),
+            "noise": {"schedule": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 2e-2},
             "diffusion": {
-                "schedule": "linear",
-                "num_steps": 1000,
-                "beta_start": 1e-4,
-                "beta_end": 2e-2,
                 "prediction": "eps",
                 "loss": "hybrid",
                 "label_dropout": 0.1,  # image by image: classifier-free guidance needs a trained null class
@@ -80,7 +77,8 @@ def author_code() -> ConfigDict:
     config.dtype = "float32"
     config.network = {"kind": "unet_authors"}
     config.data.update({"batch_size": 8, "augment": "hflip"})
-    config.diffusion.update({"beta_end": 1e-2, "loss": "simple", "label_dropout_group": 8})
+    config.noise.beta_end = 1e-2
+    config.diffusion.update({"loss": "simple", "label_dropout_group": 8})
     config.optim.update({"learning_rate": 2e-5, "decay": "cosine", "clip_norm": 1.0, "ema_decay": 0.0, "accumulate": 1})
     config.train.num_steps = 300_000
     return config

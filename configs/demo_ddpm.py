@@ -35,12 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             # A cosine schedule with v-prediction learns colour and texture within minutes; the linear schedule with
             # eps-prediction is still coloured noise by then.
-            "diffusion": {
-                "schedule": "cosine",
-                "prediction": "v",
-                "num_steps": 1000,
-                "label_dropout": 0.1,
-            },
+            "noise": {"schedule": "cosine", "num_steps": 1000},
+            "diffusion": {"prediction": "v", "label_dropout": 0.1},
             "optim": {
                 # With so few steps Muon gets about a third further than AdamW alone.
                 "learning_rate": 1.5e-3,

@@ -34,7 +34,10 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return []
     if run.config.task == "classification":
         return [validation_accuracy(run, datasets[0])]
-    wanted = [preview(run, datasets[0], mesh), validation_loss(run, task, datasets[0], mesh)]
+    loss = validation_loss(run, task, datasets[0], mesh)
+    if run.config.task == "noisy_classification":
+        return [loss]
+    wanted = [preview(run, datasets[0], mesh), loss]
     if run.config.train.fd_images:
         wanted.append(frechet(run, datasets[0], mesh))
     return wanted
@@ -47,8 +50,8 @@ def averaged(state: TrainState) -> Tree:
 
 def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int) -> Callable[[TrainState], np.ndarray]:
     """A function of the state that draws ``per_class`` images of each class, class by class."""
-    assert run.config.diffusion is not None
-    sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.diffusion.num_steps))
+    assert run.config.noise is not None
+    sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps))
     draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size
@@ -58,8 +61,7 @@ def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int)
         for start in range(0, len(labels), size):
             indices = np.resize(np.arange(start, min(start + size, len(labels))), size)
             batch, _ = draw(
-                averaged(state),
-                state.model_state[NETWORK],
+                {sample.DENOISER: (averaged(state), state.model_state[NETWORK])},
                 jax.random.key(0),
                 jnp.asarray(indices),
                 jnp.asarray(labels[indices]),

@@ -19,7 +19,7 @@ class OptimConfig:
         learning_rate: peak learning rate of AdamW.
         muon_learning_rate: peak learning rate of Muon, which then moves the kernels of convolutions and dense layers
             while AdamW moves the rest; 0 uses AdamW throughout. Muon needs fewer steps, and more work in each.
-        decay: what follows the warm-up.
+        decay: what follows the warm-up: nothing, or half a cosine or a line down to 0.
         warmup_steps: steps of linear warm-up from 0.
         weight_decay: decoupled weight decay (AdamW).
         b1: Adam's first moment decay.
@@ -31,7 +31,7 @@ class OptimConfig:
 
     learning_rate: float = 1e-4
     muon_learning_rate: float = 0.0
-    decay: Literal["constant", "cosine"] = "constant"
+    decay: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: int = 0
     weight_decay: float = 0.0
     b1: float = 0.9
@@ -46,6 +46,10 @@ def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
     if config.decay == "cosine":
         start = 0.0 if config.warmup_steps else 1.0
         return optax.warmup_cosine_decay_schedule(start, 1.0, config.warmup_steps, num_steps)
+    if config.decay == "linear":
+        rise = optax.linear_schedule(0.0, 1.0, config.warmup_steps)
+        fall = optax.linear_schedule(1.0, 0.0, num_steps - config.warmup_steps)
+        return optax.join_schedules([rise, fall], [config.warmup_steps])
     if config.warmup_steps:
         return optax.linear_schedule(0.0, 1.0, config.warmup_steps)
     return optax.constant_schedule(1.0)

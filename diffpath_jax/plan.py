@@ -110,7 +110,7 @@ def _forward_flop(config: sections.RunConfig, image_px: tuple[int, int], num_cla
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *image_px, 3), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)
-    inputs = (image, number, number) if config.task == "diffusion" else (image,)
-    options = {} if config.task == "diffusion" else {"train": False}
+    wanted = {"diffusion": (image, number, number), "noisy_classification": (image, number), "classification": (image,)}
+    inputs, options = wanted[config.task], {"train": False} if config.task == "classification" else {}
     lowered = jax.jit(lambda p, s, *x: network.apply(p, s, *x, **options)[0]).lower(params, model_state, *inputs)
     return float((lowered.cost_analysis() or {}).get("flops", float("nan")))

@@ -1,6 +1,6 @@
 """The sections of a config as frozen dataclasses: every key, its type, its range and its default, once.
 
-``build`` makes objects of them; :func:`diffpath_jax.build.run_config` checks a whole config.
+``build`` makes objects of them; :func:`diffpath_jax.checks.run_config` checks a whole config.
 """
 
 from dataclasses import dataclass, field
@@ -39,15 +39,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class DiffusionConfig:
-    """Noise, what the network predicts, and how it is taught.
+class NoiseConfig:
+    """How images are noised: for a diffusion model, and for a classifier that is to guide it.
 
     Attributes:
         schedule: noise schedule.
-        prediction: what the network predicts.
         num_steps: T.
         beta_start: first beta of the linear schedules.
         beta_end: last beta of the linear schedules (the authors' code: 1e-2).
+    """
+
+    schedule: Literal["linear", "scaled_linear", "cosine"]
+    num_steps: Annotated[int, Field(gt=1)] = 1000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """What a diffusion model predicts and how it is taught.
+
+    Attributes:
+        prediction: what the network predicts.
         loss: ``simple`` squared error; ``hybrid`` adds the variational bound of a learned variance
             (``network.learn_sigma``); ``min_snr`` weights the squared error.
         min_snr_gamma: gamma of min-SNR weighting.
@@ -58,11 +71,7 @@ class DiffusionConfig:
         input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
     """
 
-    schedule: Literal["linear", "scaled_linear", "cosine"]
     prediction: Prediction
-    num_steps: Annotated[int, Field(gt=1)] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
     loss: Literal["simple", "hybrid", "min_snr"] = "simple"
     min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
     bound_weight: Annotated[float, Field(gt=0)] = 1e-3
@@ -74,7 +83,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Loss of the classifier."""
+    """Loss of a classifier."""
 
     label_smoothing: Share = 0.0
 
@@ -117,18 +126,24 @@ class TrainConfig:
 class RunConfig:
     """A whole training run, as resolved from a config file and its overrides.
 
-    ``network`` names its ``kind``; the other keys are those of the kind's own dataclass.
+    ``network`` names its ``kind``; the other keys are those of the kind's own dataclass. ``noise`` belongs to the
+    tasks ``diffusion`` and ``noisy_classification``, ``diffusion`` to the former, ``classifier`` to both others.
     """
 
-    task: Literal["diffusion", "classification"]
+    task: Literal["diffusion", "classification", "noisy_classification"]
     seed: Annotated[int, Field(ge=0)]
     dtype: Literal["float32", "bfloat16"]
     data: DataConfig
     network: dict[str, Any]
     optim: OptimConfig
     train: TrainConfig
+    noise: NoiseConfig | None = None
     diffusion: DiffusionConfig | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+
+SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp", "unipc", "ddpm_author_code", "ddim_author_code"]
+SpacingName = Literal["auto", "even", "leading", "trailing", "quadratic", "log_snr", "karras"]
 
 
 @dataclass(frozen=True)
@@ -136,22 +151,35 @@ class SamplerConfig:
     """How images are drawn from a trained model.
 
     Attributes:
-        sampler: the step rule; ``ddpm_author_code`` repeats a slip of the paper's code.
-        steps: steps of the respaced schedule.
+        sampler: the method; the two of the authors' code repeat its slips.
+        steps: steps of the respaced schedule; Heun asks the network twice in each but the last.
+        spacing: which of the trained steps are visited; ``auto`` is the method's own.
         variance: of DDPM steps: ``small`` (posterior variance), ``large`` (beta), ``learned``, or ``auto``, which is
             what the network was trained for.
         eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
         eps_slope: growth of lambda per (respaced) step.
         guidance: weight w of classifier-free guidance; 0 is the conditional model.
-        clip_x0: clip each estimate of the image to [-1, 1] (the authors' code does not).
+        guidance_from: lowest share of the trained schedule (0 clean, 1 noise) at which w applies.
+        guidance_to: highest such share.
+        classifier_scale: of a noisy classifier's gradient; 0 for none.
+        unconditional: do not tell the network the class, so that a classifier alone chooses it.
+        limit: what keeps estimates of the image within [-1, 1]: ``clip``, ``dynamic`` thresholding, or ``none`` (the
+            authors' code).
+        percentile: share of an image's values that dynamic thresholding leaves uncut.
     """
 
-    sampler: Literal["ddpm", "ddim", "ddpm_author_code"]
-    steps: Positive
+    sampler: SamplerName = "ddpm"
+    steps: Positive = 250
+    spacing: SpacingName = "auto"
     variance: Literal["auto", "small", "large", "learned"] = "auto"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     eps_scale: Annotated[float, Field(gt=0)] = 1.0
     eps_slope: Annotated[float, Field(ge=0)] = 0.0
     guidance: Annotated[float, Field(ge=0)] = 0.0
-    clip_x0: bool = True
+    guidance_from: Annotated[float, Field(ge=0, le=1)] = 0.0
+    guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
+    classifier_scale: Annotated[float, Field(ge=0)] = 0.0
+    unconditional: bool = False
+    limit: Literal["clip", "dynamic", "none"] = "clip"
+    percentile: Annotated[float, Field(gt=0, le=1)] = 0.995

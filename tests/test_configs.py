@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, cli, config
+from diffpath_jax import build, checks, cli, config
 from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.networks.pure import count_parameters
@@ -18,7 +18,7 @@ PKGH = ["configs/ddpm_pkgh224.py", "configs/ddpm_pkgh336.py"]
 
 
 def load(path):
-    return build.run_config(config.load(path, [], build.with_defaults), where=path)
+    return checks.run_config(config.load(path, [], checks.with_defaults), where=path)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,35 @@ def load(path):
 def test_variants_are_the_published_networks(variant, parameters):
     found = load(f"{PKGH[0]}:{variant}" if variant else PKGH[0])
     assert count_parameters(build.network(found, num_classes=5)) == parameters
-    assert build.denoising(found.diffusion).schedule.num_steps == 1000
+    assert build.denoising(found.noise, found.diffusion).schedule.num_steps == 1000
+
+
+NOISY = "configs/noisy_classifier_pkgh224.py"
+
+
+def test_the_noisy_classifier_is_the_published_one_and_fits_its_model():
+    assert count_parameters(build.network(load(NOISY), num_classes=5)) == 42_057_605
+    for variant in ("paper", "author_code"):
+        assert load(f"{NOISY}:{variant}").noise == load(f"{PKGH[0]}:{variant}").noise
+
+
+def test_a_noisy_classifier_trains_and_guides_at_every_size(tmp_path, dataset, capsys):
+    """Its debug variant through the command line; then a sample set of another patch size with both guidances."""
+    workdirs = {name: tmp_path / name for name in ("noisy", "ddpm")}
+    for name, path in (("noisy", NOISY), ("ddpm", PKGH[0])):
+        words = ["train", "--config", f"{path}:debug", "--workdir", workdirs[name], f"--config.data.train={dataset}"]
+        assert cli.main(list(map(str, words))) == 0
+    rows = read_metrics(workdirs["noisy"])
+    assert {"loss", "accuracy", "val_loss", "loss_noise_1of4"} <= {name for row in rows for name in row}
+    guided = ["--classifier", workdirs["noisy"], "--classifier_scale", 2, "--guidance", 1]
+    for sampler, side in (("ddpm", 24), ("dpmpp", 16)):
+        words = ["sample", "--workdir", workdirs["ddpm"], "--num_per_class", 1, "--patch_px", side, "--steps", 3]
+        words += ["--sampler", sampler, "--batch_size", 2]
+        for name, more in (("plain", []), ("guided", guided)):
+            assert cli.main([str(w) for w in (*words, "--out", tmp_path / f"{sampler}-{name}", *more)]) == 0
+        plain, moved = (open_dataset(tmp_path / f"{sampler}-{name}") for name in ("plain", "guided"))
+        assert plain.schema.image_px == moved.schema.image_px == (side, side)
+        assert plain.digest != moved.digest
 
 
 @pytest.mark.parametrize("variant", ["paper", "small", "author_code", "debug"])
@@ -37,7 +65,7 @@ def test_both_fields_of_view_have_the_same_variants(variant):
 
 def test_the_authors_quirks_are_in_their_variant_only():
     quirks, paper = load(f"{PKGH[0]}:author_code"), load(PKGH[0])
-    assert (quirks.diffusion.beta_end, paper.diffusion.beta_end) == (1e-2, 2e-2)
+    assert (quirks.noise.beta_end, paper.noise.beta_end) == (1e-2, 2e-2)
     assert (quirks.diffusion.label_dropout_group, paper.diffusion.label_dropout_group) == (8, 1)
     assert (quirks.optim.ema_decay, paper.optim.ema_decay) == (0.0, 0.9999)
     assert (quirks.data.augment, paper.data.augment) == ("hflip", "dihedral")
@@ -109,7 +137,7 @@ def small_plan(devices=1, fsdp=1, accumulate=1, **network):
     content["network"] |= network
     content["train"]["fsdp"], content["optim"]["accumulate"] = fsdp, accumulate
     content["data"]["batch_size"] = 64
-    return plan(build.run_config(content, where="test"), image_px=(32, 32), num_classes=5, devices=devices)
+    return plan(checks.run_config(content, where="test"), image_px=(32, 32), num_classes=5, devices=devices)
 
 
 def test_a_plan_counts_what_it_says():

@@ -5,6 +5,7 @@ network is trained through the real task and step, its samples are drawn through
 are compared with the true ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -12,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, diffusion, samplers, sections
+from diffpath_jax import build, conditioning, diffusion, sections
 from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.optim import OptimConfig
-from diffpath_jax.task import NETWORK, diffusion_task
+from diffpath_jax.samplers import ancestral, grids, loop
+from diffpath_jax.shapes import Denoised
+from diffpath_jax.task import NETWORK, diffusion_task, noisy_classification_task
 from diffpath_jax.train_step import init_state, make_train_step
 
 SIDE, CLASSES, BATCH, DRAWN = 8, 2, 48, 1024
@@ -76,61 +80,110 @@ class Effort:
 QUICK, THOROUGH = Effort(200, 0.25, 0.5), Effort(1200, 0.1, 0.15)
 
 
+@dataclass(frozen=True)
+class Toy:
+    """What was trained.
+
+    Attributes:
+        effort: length of training.
+        samples: DRAWN of each class, without guidance.
+        guided: scale of a classifier's gradient -> DRAWN samples of a network that is not told the class, guided by a
+            classifier of noisy images to the classes 0, 1, 0, 1, ...
+    """
+
+    effort: Effort
+    samples: list[np.ndarray]
+    guided: Callable[[float], np.ndarray]
+
+
 @pytest.fixture(
     scope="module",
     params=[pytest.param(QUICK, id="quick"), pytest.param(THOROUGH, id="thorough", marks=pytest.mark.full)],
 )
 def trained(request):
-    """An effort, and DRAWN samples of each class from a network trained that long on fresh draws."""
-    return request.param, train_and_sample(request.param.steps)
+    return train_and_sample(request.param)
 
 
-def train_and_sample(steps):
-    network = purify(
-        lambda rngs: UNet(
-            UNetConfig(
-                num_classes=CLASSES + 1,
-                channels=32,
-                channel_mult=(1, 2),
-                num_res_blocks=1,
-                attention_downsamples=(),
-                groups=8,
-            ),
-            dtype=jnp.float32,
-            rngs=rngs,
-        )
-    )
-    config = sections.DiffusionConfig(schedule="cosine", prediction="v")
-    how = build.denoising(config)
-    task = diffusion_task(network, PixelCodec(), how, num_classes=CLASSES)
-    optim = OptimConfig(learning_rate=2e-3, decay="cosine", warmup_steps=50, ema_decay=0.99, b2=0.99)
+ADM = {"channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamples": (), "groups": 8}
+OPTIM = OptimConfig(learning_rate=2e-3, decay="cosine", warmup_steps=50, ema_decay=0.99, b2=0.99)
+
+
+def denoiser_network():
+    config = UNetConfig(num_classes=CLASSES + 1, **ADM)
+    return purify(lambda rngs: UNet(config, dtype=jnp.float32, rngs=rngs))
+
+
+def classifier_network():
+    config = NoisyClassifierConfig(num_classes=CLASSES, head_channels=16, pool_side=4, **ADM)
+    return purify(lambda rngs: NoisyClassifier(config, dtype=jnp.float32, rngs=rngs))
+
+
+def fit(task, steps):
+    """Parameters after training on fresh draws."""
     rng = np.random.default_rng(0)
     batch = dict(zip(("image", "label"), draw_real(rng, BATCH), strict=True))
-    state = jax.jit(lambda key: init_state(task, optim, key=key, batch=batch, num_steps=steps))(jax.random.key(0))
-    step = jax.jit(make_train_step(task, optim, num_steps=steps, log_every=100), donate_argnums=0)
+    state = jax.jit(lambda key: init_state(task, OPTIM, key=key, batch=batch, num_steps=steps))(jax.random.key(0))
+    step = jax.jit(make_train_step(task, OPTIM, num_steps=steps, log_every=100), donate_argnums=0)
     for _ in range(steps):
         images, labels = draw_real(rng, BATCH)
         state, _ = step(state, {"image": images, "label": labels}, jax.random.key(1))
-    respaced = diffusion.respace(how.schedule, diffusion.even_steps(how.schedule.num_steps, 40))
-    rule = samplers.ddpm_rule(respaced, variance=respaced.betas)
+    return state.ema[NETWORK]
 
-    def draw(params, labels):
-        original = jnp.asarray(respaced.timesteps)
 
+def train_and_sample(effort):
+    how = build.denoising(sections.NoiseConfig("cosine"), sections.DiffusionConfig("v"))
+    network, critic = denoiser_network(), classifier_network()
+    params = fit(diffusion_task(network, PixelCodec(), how, num_classes=CLASSES), effort.steps)
+    noisy = noisy_classification_task(critic, PixelCodec(), how.schedule, label_smoothing=0.0)
+    critic_params = fit(noisy, effort.steps // 2)
+    respaced = diffusion.respace(how.schedule, grids.even(how.schedule, 40))
+    method, original = ancestral.ddpm(respaced, variance=respaced.betas), jnp.asarray(respaced.timesteps)
+
+    @jax.jit
+    def draw(shown, wanted, scale):
         def denoiser(x_t, t):
-            v, _ = network.apply(params, {}, x_t, original[t], labels)
-            return diffusion.to_eps("v", respaced, x_t, t, v), None
+            v, _ = network.apply(params, {}, x_t, original[t], shown)
+            return Denoised(diffusion.to_eps("v", respaced, x_t, t, v))
 
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(2), i))(jnp.arange(len(labels)))
-        return samplers.sample(denoiser, respaced, rule, keys=keys, shape=(SIDE, SIDE, 3))[0]
+        def log_likelihood(x_t, t):
+            logits, _ = critic.apply(critic_params, {}, x_t, original[t])
+            return scale * jax.nn.log_softmax(logits)[jnp.arange(DRAWN), wanted]
 
-    params, draw = state.ema[NETWORK], jax.jit(draw)
-    return [np.asarray(draw(params, jnp.full(DRAWN, label))) for label in range(CLASSES)]
+        guided = conditioning.with_classifier(denoiser, log_likelihood, respaced, scale=1.0, moves_mean=True)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(2), i))(jnp.arange(DRAWN))
+        return loop.sample(guided, method, keys=keys, shape=(SIDE, SIDE, 3))[0]
+
+    null = jnp.full(DRAWN, conditioning.null_label(CLASSES))
+    samples = [np.asarray(draw(jnp.full(DRAWN, label), jnp.full(DRAWN, label), 0.0)) for label in range(CLASSES)]
+    return Toy(effort, samples, lambda scale: np.asarray(draw(null, jnp.arange(DRAWN) % CLASSES, scale)))
+
+
+def true_log_density(x, label):
+    """Of a class's mixture, up to a constant: two Gaussians with one covariance."""
+    along = SPREAD[label].ravel()
+    inverse = np.linalg.inv(np.outer(along, along) + WHITE**2 * np.eye(along.size))
+    determinant = np.linalg.slogdet(inverse)[1]
+    away = np.asarray(x, np.float64).reshape(len(x), 1, -1) - CENTRES[label].reshape(1, 2, -1)
+    return np.logaddexp(*(-0.5 * np.einsum("nki,ij,nkj->kn", away, inverse, away))) + 0.5 * determinant
+
+
+def test_classifier_guidance_moves_samples_to_the_wanted_class(trained):
+    """The share that the true densities (which no network has seen) give to the wanted class rises with the scale."""
+    wanted, shares = np.arange(DRAWN) % CLASSES, []
+    for scale in (0.0, 0.5, 2.0, 8.0):
+        x = trained.guided(scale)
+        found = np.argmax([true_log_density(x, label) for label in range(CLASSES)], axis=0)
+        shares.append(float((found == wanted).mean()))
+    print(f"wanted class with scale 0, 0.5, 2, 8: {shares}")
+    # Unguided it is a coin; each larger scale does better by more than two standard errors of a share.
+    assert abs(shares[0] - 0.5) < 5 * 0.5 / np.sqrt(DRAWN)
+    assert (np.diff(shares) > 2 * 0.5 / np.sqrt(DRAWN)).all() or shares[2] > 0.95
+    assert shares[-1] > 0.9
 
 
 @pytest.mark.parametrize("label", range(CLASSES))
 def test_samples_have_the_mean_and_covariance_of_their_class(trained, label):
-    effort, samples = trained
+    effort, samples = trained.effort, trained.samples
     of_mean, of_covariance = errors(samples[label], label)
     print(f"class {label}: mean {of_mean:.3f} of the spread, covariance {of_covariance:.3f}")
     assert of_mean < effort.of_mean
@@ -143,7 +196,7 @@ def test_samples_have_the_mean_and_covariance_of_their_class(trained, label):
 
 @pytest.mark.parametrize("label", range(CLASSES))
 def test_samples_come_from_both_modes(trained, label):
-    effort, samples = trained
+    effort, samples = trained.effort, trained.samples
     centres = CENTRES[label].reshape(2, -1)
     flat = samples[label].reshape(DRAWN, -1)
     nearest = np.argmin(np.square(flat[:, None] - centres).sum(axis=-1), axis=1)

@@ -102,13 +102,13 @@ def run_task(how, count=4096):
 
 
 def config(**other):
-    return sections.DiffusionConfig(schedule="linear", prediction="eps", **other)
+    return sections.NoiseConfig("linear"), sections.DiffusionConfig(prediction="eps", **other)
 
 
 def test_input_perturbation_widens_what_is_seen_but_not_what_is_asked_for():
     """x_t has variance (1 - abar)(1 + gamma^2); the target stays eps: predicting x_t shows both."""
     gamma = 0.5
-    how = build.denoising(config(input_perturbation=gamma))
+    how = build.denoising(*config(input_perturbation=gamma))
     seen, loss, _ = run_task(how)
     scale = np.sqrt(1 - LINEAR.alpha_bar)[np.asarray(seen["t"])].reshape(-1, 1, 1, 1)
     noise = (np.asarray(seen["x_t"]) - 0.5 / 127.5 * np.sqrt(1 - scale**2)) / scale
@@ -119,7 +119,7 @@ def test_input_perturbation_widens_what_is_seen_but_not_what_is_asked_for():
 
 
 def test_uniform_timesteps_cover_the_schedule_evenly():
-    seen, _, _ = run_task(build.denoising(config()))
+    seen, _, _ = run_task(build.denoising(*config()))
     counts = np.bincount(np.asarray(seen["t"]) // 100, minlength=10)
     assert len(counts) == 10
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -138,14 +138,14 @@ def test_loss_aware_timesteps_stay_unbiased():
 
 
 def test_quarters_of_the_noise_have_their_own_line():
-    seen, _, aux = run_task(build.denoising(config()))
+    seen, _, aux = run_task(build.denoising(*config()))
     rows = {name: np.asarray(value) for name, value in aux["metrics"].items() if name.startswith("loss_noise")}
     assert len(rows) == 4
     assert sum(row[1] for row in rows.values()) == len(seen["t"])
 
 
 def test_labels_of_a_batch_can_be_dropped_together():
-    how = build.denoising(config(label_dropout=0.5, label_dropout_group=8))
+    how = build.denoising(*config(label_dropout=0.5, label_dropout_group=8))
     seen, _, _ = run_task(how)
     groups = (np.asarray(seen["labels"]) == 3).reshape(-1, 8)
     assert (groups.all(axis=1) | ~groups.any(axis=1)).all()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, optim, sharding, train
+from diffpath_jax import build, checks, optim, sharding, train
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.codecs import PixelCodec
 from diffpath_jax.data.manifest import open_dataset
@@ -24,7 +24,7 @@ from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics
 
 OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
-RUN = build.run_config(
+RUN = checks.run_config(
     {
         "task": "diffusion",
         "seed": 0,
@@ -39,7 +39,8 @@ RUN = build.run_config(
             "groups": 8,
             "dropout": 0.1,
         },
-        "diffusion": {"schedule": "cosine", "prediction": "v"},
+        "noise": {"schedule": "cosine"},
+        "diffusion": {"prediction": "v"},
         "optim": dataclasses.asdict(OPTIM),
         "train": {"num_steps": 6, "log_every": 1, "checkpoint_every": 2},
     },
