@@ -4,19 +4,37 @@ Each process runs the same command and owns some devices of one mesh. The first 
 (config, metrics, seals); all take part in checkpoints.
 """
 
+import argparse
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from diffpath_jax import files
 from diffpath_jax.errors import DiffpathError
 
 # A process that has not been heard of for so long is taken for dead, and the others stop.
 HEARTBEAT_SECONDS = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that several processes can run together."""
+    several = parser.add_argument_group("several processes", "run the same command once for each")
+    several.add_argument("--distributed", action="store_true", help="find the others from the cluster (TPU, SLURM...)")
+    several.add_argument("--coordinator", help="HOST:PORT of process 0, where the cluster does not say")
+    several.add_argument("--num_processes", type=int, help="how many there are")
+    several.add_argument("--process_id", type=int, help="number of this one, from 0")
+
+
+def start_if_asked(arguments: argparse.Namespace) -> None:
+    """Join the other processes if the options of :func:`add_arguments` say that there are any."""
+    if arguments.distributed or arguments.coordinator:
+        start(arguments.coordinator, arguments.num_processes, arguments.process_id)
 
 
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -50,6 +68,22 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
 def is_first() -> bool:
     """Whether this process writes what exists once."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def own_directory(directory: Path) -> Iterator[None]:
+    """The first process holds the directory for all (see :func:`diffpath_jax.files.own_directory`).
+
+    A new one is removed again if the work fails on bad input before anything is written.
+
+    Raises:
+        DiffpathError: another job holds it (exit code 4).
+    """
+    if not is_first():
+        yield
+        return
+    with files.new_directory_or_nothing(directory), files.own_directory(directory):
+        yield
 
 
 def wait_for_all(what: str) -> None:

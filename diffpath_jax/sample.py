@@ -1,10 +1,11 @@
-"""A sampling job: any number of images, over all devices, resumable, written as a data set.
+"""A sampling job: any number of images, over all devices and processes, resumable, written as a data set.
 
 Image i has class ``i mod number of classes`` and draws all its noise from ``fold_in(key, i)``. Images are made in
-batches of a fixed size a device, so their pixels do not depend on how many devices there are.
+batches of a fixed size a device, each by the same program whatever the number of devices, so neither that number nor
+an interruption changes a pixel.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Int
 
 from data_prep import card, shards
-from diffpath_jax import build, samplers, sections, sharding
+from diffpath_jax import build, distributed, sections, sharding
 from diffpath_jax.data import manifest, records
+from diffpath_jax.files import replace_file
 from diffpath_jax.progress import track
 from diffpath_jax.runs import Run, Trained
+from diffpath_jax.samplers import loop
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
-# (params, model_state, key, image indices, labels) -> (uint8 images, uint8 film)
-Draw = Callable[[Tree, Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is what :func:`weights_of` gives.
+Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
+TABLE = "samples.parquet"
+# Parts of the weights.
+DENOISER, CLASSIFIER = "denoiser", "classifier"
 
 
 @dataclass(frozen=True)
@@ -33,116 +42,191 @@ class SampleJob:
     Attributes:
         out: dataset directory to write.
         name: dataset name.
-        num_per_class: images of each class.
-        sampler: step rule and its numbers.
+        counts: images of each class.
+        sampler: method and its numbers.
         image_px: (height, width); other sizes than the training size change the field of view, not the um/px.
         batch_size: images a device draws at once.
         seed: of all noise.
+        twins: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
     """
 
     out: Path
     name: str
-    num_per_class: int
+    counts: tuple[int, ...]
     sampler: sections.SamplerConfig
     image_px: tuple[int, int]
     batch_size: int
     seed: int
+    twins: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """What draws: a diffusion model, and the noisy classifier that guides it, if one does."""
+
+    run: Run
+    trained: Trained
+    classifier: tuple[Run, Trained] | None = None
+
+    @property
+    def weights(self) -> Tree:
+        """Parameters and model states, as :data:`Draw` takes them."""
+        found = {DENOISER: (self.trained.params, self.trained.model_state)}
+        if self.classifier:
+            found[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
+        return found
 
 
 def make_draw(
-    run: Run, sampler: sections.SamplerConfig, *, image_px: tuple[int, int], mesh: Mesh, film_frames: int = 0
+    run: Run,
+    sampler: sections.SamplerConfig,
+    *,
+    image_px: tuple[int, int],
+    mesh: Mesh,
+    classifier: Run | None = None,
+    twins: bool = False,
+    film_frames: int = 0,
 ) -> Draw:
-    """A jitted function that draws a batch, split over the devices of ``mesh``."""
-    assert run.config.diffusion is not None
-    codec = build.codec(run.config)
-    respaced = build.sampling_schedule(build.schedule(run.config.diffusion), sampler)
-    rule = build.step_rule(run.config, sampler, respaced)
+    """A jitted function that draws a batch, split over the devices of ``mesh``.
 
-    def draw(
-        params: Tree, model_state: Tree, key: PRNGKey, indices: Labels, labels: Labels
-    ) -> tuple[jax.Array, jax.Array]:
+    Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
+    """
+    codec, num_classes = build.codec(run.config), len(run.classes)
+    method, limit = build.method(run.config, sampler), build.limit(sampler)
+
+    def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
+        common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
+        params, state = weights[DENOISER]
+        guide = None
+        if classifier is not None:
+            theirs, their_state = weights[CLASSIFIER]
+            guide = build.log_likelihood(
+                classifier.config, method.schedule, params=theirs, model_state=their_state, **common
+            )
         denoiser = build.denoiser(
-            run.config,
-            sampler,
-            respaced,
-            params=params,
-            model_state=model_state,
-            labels=labels,
-            num_classes=len(run.classes),
+            run.config, sampler, method.schedule, params=params, model_state=state, classifier=guide, **common
         )
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
-        x, film = samplers.sample(
+        numbers = indices // num_classes if twins else indices
+        x, film = loop.sample(
             denoiser,
-            respaced,
-            rule,
-            keys=keys,
+            method,
+            keys=jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers),
             shape=codec.shape(image_px),
-            clip_x0=sampler.clip_x0,
+            limit=limit,
             film_frames=film_frames,
         )
         return codec.decode(x), jax.lax.map(codec.decode, film)
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    return jax.jit(draw, in_shardings=(everywhere, everywhere, everywhere, split, split))
+    on_each = jax.shard_map(
+        draw,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(), split.spec, split.spec),
+        out_specs=(split.spec, PartitionSpec(None, *split.spec)),
+        check_vma=False,
+    )
+    return jax.jit(on_each, in_shardings=(None, everywhere, split, split))
 
 
-def class_of(indices: np.ndarray, num_classes: int) -> np.ndarray:
+def image_indices(counts: Sequence[int]) -> Int[np.ndarray, "n"]:
+    """Indices of the images of a job, increasing: those of a class do not depend on how many the others have."""
+    rank, label = np.nonzero(np.arange(max(counts))[:, None] < np.asarray(counts))
+    return rank * len(counts) + label
+
+
+def class_of(indices: Int[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
     """Label of each image index."""
     return (indices % num_classes).astype(np.int32)
 
 
-def run_job(job: SampleJob, run: Run, trained: Trained, mesh: Mesh) -> manifest.Dataset:
-    """Draw what is missing of a job over the devices of ``mesh`` and write the data set.
+def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
+    """Draw what is missing of a job and write the data set; a finished job is returned as it is.
 
-    A finished job is returned as it is.
+    Several processes share the batches of the job; each draws its own on its own devices, and the first writes the
+    data set when all are done.
+
+    Args:
+        job: what to draw.
+        model: what draws.
+        mesh: devices of this process.
 
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
-    fingerprint = _fingerprint(job, run, trained)
+    fingerprint = _fingerprint(job, model)
     complete = shards.finished(job.out, fingerprint)
     if complete:
         return complete
+    if distributed.is_first():
+        shards.Staging(job.out, fingerprint)
+    distributed.wait_for_all("the job is described")
     staging = shards.Staging(job.out, fingerprint)
-    total = job.num_per_class * len(run.classes)
-    starts = range(0, total, job.batch_size)
-    done = {start: unit for start in starts if (unit := staging.find(_unit_name(start)))}
-    draw = make_draw(run, job.sampler, image_px=job.image_px, mesh=mesh)
-    params, model_state = sharding.replicate((trained.params, trained.model_state), mesh)
-    missing = [start for start in starts if start not in done]
-    finished = sum(unit.count for unit in done.values())
-    with track("sample", total=total, done=finished, unit="img") as progress:
-        for group in _groups(missing, mesh.size):
-            wanted = np.concatenate([np.arange(start, start + job.batch_size) for start in group])
-            # Every device gets a full batch: the last group repeats its units, and what is over is thrown away.
-            padded = np.resize(wanted, job.batch_size * mesh.size)
-            labels = class_of(padded, len(run.classes))
-            images, _ = draw(params, model_state, jax.random.key(job.seed), jnp.asarray(padded), jnp.asarray(labels))
-            for start, block in zip(group, np.split(np.asarray(images), mesh.size), strict=False):
-                unit = staging.commit(_unit_name(start), _encode(job, run, trained, start, block, total), {})
-                progress.advance(unit.count)
-    units = [staging.find(_unit_name(start)) for start in starts]
-    dataset = _assemble(job, run, trained, fingerprint, staging, [unit for unit in units if unit])
-    staging.clear()
-    return dataset
+    indices = image_indices(job.counts)
+    batches = {start: indices[start : start + job.batch_size] for start in range(0, len(indices), job.batch_size)}
+    mine = list(batches)[jax.process_index() :: jax.process_count()]
+    missing = [start for start in mine if not staging.find(_unit_name(start))]
+    total = sum(len(batches[start]) for start in mine)
+    done = total - sum(len(batches[start]) for start in missing)
+    with track("sample", total=total, done=done, unit="img") as progress:
+        for start, images in _drawn(job, model, mesh, {start: batches[start] for start in missing}):
+            records_of = _encode(job, model, batches[start], images)
+            staging.commit(_unit_name(start), records_of, {})
+            progress.advance(len(records_of))
+    distributed.wait_for_all("all batches are drawn")
+    if distributed.is_first():
+        units = [unit for start in batches if (unit := staging.find(_unit_name(start)))]
+        _assemble(job, model, fingerprint, staging, units)
+        staging.clear()
+    distributed.wait_for_all("the data set is written")
+    return manifest.open_dataset(job.out)
+
+
+def _drawn(
+    job: SampleJob, model: Model, mesh: Mesh, batches: Mapping[int, Int[np.ndarray, "n"]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each batch with its images; while one group is handed on, the devices draw the next."""
+    run = model.run
+    draw = make_draw(
+        run,
+        job.sampler,
+        image_px=job.image_px,
+        mesh=mesh,
+        classifier=model.classifier[0] if model.classifier else None,
+        twins=job.twins,
+    )
+    weights, key = sharding.replicate(model.weights, mesh), jax.random.key(job.seed)
+    starts = list(batches)
+    waiting: tuple[list[int], jax.Array] | None = None
+    for first in range(0, len(starts), mesh.size):
+        group = starts[first : first + mesh.size]
+        # Every device gets a full batch: a short one is filled up, and a short group repeats itself. What is over is
+        # thrown away.
+        full = np.concatenate([np.resize(batches[start], job.batch_size) for start in group])
+        full = np.resize(full, job.batch_size * mesh.size)
+        images, _ = draw(weights, key, jnp.asarray(full), jnp.asarray(class_of(full, len(run.classes))))
+        if waiting:
+            yield from _split(*waiting, mesh.size)
+        waiting = group, images
+    if waiting:
+        yield from _split(*waiting, mesh.size)
+
+
+def _split(group: Sequence[int], images: jax.Array, parts: int) -> Iterator[tuple[int, np.ndarray]]:
+    yield from zip(group, np.split(np.asarray(images), parts), strict=False)
 
 
 def _unit_name(start: int) -> str:
     return f"batch-{start:09d}"
 
 
-def _groups(starts: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [starts[i : i + size] for i in range(0, len(starts), size)]
-
-
-def _encode(job: SampleJob, run: Run, trained: Trained, start: int, images: np.ndarray, total: int) -> list[bytes]:
-    indices = np.arange(start, min(start + job.batch_size, total))
+def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images: np.ndarray) -> list[bytes]:
+    run = model.run
     return [
         records.encode(
             records.PatchRecord(
                 image=image,
                 label=int(label),
-                slide=f"generated:{trained.digest[:16]}",
+                slide=f"generated:{model.trained.digest[:16]}",
                 patient="",
                 mpp=run.mpp,
                 fov_um=job.image_px[1] * run.mpp,
@@ -153,55 +237,73 @@ def _encode(job: SampleJob, run: Run, trained: Trained, start: int, images: np.n
     ]
 
 
-def _fingerprint(job: SampleJob, run: Run, trained: Trained) -> dict[str, Any]:
+def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
+    """What made the images, as it is written with each of them."""
+    found = {
+        **asdict(job.sampler),
+        "evaluations": build.method(model.run.config, job.sampler).evaluations,
+        "seed": job.seed,
+        "twins": job.twins,
+        "batch_size": job.batch_size,
+        "checkpoint_step": model.trained.step,
+        "checkpoint_digest": model.trained.digest,
+        "run_digest": model.run.digest,
+    }
+    if model.classifier:
+        found["classifier_digest"] = model.classifier[1].digest
+    return found
+
+
+def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
     """Everything that decides the pixels."""
     return {
-        "parameters": trained.digest,
-        "run": run.digest,
+        "parameters": model.trained.digest,
+        "run": model.run.digest,
+        "classifier": model.classifier[1].digest if model.classifier else "",
         "name": job.name,
-        "num_per_class": job.num_per_class,
+        "counts": list(job.counts),
         "sampler": asdict(job.sampler),
         "image_px": list(job.image_px),
         "batch_size": job.batch_size,
         "seed": job.seed,
+        "twins": job.twins,
     }
 
 
 def _assemble(
     job: SampleJob,
-    run: Run,
-    trained: Trained,
+    model: Model,
     fingerprint: Mapping[str, Any],
     staging: shards.Staging,
     units: Sequence[shards.Unit],
-) -> manifest.Dataset:
+) -> None:
+    run, indices = model.run, image_indices(job.counts)
     schema = records.Schema(job.image_px, run.classes)
-    total = sum(unit.count for unit in units)
-    labels = class_of(np.arange(total), len(run.classes)).tolist()
-    sampling = {
-        **asdict(job.sampler),
-        "seed": job.seed,
-        "batch_size": job.batch_size,
-        "checkpoint_step": trained.step,
-        "checkpoint_digest": trained.digest,
-        "run_digest": run.digest,
-    }
+    labels = class_of(indices, len(run.classes))
+    scale = {"mpp": run.mpp, "fov_um": job.image_px[1] * run.mpp}
+    provenance = _provenance(job, model)
     details = {
         "kind": "generated",
-        "mpp": run.mpp,
-        "fov_um": job.image_px[1] * run.mpp,
+        **scale,
         "job": dict(fingerprint),
         "command": "diffpath sample",
-        "sampling": sampling,
+        "sampling": provenance,
         "training_data": list(run.data),
         "versions": shards.versions("jax", "flax"),
     }
-    return shards.write_dataset(
+    rows = {
+        "index": indices,
+        "class": np.asarray(run.classes)[labels],
+        **{key: [value] * len(indices) for key, value in {**scale, **provenance}.items()},
+    }
+    with replace_file(job.out / TABLE) as temporary:
+        pq.write_table(pa.table(rows), temporary)
+    shards.write_dataset(
         job.out,
         name=job.name,
         schema=schema,
-        splits={SPLIT: labels},
+        splits={SPLIT: labels.tolist()},
         items={SPLIT: (data for unit in units for data in staging.read(unit))},
         details=details,
-        card=card.dataset_card(job.name, schema, {SPLIT: labels}, details),
+        card=card.dataset_card(job.name, schema, {SPLIT: labels.tolist()}, details),
     )

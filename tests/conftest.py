@@ -75,3 +75,59 @@ def dataset(tmp_path_factory, slide, annotated) -> Path:
     fields = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "16", "--gap_um", "16"]
     assert cli.main(["prep", "--slides", str(slide), "--annotations", str(annotated), "--out", str(out), *fields]) == 0
     return out
+
+
+# A denoiser that is quick to compile, and a classifier of noisy images of the same noise.
+TINY_ADM = {
+    "channels": 16,
+    "channel_mult": (1, 1),
+    "num_res_blocks": 1,
+    "attention_downsamples": (2,),
+    "groups": 8,
+}
+TINY_DENOISER = {"task": "diffusion", "network": {"kind": "unet_adm", "num_heads": 2, **TINY_ADM}}
+TINY_CLASSIFIER = {
+    "task": "noisy_classification",
+    "network": {"kind": "noisy_classifier", "head_channels": 8, "pool_side": 8, **TINY_ADM},
+}
+
+
+def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
+    """A run directory as training leaves it, with random parameters instead of trained ones."""
+    import jax
+
+    from diffpath_jax import build, checks, runs
+    from diffpath_jax.checkpoint import Checkpoints
+    from diffpath_jax.data.manifest import open_dataset
+
+    content = {
+        "seed": 0,
+        "dtype": "float32",
+        "data": {"train": "", "batch_size": 8, "augment": "none", "workers": 0},
+        "noise": {"schedule": "cosine"},
+        "optim": {"learning_rate": 1e-3},
+        "train": {"num_steps": 1, "log_every": 1, "checkpoint_every": 1},
+        **({"diffusion": {"prediction": "v"}} if kind["task"] == "diffusion" else {}),
+        **kind,
+        **sections,
+    }
+    run = runs.begin(workdir, checks.run_config(content, where="test"), [open_dataset(dataset)])
+    params, state = jax.jit(build.task(run.config, num_classes=len(run.classes)).init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    checkpoints = Checkpoints(workdir, meaning=run.meaning)
+    checkpoints.save(1, {"params": params, "ema": {}, "model_state": state})
+    checkpoints.close()
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def denoiser_run(tmp_path_factory, dataset) -> Path:
+    """A run of a tiny denoiser for 16 px patches of two classes, pink and purple."""
+    return write_run(tmp_path_factory.mktemp("denoiser") / "run", dataset, TINY_DENOISER)
+
+
+@pytest.fixture(scope="session")
+def classifier_run(tmp_path_factory, dataset) -> Path:
+    """A run of a tiny classifier of noisy images."""
+    return write_run(tmp_path_factory.mktemp("classifier") / "run", dataset, TINY_CLASSIFIER)

@@ -14,6 +14,7 @@ import pytest
 
 from diffpath_jax import optim, sharding
 from diffpath_jax.checkpoint import Checkpoints
+from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics
 
@@ -42,11 +43,16 @@ def start(words, devices):
 
 
 def start_two(workdir, dataset, *extra):
+    return start_several(options(workdir, dataset, *extra))
+
+
+def start_several(words):
+    """Two processes with one device each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     several = ["--coordinator", f"localhost:{port}", "--num_processes", "2"]
-    return [start(options(workdir, dataset, *extra, *several, "--process_id", str(i)), devices=1) for i in range(2)]
+    return [start([*words, *several, "--process_id", str(i)], devices=1) for i in range(2)]
 
 
 def finish(processes, timeout=300):
@@ -121,6 +127,21 @@ def test_when_one_process_dies_the_other_stops_within_a_minute(tmp_path, dataset
     processes[0].communicate(timeout=60)
     assert processes[0].returncode not in (0, None)
     assert time.monotonic() - died < 60
+
+
+def test_two_processes_draw_the_set_of_one(tmp_path, denoiser_run):
+    """Three batches over two processes: the same records as from one."""
+    fixed = ["sample", "--workdir", denoiser_run, "--num_per_class", 5, "--batch_size", 4, "--steps", 3]
+    codes, errors = finish([start([str(w) for w in (*fixed, "--out", tmp_path / "one")], devices=1)])
+    assert codes == [0], errors
+    codes, errors = finish(start_several([str(w) for w in (*fixed, "--out", tmp_path / "two")]))
+    assert codes == [0, 0], errors
+    one, two = (open_dataset(tmp_path / name) for name in ("one", "two"))
+    assert one.digest == two.digest
+    assert two.count("train") == 10
+    # A second set of processes in the same directory finds it done.
+    codes, errors = finish(start_several([str(w) for w in (*fixed, "--out", tmp_path / "two")]))
+    assert codes == [0, 0], errors
 
 
 def test_fsdp_equals_data_parallel(dataset, monkeypatch):

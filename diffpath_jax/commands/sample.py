@@ -1,24 +1,40 @@
-"""``diffpath sample``: draw a set of images from a trained run; the same command resumes."""
+"""``diffpath sample``: draw a set of images from a trained run, or one for each point of a sweep; rerun to resume."""
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from data_prep import card
-from diffpath_jax import build, config, hardware, pictures, runs, sample, sections, sharding
+from diffpath_jax import checks, config, distributed, hardware, pictures, runs, sample, sections, sharding, sweep
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import new_directory_or_nothing, own_directory
 from diffpath_jax.progress import console
 
 GRID_COLUMNS = 12
 FILM_FRAMES = 10
 MAX_IMAGES = 10_000_000
+# Options that are fields of SamplerConfig, with what --help says of them; types and defaults are the fields' own.
+_SAMPLER_HELP = {
+    "sampler": "ddpm, ddim, heun, dpmpp, unipc, ddpm_author_code, ddim_author_code",
+    "steps": "denoising steps",
+    "spacing": "steps visited: even, leading, trailing, quadratic, log_snr, karras",
+    "variance": "of DDPM: small, large, learned (auto: as trained)",
+    "eta": "DDIM's noise, 0 to 1",
+    "eps_scale": "epsilon scaling, lambda",
+    "eps_slope": "growth of lambda a step",
+    "guidance": "classifier-free weight w",
+    "guidance_from": "lowest share of the trained schedule at which w applies, 0 clean to 1 noise",
+    "guidance_to": "highest such share",
+    "classifier_scale": "of the gradient of --classifier",
+    "limit": "of estimates of the image: clip, dynamic, none",
+    "percentile": "share of values that --limit dynamic leaves uncut",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,47 +42,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="run directory of a diffusion model")
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="generated", help="dataset name (default: %(default)s)")
-    parser.add_argument("--num_per_class", required=True, type=int, help="images of each class")
-    parser.add_argument("--sampler", default="ddpm", help="ddpm, ddim, ddpm_author_code (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=250, help="denoising steps (default: %(default)s)")
-    parser.add_argument("--variance", default="auto", help="of DDPM: small, large, learned (default: as trained)")
-    parser.add_argument("--eta", type=float, default=0.0, help="DDIM's noise, 0 to 1 (default: %(default)s)")
-    parser.add_argument("--eps_scale", type=float, default=1.0, help="epsilon scaling, lambda (default: none)")
-    parser.add_argument("--eps_slope", type=float, default=0.0, help="growth of lambda a step (default: none)")
-    parser.add_argument("--guidance", type=float, default=0.0, help="classifier-free weight w (default: none)")
-    parser.add_argument("--unclipped", dest="clip_x0", action="store_false", help="do not clip estimates of the image")
+    parser.add_argument("--num_per_class", required=True, help="images of each class: N, or CLASS=N,CLASS=N,...")
+    sampler = parser.add_argument_group("sampler")
+    for field in dataclasses.fields(sections.SamplerConfig):
+        if field.name in _SAMPLER_HELP:
+            text = f"{_SAMPLER_HELP[field.name]} (default: %(default)s)"
+            sampler.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=text)
+    sampler.add_argument("--guidance_scale", type=float, help="the same as s = 1 + w, as in latent diffusion")
+    sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
+    sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
+    sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
     parser.add_argument("--patch_px", type=int, help="side of the images (default: as in training)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all noise (default: %(default)s)")
+    parser.add_argument("--twins", action="store_true", help="the same noise for all classes")
     parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
     parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
     parser.add_argument("--png", action="store_true", help="write every image as a PNG file too")
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
     parser.add_argument("--film", action="store_true", help="write a strip of the denoising, by class")
+    distributed.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
-    """Draw a sample set.
+    """Draw a sample set, or several.
 
     Raises:
         DiffpathError: not a diffusion run, a number out of range, or a directory of another job.
     """
     hardware.use_compilation_cache()
+    distributed.start_if_asked(arguments)
     run = runs.open_run(arguments.workdir)
-    job = _job(arguments, run)
+    if run.config.diffusion is None:
+        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
+    points = sweep.points(arguments.sweep or [], _sampler_options(arguments))
+    jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
-    with new_directory_or_nothing(job.out), own_directory(job.out):
-        dataset = sample.run_job(job, run, trained, sharding.make_mesh())
-        if arguments.png:
-            _write_images(dataset)
-        if arguments.grid:
-            _write_grid(dataset)
-        if arguments.film:
-            _write_film(job, run, trained)
-    console.print(card.summary(dataset))
-    console.print(f"  {run.mpp:g} um/px, field of view {job.image_px[1] * run.mpp:g} um")
+    model = sample.Model(run, trained, _classifier(arguments.classifier, run))
+    mesh = sharding.make_mesh(jax.local_devices())
+    with distributed.own_directory(arguments.out):
+        if arguments.sweep:
+            sweep.run(jobs, model, mesh, out=arguments.out, finish=lambda *done: _finish(arguments, *done))
+            return ExitCode.OK
+        (job,) = jobs.values()
+        dataset = sample.run_job(job, model, mesh)
+        _finish(arguments, job, model, dataset)
     return ExitCode.OK
+
+
+def _finish(arguments: argparse.Namespace, job: sample.SampleJob, model: sample.Model, dataset: Dataset) -> None:
+    """Pictures of a finished set, and a word on it."""
+    if not distributed.is_first():
+        return
+    if arguments.png:
+        _write_images(dataset)
+    if arguments.grid:
+        _write_grid(dataset)
+    if arguments.film:
+        _write_film(job, model)
+    console.print(card.summary(dataset))
+    mpp, sampling = model.run.mpp, dataset.details["sampling"]
+    field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
+    console.print(f"  {field}; {sampling['evaluations']} evaluations of the network an image", soft_wrap=True)
 
 
 def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
@@ -84,42 +122,89 @@ def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
     return int(text)
 
 
-def _job(arguments: argparse.Namespace, run: runs.Run) -> sample.SampleJob:
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
-    sampler = config.convert(
-        sections.SamplerConfig,
-        {field.name: getattr(arguments, field.name) for field in dataclasses.fields(sections.SamplerConfig)},
-        where="the command line",
-    )
-    respaced = build.sampling_schedule(build.schedule(run.config.diffusion), sampler)
-    build.step_rule(run.config, sampler, respaced)
-    for name, value, most in (
-        ("--num_per_class", arguments.num_per_class, MAX_IMAGES),
-        ("--batch_size", arguments.batch_size, MAX_IMAGES),
-    ):
-        if not 0 < value <= most:
-            why = f"{value} is not from 1 to {most}"
-            raise DiffpathError(name, where="the command line", why=why, fix="change it")
+def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of SamplerConfig as the command line gives them."""
+    options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(sections.SamplerConfig)}
+    if arguments.guidance_scale is not None:
+        if options["guidance"]:
+            fix = "leave one out"
+            raise DiffpathError("--guidance_scale", where="the command line", why="--guidance says it too", fix=fix)
+        if arguments.guidance_scale < 1:
+            why = f"s = {arguments.guidance_scale} is less than 1, which is the conditional model"
+            raise DiffpathError("--guidance_scale", where="the command line", why=why, fix="give 1 or more")
+        options["guidance"] = arguments.guidance_scale - 1
+    return options
+
+
+def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sample.SampleJob:
+    where = f"point {point!r} of --sweep" if point else "the command line"
+    sampler = config.convert(sections.SamplerConfig, options, where=where)
+    checks.check_sampler(run.config, sampler, classifier=arguments.classifier is not None)
+    if not 0 < arguments.batch_size <= MAX_IMAGES:
+        why = f"{arguments.batch_size} is not from 1 to {MAX_IMAGES}"
+        raise DiffpathError("--batch_size", where="the command line", why=why, fix="change it")
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
-    stride = build.network_config(run.config, num_classes=len(run.classes)).stride
-    if image_px[0] <= 0 or image_px[0] % stride:
-        raise DiffpathError(
-            "--patch_px",
-            where="the command line",
-            why=f"{side} is not a multiple of the network's stride",
-            fix=f"choose a multiple of {stride}",
-        )
+    fix = "choose a multiple of it with --patch_px"
+    checks.check_image_size(run.config, image_px, where="the command line", fix=fix)
     return sample.SampleJob(
-        out=arguments.out,
+        out=arguments.out / point,
         name=arguments.name,
-        num_per_class=arguments.num_per_class,
+        counts=_counts(arguments.num_per_class, run.classes),
         sampler=sampler,
         image_px=image_px,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
+        twins=arguments.twins,
     )
+
+
+def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
+    """Images of each class: ``N``, or ``CLASS=N,CLASS=N`` for some of them.
+
+    Raises:
+        DiffpathError: an unknown class, or no number from 1 on.
+    """
+
+    def number(word: str) -> int:
+        if not word.isdecimal() or not 0 < int(word) <= MAX_IMAGES:
+            why = f"{word!r} is not from 1 to {MAX_IMAGES}"
+            raise DiffpathError("--num_per_class", where="the command line", why=why, fix="change it")
+        return int(word)
+
+    if "=" not in text:
+        return (number(text),) * len(classes)
+    wanted = dict(part.rpartition("=")[::2] for part in text.split(","))
+    unknown = [name for name in wanted if name not in classes]
+    if unknown:
+        why = f"unknown class {unknown[0]!r}"
+        fix = f"the run knows {', '.join(classes)}"
+        raise DiffpathError("--num_per_class", where="the command line", why=why, fix=fix)
+    found = {name: number(word) for name, word in wanted.items()}
+    return tuple(found.get(name, 0) for name in classes)
+
+
+def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Trained] | None:
+    """The noisy classifier that is to guide.
+
+    Raises:
+        DiffpathError: it is none, or was trained on other classes, another um/px or other noise.
+    """
+    if workdir is None:
+        return None
+    other = runs.open_run(workdir)
+    if other.config.task != "noisy_classification":
+        fix = "name a run with task 'noisy_classification', such as configs/noisy_classifier_pkgh224.py"
+        raise DiffpathError("--classifier", where=workdir, why="not a classifier of noisy images", fix=fix)
+    for what, theirs, ours in (
+        ("classes", other.classes, run.classes),
+        ("um/px", other.mpp, run.mpp),
+        ("noise", other.config.noise, run.config.noise),
+    ):
+        if theirs != ours:
+            why = f"its {what} {theirs} is not the {ours} of {run.workdir}"
+            raise DiffpathError("--classifier", where=workdir, why=why, fix="train one on the same data and noise")
+    return other, runs.load_parameters(other)
 
 
 def _write_images(dataset: Dataset) -> None:
@@ -129,28 +214,28 @@ def _write_images(dataset: Dataset) -> None:
 
 
 def _write_grid(dataset: Dataset) -> None:
-    by_class: dict[int, list[np.ndarray]] = {i: [] for i in range(len(dataset.schema.classes))}
-    for record in dataset.read(sample.SPLIT):
-        if len(by_class[record.label]) < GRID_COLUMNS:
-            by_class[record.label].append(record.image)
-    images = np.stack([image for found in by_class.values() for image in found])
-    pictures.write_png(
-        dataset.directory / "qa" / "grid.png", pictures.tile(images, columns=len(images) // len(by_class))
-    )
+    rows = pictures.first_of_each_class(dataset.read(sample.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
+    columns = max(len(row) for row in rows)
+    blank = np.full((*dataset.schema.image_px, 3), 255, np.uint8)
+    images = [image for row in rows if row for image in row + [blank] * (columns - len(row))]
+    pictures.write_png(dataset.directory / "qa" / "grid.png", pictures.tile(np.stack(images), columns=columns))
 
 
-def _write_film(job: sample.SampleJob, run: runs.Run, trained: runs.Trained) -> None:
+def _write_film(job: sample.SampleJob, model: sample.Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
-    mesh = sharding.make_mesh()
-    draw = sample.make_draw(run, job.sampler, image_px=job.image_px, mesh=mesh, film_frames=FILM_FRAMES)
-    count = len(run.classes)
-    indices = np.resize(np.arange(count), -(-count // jax.device_count()) * jax.device_count())
-    _, film = draw(
-        trained.params,
-        trained.model_state,
-        jax.random.key(job.seed),
-        jnp.asarray(indices),
-        jnp.asarray(sample.class_of(indices, count)),
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    run, count = model.run, len(model.run.classes)
+    draw = sample.make_draw(
+        run,
+        job.sampler,
+        image_px=job.image_px,
+        mesh=mesh,
+        classifier=model.classifier[0] if model.classifier else None,
+        twins=job.twins,
+        film_frames=FILM_FRAMES,
     )
-    frames = np.asarray(film)[:, :count].swapaxes(0, 1).reshape(-1, *film.shape[2:])
+    indices = np.arange(count)
+    labels = sample.class_of(indices, count)
+    _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
+    frames = np.asarray(film).swapaxes(0, 1).reshape(-1, *film.shape[2:])
     pictures.write_png(job.out / "qa" / "film.png", pictures.tile(frames, columns=FILM_FRAMES))

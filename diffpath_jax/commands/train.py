@@ -2,18 +2,16 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, config, distributed, hardware, monitors, runs, sections, sharding
+from diffpath_jax import build, checks, config, distributed, hardware, monitors, runs, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import new_directory_or_nothing, own_directory
 from diffpath_jax.plan import plan
 from diffpath_jax.progress import console
 from diffpath_jax.task import Task
@@ -22,6 +20,7 @@ from diffpath_jax.train import fit
 # What `--dry_run` assumes where no data set is named: the paper's.
 PAPER_PX, PAPER_CLASSES = 128, 5
 GIB = 2**30
+SIZE_FIX = "choose fewer levels in network.channel_mult, or prepare patches of another size"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:VARIANT")
     parser.add_argument("--workdir", type=Path, help="run directory; an existing run is resumed")
     parser.add_argument("--allow_change", action="append", default=[], help="config key that may differ on resume")
-    several = parser.add_argument_group("several processes", "run the same command once for each")
-    several.add_argument("--distributed", action="store_true", help="find the others from the cluster (TPU, SLURM...)")
-    several.add_argument("--coordinator", help="HOST:PORT of process 0, where the cluster does not say")
-    several.add_argument("--num_processes", type=int, help="how many there are")
-    several.add_argument("--process_id", type=int, help="number of this one, from 0")
+    distributed.add_arguments(parser)
     dry = parser.add_argument_group("dry run")
     dry.add_argument("--dry_run", action="store_true", help="print size and cost, train nothing")
     dry.add_argument("--devices", type=int, help="devices to plan for (default: those of this machine)")
@@ -48,35 +43,24 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     Raises:
         DiffpathError: bad config or data, another run in the directory, divergence, SIGTERM.
     """
-    content = config.load(arguments.config, overrides, build.with_defaults)
-    settings = build.run_config(content, where=arguments.config)
+    content = config.load(arguments.config, overrides, checks.with_defaults)
+    settings = checks.run_config(content, where=arguments.config)
     if arguments.dry_run:
         _describe(settings, arguments)
         return ExitCode.OK
     if arguments.workdir is None:
         raise DiffpathError("--workdir", where="the command line", why="missing", fix="name a run directory")
     hardware.use_compilation_cache()
-    if arguments.distributed or arguments.coordinator:
-        distributed.start(arguments.coordinator, arguments.num_processes, arguments.process_id)
-    datasets = build.datasets(settings, where=arguments.config)
-    build.check_devices(settings, jax.device_count(), where=arguments.config)
-    build.check_image_size(settings, datasets[0].schema.image_px, where=arguments.config)
+    distributed.start_if_asked(arguments)
+    datasets = checks.datasets(settings, where=arguments.config)
+    checks.check_devices(settings, jax.device_count(), where=arguments.config)
+    checks.check_image_size(settings, datasets[0].schema.image_px, where=arguments.config, fix=SIZE_FIX)
     task = build.task(settings, num_classes=len(datasets[0].schema.classes))
-    with _own(arguments.workdir):
+    with distributed.own_directory(arguments.workdir):
         done = _train(settings, task, datasets, arguments)
     if distributed.is_first():
         console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
     return ExitCode.OK
-
-
-@contextmanager
-def _own(workdir: Path) -> Iterator[None]:
-    """The first process holds the directory for all."""
-    if not distributed.is_first():
-        yield
-        return
-    with new_directory_or_nothing(workdir), own_directory(workdir):
-        yield
 
 
 def _train(settings: sections.RunConfig, task: Task, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
@@ -106,13 +90,14 @@ def _train(settings: sections.RunConfig, task: Task, datasets: Sequence[Dataset]
         hooks=monitors.hooks(run, task, datasets, mesh),
         initial=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
+        meaning=run.meaning,
     )
     return int(state.step)
 
 
 def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
     """Print what a run would be, without allocating it."""
-    datasets = build.datasets(settings, where=arguments.config) if settings.data.train else []
+    datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:
         schema = datasets[0].schema
         image_px, num_classes = schema.image_px, len(schema.classes)
@@ -122,8 +107,8 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         image_px, num_classes, images = (PAPER_PX, PAPER_PX), PAPER_CLASSES, 0
         data = f"none named: {PAPER_PX} px and {PAPER_CLASSES} classes assumed"
     devices = arguments.devices or jax.device_count()
-    build.check_devices(settings, devices, where=arguments.config)
-    build.check_image_size(settings, image_px, where=arguments.config)
+    checks.check_devices(settings, devices, where=arguments.config)
+    checks.check_image_size(settings, image_px, where=arguments.config, fix=SIZE_FIX)
     cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices)
     measured = not arguments.peak_tflops
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12

@@ -1,0 +1,128 @@
+"""Many sampling jobs from the same noise, side by side: what a sampler's numbers do to the images."""
+
+import difflib
+import itertools
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.table
+from jax.sharding import Mesh
+
+from diffpath_jax import distributed, pictures, sample
+from diffpath_jax.data.manifest import MANIFEST, Dataset
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.files import read_json, write_json
+from diffpath_jax.progress import console
+
+SUMMARY, CONTACT_SHEET = "sweep.json", "contact.png"
+# Images of a row on the contact sheet, over all classes; every class has one at least.
+SHEET_COLUMNS = 12
+_WORD = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+def points(texts: Sequence[str], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every combination of the values in each text, by a name fit for a directory.
+
+    Args:
+        texts: ``"sampler=ddim,dpmpp steps=10,25"``; each gives its own combinations. None gives ``base``, unnamed.
+        base: the options that a point may change.
+
+    Raises:
+        DiffpathError: an unknown option, or a value that no option can have.
+    """
+    if not texts:
+        return {"": dict(base)}
+    found = {}
+    for text in texts:
+        axes = [_axis(part, base) for part in text.split()]
+        for values in itertools.product(*(values for _, values in axes)):
+            chosen = dict(zip((name for name, _ in axes), values, strict=True))
+            found["_".join(f"{name}-{value}" for name, value in chosen.items())] = {**base, **chosen}
+    return found
+
+
+def _axis(text: str, base: Mapping[str, Any]) -> tuple[str, list[str]]:
+    name, _, values = text.partition("=")
+    if name not in base:
+        near = difflib.get_close_matches(name, base, n=1)
+        fix = f"write {near[0]!r}" if near else f"use {', '.join(base)}"
+        raise DiffpathError(f"option {name!r}", where="--sweep", why="unknown", fix=fix)
+    words = values.split(",")
+    for word in words:
+        if not _WORD.fullmatch(word):
+            fix = 'write "OPTION=A,B OPTION=C,D"'
+            raise DiffpathError(f"value {word!r} of {name!r}", where="--sweep", why="not a value", fix=fix)
+    return name, words
+
+
+def run(
+    jobs: Mapping[str, sample.SampleJob],
+    model: sample.Model,
+    mesh: Mesh,
+    *,
+    out: Path,
+    finish: Callable[[sample.SampleJob, sample.Model, Dataset], None],
+) -> None:
+    """Draw every point, then write a summary and a contact sheet to ``out``; rerun to resume.
+
+    Image i has the same noise in every point, so what differs between rows is the sampler's doing.
+    """
+    path = out / SUMMARY
+    before = read_json(path, what="summary", fix="delete it")["points"] if path.exists() else {}
+    rows: dict[str, dict[str, Any]] = {}
+    shown: dict[str, np.ndarray] = {}
+    for number, (name, job) in enumerate(jobs.items(), 1):
+        console.print(f"[bold]{number} of {len(jobs)}: {name}[/bold]", soft_wrap=True)
+        fresh = not (job.out / MANIFEST).exists()
+        start = time.monotonic()
+        dataset = sample.run_job(job, model, mesh)
+        seconds = time.monotonic() - start if fresh else before.get(name, {}).get("seconds")
+        finish(job, model, dataset)
+        shown[name] = _shown(dataset)
+        first = next(iter(shown.values())).astype(np.float32)
+        rows[name] = {
+            "evaluations": dataset.details["sampling"]["evaluations"],
+            "images": dataset.count(sample.SPLIT),
+            "seconds": seconds,
+            "rms_from_first": float(np.sqrt(np.square(shown[name] - first).mean())),
+            "digest": dataset.digest,
+            "sampling": dataset.details["sampling"],
+        }
+    if distributed.is_first():
+        write_json(path, {"points": {**before, **rows}})
+        pictures.write_png(out / CONTACT_SHEET, pictures.sheet(shown, _headings(jobs, model)))
+        _print(rows)
+        console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)
+
+
+def _per_class(num_classes: int) -> int:
+    return max(1, SHEET_COLUMNS // num_classes)
+
+
+def _shown(dataset: Dataset) -> np.ndarray:
+    num_classes = len(dataset.schema.classes)
+    rows = pictures.first_of_each_class(dataset.read(sample.SPLIT), num_classes, _per_class(num_classes))
+    return np.stack([image for row in rows for image in row])
+
+
+def _headings(jobs: Mapping[str, sample.SampleJob], model: sample.Model) -> list[str]:
+    """The class above the first image of each."""
+    counts = next(iter(jobs.values())).counts
+    return [
+        name if number == 0 else ""
+        for name, count in zip(model.run.classes, counts, strict=True)
+        for number in range(min(count, _per_class(len(counts))))
+    ]
+
+
+def _print(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    table = rich.table.Table("point", "evaluations", "images", "seconds", "RMS from the first (of 255)")
+    for name, row in rows.items():
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        numbers = str(row["evaluations"]), str(row["images"]), seconds, f"{row['rms_from_first']:.1f}"
+        table.add_row(name, *numbers)
+    console.print(table)
