@@ -70,12 +70,14 @@ class Trained:
         model_state: of the network.
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
+        averaged: whether ``params`` is the moving average.
     """
 
     params: Tree
     model_state: Tree
     step: int
     digest: str
+    averaged: bool
 
 
 def begin(
@@ -183,7 +185,8 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
     expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
-    return Trained(params, model_state, chosen, tree_digest({"params": params, "model_state": model_state}))
+    digest = tree_digest({"params": params, "model_state": model_state})
+    return Trained(params, model_state, chosen, digest, averaged=source == "ema")
 
 
 def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:

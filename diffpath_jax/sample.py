@@ -247,6 +247,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "checkpoint_step": model.trained.step,
         "checkpoint_digest": model.trained.digest,
+        "averaged_parameters": model.trained.averaged,
         "run_digest": model.run.digest,
     }
     if model.classifier:
@@ -268,6 +269,13 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "seed": job.seed,
         "twins": job.twins,
     }
+
+
+def _repeated(value: str | int | float, count: int) -> pa.Array:
+    """A column of one value; text is stored once."""
+    if isinstance(value, str):
+        return pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [value])
+    return pa.repeat(value, count)
 
 
 def _assemble(
@@ -293,8 +301,8 @@ def _assemble(
     }
     rows = {
         "index": indices,
-        "class": np.asarray(run.classes)[labels],
-        **{key: [value] * len(indices) for key, value in {**scale, **provenance}.items()},
+        "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
+        **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance}.items()},
     }
     with replace_file(job.out / TABLE) as temporary:
         pq.write_table(pa.table(rows), temporary)
