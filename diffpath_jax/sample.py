@@ -27,7 +27,7 @@ from diffpath_jax.runs import Run, Trained
 from diffpath_jax.samplers import loop
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
-# (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is what :func:`weights_of` gives.
+# (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is :attr:`Model.weights`.
 Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
 TABLE = "samples.parquet"
@@ -128,6 +128,19 @@ def make_draw(
     return jax.jit(on_each, in_shardings=(None, everywhere, split, split))
 
 
+def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, film_frames: int = 0) -> Draw:
+    """What draws the images of a job."""
+    return make_draw(
+        model.run,
+        job.sampler,
+        image_px=job.image_px,
+        mesh=mesh,
+        classifier=model.classifier[0] if model.classifier else None,
+        twins=job.twins,
+        film_frames=film_frames,
+    )
+
+
 def image_indices(counts: Sequence[int]) -> Int[np.ndarray, "n"]:
     """Indices of the images of a job, increasing: those of a class do not depend on how many the others have."""
     rank, label = np.nonzero(np.arange(max(counts))[:, None] < np.asarray(counts))
@@ -185,15 +198,7 @@ def _drawn(
     job: SampleJob, model: Model, mesh: Mesh, batches: Mapping[int, Int[np.ndarray, "n"]]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Each batch with its images; while one group is handed on, the devices draw the next."""
-    run = model.run
-    draw = make_draw(
-        run,
-        job.sampler,
-        image_px=job.image_px,
-        mesh=mesh,
-        classifier=model.classifier[0] if model.classifier else None,
-        twins=job.twins,
-    )
+    draw = draw_of(job, model, mesh)
     weights, key = sharding.replicate(model.weights, mesh), jax.random.key(job.seed)
     starts = list(batches)
     waiting: tuple[list[int], jax.Array] | None = None
@@ -203,7 +208,7 @@ def _drawn(
         # thrown away.
         full = np.concatenate([np.resize(batches[start], job.batch_size) for start in group])
         full = np.resize(full, job.batch_size * mesh.size)
-        images, _ = draw(weights, key, jnp.asarray(full), jnp.asarray(class_of(full, len(run.classes))))
+        images, _ = draw(weights, key, jnp.asarray(full), jnp.asarray(class_of(full, len(model.run.classes))))
         if waiting:
             yield from _split(*waiting, mesh.size)
         waiting = group, images

@@ -24,7 +24,7 @@ from diffpath_jax.shapes import Denoised
 from diffpath_jax.task import NETWORK, diffusion_task, noisy_classification_task
 from diffpath_jax.train_step import init_state, make_train_step
 
-SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 256
+SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 128
 WHITE = 0.08  # standard deviation of independent noise in each pixel and channel
 
 

@@ -224,16 +224,7 @@ def _write_grid(dataset: Dataset) -> None:
 def _write_film(job: sample.SampleJob, model: sample.Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    run, count = model.run, len(model.run.classes)
-    draw = sample.make_draw(
-        run,
-        job.sampler,
-        image_px=job.image_px,
-        mesh=mesh,
-        classifier=model.classifier[0] if model.classifier else None,
-        twins=job.twins,
-        film_frames=FILM_FRAMES,
-    )
+    draw, count = sample.draw_of(job, model, mesh, film_frames=FILM_FRAMES), len(model.run.classes)
     indices = np.arange(count)
     labels = sample.class_of(indices, count)
     _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
