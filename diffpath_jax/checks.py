@@ -63,7 +63,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
         if getattr(config, section) is None:
             raise DiffpathError(f"section {section!r}", where=where, why="missing", fix="add it, or change task")
     _check_variance(config, where=where)
-    _check_watching(config.train, where=where)
+    _check_watching(config.task, config.train, where=where)
     return config
 
 
@@ -79,11 +79,12 @@ def _check_variance(config: RunConfig, *, where: str) -> None:
         )
 
 
-def _check_watching(config: TrainConfig, *, where: str) -> None:
-    """The best checkpoint can be kept only if each is looked at; a distance needs features."""
+def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
+    """The best checkpoint can be kept only by what is measured at each look; a distance needs features."""
     best, looks = config.keep_best, config.eval_every
-    if best and best not in ("val_loss", "val_accuracy") and not best.startswith("FD-"):
-        fix = "use val_loss, val_accuracy or FD-NAME"
+    measured = "val_accuracy" if task == "classification" else "val_loss"
+    if best and best != measured and not (task == "diffusion" and best.startswith("FD-")):
+        fix = f"use {measured}" + (" or FD-NAME" if task == "diffusion" else "")
         raise DiffpathError("key 'train.keep_best'", where=where, why=f"{best!r} is not measured", fix=fix)
     if best and (not looks or config.checkpoint_every % looks):
         why = f"checkpoints come every {config.checkpoint_every} steps and looks every {looks}"

@@ -70,6 +70,8 @@ def test_an_unknown_key_in_the_file_names_the_nearest(capsys, tmp_path, dataset)
         ("--config.optim.accumulate=3", "times 3 parts"),
         ("--config.train.fsdp=3", "groups of 3"),
         ("--config.train.keep_best=val_los", "not measured"),
+        ("--config.train.keep_best=val_accuracy", "use val_loss or FD-NAME"),
+        ("--config.network.kind=resnet", "no network for diffusion"),
         ("--config.train.keep_best=val_loss", "every 0"),
         ("--config.train.fd_images=10", "fd_features"),
         ("--config.train.init_from=nowhere.safetensors", "no such file or run"),
