@@ -54,7 +54,7 @@ NETWORKS = {
 OWN_SPACING = {
     "ddpm": "even",
     "ddim": "leading",
-    "heun": "quadratic",
+    "heun": "log_snr",
     "dpmpp": "log_snr",
     "unipc": "log_snr",
     "ddpm_author_code": "even",

@@ -51,7 +51,7 @@ def averaged(state: TrainState) -> Tree:
 def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int) -> Callable[[TrainState], np.ndarray]:
     """A function of the state that draws ``per_class`` images of each class, class by class."""
     assert run.config.noise is not None
-    sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps))
+    sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
     draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size

@@ -120,7 +120,8 @@ def _headings(jobs: Mapping[str, sample.SampleJob], model: sample.Model) -> list
 
 
 def _print(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    table = rich.table.Table("point", "evaluations", "images", "seconds", "RMS from the first (of 255)")
+    point = rich.table.Column("point", overflow="fold", ratio=1)
+    table = rich.table.Table(point, "evaluations", "images", "seconds", "RMS from the first (of 255)", expand=True)
     for name, row in rows.items():
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
         numbers = str(row["evaluations"]), str(row["images"]), seconds, f"{row['rms_from_first']:.1f}"

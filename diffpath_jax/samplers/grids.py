@@ -1,8 +1,10 @@
 """Which of the T trained steps a sampler visits: N distinct indices, lowest first.
 
-``even`` includes both ends, ``leading`` leaves out the highest levels, ``trailing`` the lowest.
+``even`` includes both ends, ``leading`` leaves out the highest levels, ``trailing`` the lowest. A grid that leaves out
+the highest calls an image with a little signal pure noise: with few steps its colours turn out grey.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,8 +14,9 @@ from diffpath_jax.diffusion import NoiseSchedule
 
 Kept = Int[np.ndarray, "N"]
 Grid = Callable[[NoiseSchedule, int], Kept]
-# Of Karras et al. 2022, table 1.
-RHO = 7.0
+# Of Karras et al. 2022, table 1: how levels are spread, and least and most sigma / alpha. More noise than that, which a
+# cosine schedule has, differs from pure noise by a hundredth; steps spent there are lost, and Heun's go astray.
+RHO, LEAST_NOISE, MOST_NOISE = 7.0, 0.002, 80.0
 
 
 def even(schedule: NoiseSchedule, count: int) -> Kept:
@@ -32,20 +35,19 @@ def trailing(schedule: NoiseSchedule, count: int) -> Kept:
 
 
 def quadratic(schedule: NoiseSchedule, count: int) -> Kept:
-    """Squares of an even grid, up to 0.8 T (Song et al. 2021, "DDIM", appendix D)."""
+    """Squares of an even grid, up to 0.8 T (Song et al. 2021, "DDIM", appendix D): starts below the noisiest levels."""
     return _distinct(np.linspace(0, np.sqrt(0.8 * schedule.num_steps), count) ** 2, schedule)
 
 
 def log_snr(schedule: NoiseSchedule, count: int) -> Kept:
     """Even in log(alpha / sigma) (Lu et al. 2022, "DPM-Solver")."""
-    level = _noise_level(schedule)
-    return _at_levels(schedule, np.linspace(level[-1], level[0], count)[::-1])
+    return _at_levels(schedule, np.linspace(*_bounds(schedule), count)[::-1])
 
 
 def karras(schedule: NoiseSchedule, count: int) -> Kept:
     """Even in (sigma / alpha)^(1/7) (Karras et al. 2022, "EDM", equation 5)."""
-    root = np.exp(_noise_level(schedule) / RHO)
-    return _at_levels(schedule, RHO * np.log(np.linspace(root[-1], root[0], count)[::-1]))
+    most, least = np.exp(np.asarray(_bounds(schedule)) / RHO)
+    return _at_levels(schedule, RHO * np.log(np.linspace(most, least, count)[::-1]))
 
 
 def author_code(schedule: NoiseSchedule, count: int) -> Kept:
@@ -63,6 +65,12 @@ def author_code(schedule: NoiseSchedule, count: int) -> Kept:
 def _noise_level(schedule: NoiseSchedule) -> Float[np.ndarray, "T"]:
     """log(sigma / alpha), which grows with t."""
     return 0.5 * (np.log1p(-schedule.alpha_bar) - np.log(schedule.alpha_bar))
+
+
+def _bounds(schedule: NoiseSchedule) -> tuple[float, float]:
+    """The highest and lowest level to visit."""
+    level = _noise_level(schedule)
+    return min(level[-1], math.log(MOST_NOISE)), max(level[0], math.log(LEAST_NOISE))
 
 
 def _at_levels(schedule: NoiseSchedule, levels: Float[np.ndarray, "N"]) -> Kept:

@@ -41,8 +41,12 @@ def test_grids_are_what_their_papers_say():
 
 def test_even_levels_are_even():
     level = 0.5 * np.log(LINEAR.alpha_bar / (1 - LINEAR.alpha_bar))
-    gaps = np.diff(level[grids.log_snr(LINEAR, 8)])
+    kept = grids.log_snr(LINEAR, 8)
+    gaps = np.diff(level[kept])
     np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.08)  # the nearest of 1000 steps
+    # From sigma / alpha = 80 (EDM's most) down to the least of the schedule.
+    np.testing.assert_allclose(np.exp(-level[kept[-1]]), 80, rtol=0.01)
+    assert kept[0] == 0
     noise = np.sqrt(1 / LINEAR.alpha_bar - 1) ** (1 / 7)
     gaps = np.diff(noise[grids.karras(LINEAR, 8)])
     np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.08)
