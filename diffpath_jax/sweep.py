@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.table
 from jax.sharding import Mesh
 
 from diffpath_jax import distributed, pictures, sample
@@ -120,10 +119,8 @@ def _headings(jobs: Mapping[str, sample.SampleJob], model: sample.Model) -> list
 
 
 def _print(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    point = rich.table.Column("point", overflow="fold", ratio=1)
-    table = rich.table.Table(point, "evaluations", "images", "seconds", "RMS from the first (of 255)", expand=True)
+    console.print("evaluations  images  seconds  RMS from the first (of 255)  point", soft_wrap=True)
     for name, row in rows.items():
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        numbers = str(row["evaluations"]), str(row["images"]), seconds, f"{row['rms_from_first']:.1f}"
-        table.add_row(name, *numbers)
-    console.print(table)
+        numbers = f"{row['evaluations']:11d}  {row['images']:6d}  {seconds:>7}  {row['rms_from_first']:27.1f}"
+        console.print(f"{numbers}  {name}", soft_wrap=True, markup=False)
