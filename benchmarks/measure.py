@@ -12,7 +12,7 @@ from pathlib import Path
 Value = str | float | int | None
 # One line of a table: name of the column -> value.
 Row = dict[str, Value]
-_PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "triton")
+_PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "diffusers", "triton")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, Times]:
-    """Time several calls in turns (A B A B ...), so that a slow moment of the machine meets all of them.
+def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of several calls in turns (A B A B ...), so that a slow moment of the machine meets all of them.
 
     Args:
         calls: what to time; each must return only when its work is done.
@@ -55,7 +55,17 @@ def interleaved(calls: Mapping[str, Callable[[], object]], *, rounds: int, warmu
             seconds = seconds_of(call)
             if turn >= warmup:
                 taken[name].append(seconds)
-    return {name: times_of(seconds) for name, seconds in taken.items()}
+    return taken
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, Times]:
+    """The sum of what :func:`in_turns` measures."""
+    return {name: times_of(seconds) for name, seconds in in_turns(calls, rounds=rounds, warmup=warmup).items()}
+
+
+def median_ratio(seconds: Sequence[float], base: Sequence[float]) -> float:
+    """Median over the turns of one call's time over another's in the same turn: steadier than the ratio of medians."""
+    return statistics.median(own / other for own, other in zip(seconds, base, strict=True))
 
 
 def repeated(call: Callable[[], object], *, rounds: int, warmup: int = 1) -> Times:

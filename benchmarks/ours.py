@@ -6,6 +6,7 @@ Imports only what needs JAX, Flax and Optax, so that it runs where the data pipe
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +24,15 @@ from benchmarks.shapes import (
     Setting,
     Shape,
 )
-from diffpath_jax import conditioning, diffusion, samplers, timesteps
+from diffpath_jax import conditioning, diffusion, timesteps
 from diffpath_jax.codecs import PixelCodec
 from diffpath_jax.diffusion import NoiseSchedule, Prediction
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.optim import OptimConfig
-from diffpath_jax.shapes import Batch, Images, Labels, PRNGKey, Timesteps, Tree
+from diffpath_jax.samplers import ancestral, ddim, grids, loop, solvers
+from diffpath_jax.samplers.loop import Method
+from diffpath_jax.shapes import Batch, Denoised, Images, Labels, PRNGKey, Timesteps, Tree
 from diffpath_jax.task import NETWORK, TIMESTEPS, Denoising, Task, diffusion_task
 from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
 
@@ -108,23 +111,67 @@ def make_step(task: Task, config: OptimConfig) -> Step:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """A method and the grid that belongs to it.
+
+    Attributes:
+        name: for tables.
+        grid: which of the trained steps it visits.
+        make: respaced schedule -> method.
+    """
+
+    name: str
+    grid: grids.Grid
+    make: Callable[[NoiseSchedule], Method]
+
+
+# DDIM without noise; DDPM with the posterior variance.
+SAMPLERS = {
+    "ddim": Sampler("DDIM", grids.leading, lambda schedule: ddim.ddim(schedule, eta=0.0)),
+    "ddpm": Sampler("DDPM", grids.even, lambda s: ancestral.ddpm(s, variance=s.posterior_variance)),
+    "dpmpp": Sampler("DPM-Solver++(2M)", grids.log_snr, solvers.dpmpp_2m),
+    "unipc": Sampler("UniPC", grids.log_snr, solvers.unipc),
+}
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How images are drawn.
 
     Attributes:
-        ddim: DDIM without noise; otherwise DDPM with the posterior variance.
+        sampler: a key of ``SAMPLERS``.
         steps: steps of the respaced schedule.
         guidance: weight of classifier-free guidance; 0 for none.
+        guided: first and last share of the trained schedule in which it guides.
     """
 
-    ddim: bool
+    sampler: str
     steps: int
     guidance: float = 0.0
+    guided: tuple[float, float] = (0.0, 1.0)
 
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{'DDIM' if self.ddim else 'DDPM'} {self.steps}" + (", guided" if self.guidance else "")
+        name = f"{SAMPLERS[self.sampler].name} {self.steps}"
+        if not self.guidance:
+            return name
+        first, last = self.guided
+        return f"{name}, guided" + ("" if self.guided == (0.0, 1.0) else f" from {first:g} to {last:g}")
+
+    def respaced(self, trained: NoiseSchedule) -> NoiseSchedule:
+        """The steps it visits."""
+        return diffusion.respace(trained, SAMPLERS[self.sampler].grid(trained, self.steps))
+
+    def guides(self, trained: NoiseSchedule) -> np.ndarray:
+        """Whether it guides at each of them."""
+        share = self.respaced(trained).timesteps / (trained.num_steps - 1)
+        first, last = self.guided
+        return (share >= first) & (share <= last) & (self.guidance > 0)
+
+    def forwards(self, trained: NoiseSchedule) -> int:
+        """Forward passes of the network over the whole batch, where a guided step takes two."""
+        return self.steps + int(self.guides(trained).sum())
 
 
 def make_draw(
@@ -138,28 +185,36 @@ def make_draw(
 ) -> Callable[[Tree, jax.Array, jax.Array], jax.Array]:
     """(parameters, key, labels) -> images in [-1, 1], one key an image, by the package's own sampler."""
     trained = schedule or linear_noise()
-    grid = diffusion.strided_steps if how.ddim else diffusion.even_steps
-    respaced = diffusion.respace(trained, grid(trained.num_steps, how.steps))
+    respaced, guides = how.respaced(trained), how.guides(trained)
+    method = SAMPLERS[how.sampler].make(respaced)
     original = jnp.asarray(respaced.timesteps)
-    rule = (
-        samplers.ddim_rule(respaced, eta=0.0)
-        if how.ddim
-        else samplers.ddpm_rule(respaced, variance=respaced.posterior_variance)
-    )
 
     def draw(params: Tree, key: PRNGKey, labels: Labels) -> Images:
         def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
             return network.apply(params, {}, x_t, original[t], y)[0], None
 
-        guided = conditioning.with_guidance(predict, labels, weight=how.guidance, num_classes=num_classes)
+        guided = conditioning.with_guidance(
+            predict, labels, weight=how.guidance, num_classes=num_classes, active=guides
+        )
 
-        def eps(x_t: Images, t: Timesteps) -> conditioning.Output:
-            return diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]), None
+        def eps(x_t: Images, t: Timesteps) -> Denoised:
+            return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
 
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(len(labels)))
-        return samplers.sample(eps, respaced, rule, keys=keys, shape=(px, px, 3))[0]
+        return loop.sample(eps, method, keys=image_keys(key, len(labels)), shape=(px, px, 3))[0]
 
     return draw
+
+
+def image_keys(key: PRNGKey, count: int) -> jax.Array:
+    """One key an image."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
+
+
+def compiled(function: Callable, *inputs: Any, **options: Any) -> tuple[jax.stages.Compiled, float]:
+    """The compiled function, and the seconds it took to trace and compile."""
+    made: list[jax.stages.Compiled] = []
+    seconds = measure.seconds_of(lambda: made.append(jax.jit(function, **options).lower(*inputs).compile()))
+    return made[0], seconds
 
 
 def forward_flop(shape: Shape, px: int) -> float:

@@ -108,7 +108,7 @@ def _results(setting: Setting, device: jax.Device, dtype: Any) -> dict[str, np.n
     """Forward pass, loss, gradients and a sample of 25 DDIM steps, computed on one device at full precision."""
     shape = setting.shape
     network, task = ours.make_network(shape, dtype), ours.make_task(shape, dtype)
-    draw = ours.make_draw(network, ours.Sampling(True, 25), px=setting.px, num_classes=shape.num_classes - 1)
+    draw = ours.make_draw(network, ours.Sampling("ddim", 25), px=setting.px, num_classes=shape.num_classes - 1)
     with jax.default_device(jax.devices("cpu")[0]):
         params = ours.random_parameters(network, jax.random.key(1))
         x = jax.random.normal(jax.random.key(2), (setting.batch, setting.px, setting.px, 3))
@@ -156,7 +156,7 @@ def _training_case(context: Context, case: Case) -> Row:
     key = jax.random.key(0)
     batch = jax.device_put(ours.random_batch(setting))
     held = [jax.jit(fresh)(key)]
-    step, seconds = _compiled(ours.make_step(task, config), held[0], batch, key, donate_argnums=0)
+    step, seconds = ours.compiled(ours.make_step(task, config), held[0], batch, key, donate_argnums=0)
 
     def take() -> jax.Array:
         held[0], bad_steps = step(held[0], batch, key)
@@ -217,10 +217,11 @@ def sampling(context: Context) -> Iterator[Row]:
 
     The limit is the FLOP of all network calls at the peak. A guided step is compared with two network calls.
     """
-    hows = [ours.Sampling(True, 25), ours.Sampling(True, 25, guidance=1.0), ours.Sampling(False, 250)]
+    few, many = (3, 4) if context.tiny else (25, 250)
+    hows = [ours.Sampling("ddim", few), ours.Sampling("ddim", few, guidance=1.0)]
+    hows += [ours.Sampling("dpmpp", few), ours.Sampling("unipc", few), ours.Sampling("ddpm", many)]
     networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 32)]
     if context.tiny:
-        hows = [ours.Sampling(True, 3), ours.Sampling(True, 3, guidance=1.0), ours.Sampling(False, 4)]
         networks = [Case("tiny", TINY, 16, 2)]
     alone: dict[str, float] = {}
     cases = [replace(case, how=how) for case in networks for how in (None, *hows)]
@@ -236,13 +237,13 @@ def _sampling_case(context: Context, case: Case, alone: dict[str, float]) -> Row
     how = case.how
     if how is None:
         x = jax.random.normal(key, (case.batch, case.px, case.px, 3))
-        call, seconds = _compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], params, x, labels)
+        call, seconds = ours.compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], params, x, labels)
         times, calls = _timed(call, params, x, labels), 1
         alone[case.name] = times.median
     else:
         draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1)
-        call, seconds = _compiled(draw, params, key, labels)
-        times, calls = _timed(call, params, key, labels), how.steps * (2 if how.guidance else 1)
+        call, seconds = ours.compiled(draw, params, key, labels)
+        times, calls = _timed(call, params, key, labels), how.forwards(ours.linear_noise())
     flop = calls * case.batch * ours.forward_flop(case.shape, case.px)
     named: Row = {} if how else {"how": "network alone"}
     return {
@@ -282,13 +283,6 @@ def _each(
                 raise
             yield {**case.row, "left out": "out of memory"}
         cost = time.monotonic() - start
-
-
-def _compiled(function: Callable, *inputs: Any, **options: Any) -> tuple[jax.stages.Compiled, float]:
-    """The compiled function, and the seconds it took to trace and compile."""
-    made: list[jax.stages.Compiled] = []
-    seconds = measure.seconds_of(lambda: made.append(jax.jit(function, **options).lower(*inputs).compile()))
-    return made[0], seconds
 
 
 def _timed(call: Callable, *inputs: Any) -> measure.Times:

@@ -100,7 +100,7 @@ def _draw(shape: Shape, params: Tree, *, px: int, num_classes: int, steps: int) 
     """``COLUMNS`` images of each class, classes one after the other."""
     draw = ours.make_draw(
         ours.make_network(shape, jnp.bfloat16),
-        ours.Sampling(True, steps),
+        ours.Sampling("ddim", steps),
         px=px,
         num_classes=num_classes,
         schedule=diffusion.cosine_schedule(NOISE_STEPS),

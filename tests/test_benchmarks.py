@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, make_patches, measure, ours, shapes
+from benchmarks import accelerator, make_patches, measure, ours, sampling, shapes
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.parameters import flatten
+from diffpath_jax.samplers.loop import image_noise
 
 ROOT = Path(__file__).parents[1]
 # What a machine with an accelerator may lack.
@@ -37,6 +38,10 @@ def test_interleaved_calls_take_turns():
 
 def test_median_and_range():
     assert measure.times_of([3.0, 1.0, 2.0, 10.0]) == measure.Times(2.5, 1.0, 10.0, 4)
+
+
+def test_ratios_are_taken_turn_by_turn():
+    assert measure.median_ratio([1.0, 30.0, 2.0], [1.0, 20.0, 1.0]) == 1.5
 
 
 def test_table_has_every_column_of_every_row():
@@ -97,6 +102,31 @@ def test_pytorch_network_has_our_parameters(shape):
     assert torch_adm.parameter_count(other) == count_parameters(ours.make_network(shape, jnp.float32))
 
 
+def test_guided_steps_count_twice():
+    trained = ours.linear_noise()
+    always, half = (how for how in sampling.samplings(10) if how.guidance)
+    assert ours.Sampling("ddim", 10).forwards(trained) == 10
+    assert always.forwards(trained) == 20
+    assert half.forwards(trained) == 15
+
+
+def test_pytorch_draws_our_images():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from benchmarks import torch_adm, torch_sampling
+
+    network = ours.make_network(shapes.TINY, jnp.float32)
+    params = ours.random_parameters(network, jax.random.key(1))
+    other = torch_adm.UNet(shapes.TINY)
+    torch_adm.copy_parameters(other, flatten(params))
+    key, labels = jax.random.key(2), np.array([0, 7], np.int32)
+    draw = ours.make_draw(network, ours.Sampling("ddim", 10), px=16, num_classes=shapes.TINY.num_classes - 1)
+    expected = jax.jit(draw)(params, key, labels)
+    x_T = torch.tensor(np.asarray(image_noise(ours.image_keys(key, 2), 0, (16, 16, 3)))).permute(0, 3, 1, 2)
+    found = torch_sampling.draw(other, "ddim", 10, x_T, torch.tensor(labels)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
 def test_patches_of_a_data_set(dataset, tmp_path):
     assert make_patches.main(["--dataset", str(dataset), "--out", str(tmp_path / "p.npz"), "--limit", "5"]) == 0
     with np.load(tmp_path / "p.npz") as file:
@@ -115,6 +145,28 @@ def test_one_section_and_one_without_time(tmp_path):
     done = run("accelerator", "--tiny", "--out", tmp_path, "--sections", "training", "--minutes", "0.01", minutes=1)
     assert done.returncode == 0, done.stderr
     assert "training: skipped (1 s are left for it)" in done.stdout
+
+
+def test_sampling_without_pytorch(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert sampling.main(["--tiny", "--out", str(tmp_path / "r.json")]) == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    hows = sampling.samplings(4)
+    baselines = [sampling.CALLS, sampling.WAITING, sampling.SCAN]
+    assert [row["what"] for row in content["overhead"]] == baselines + [how.name for how in hows if not how.guidance]
+    assert [row["what"] for row in content["guidance"]] == [
+        sampling.DOUBLED,
+        *(how.name for how in hows if how.guidance),
+    ]
+    assert [row["forwards"] for row in content["guidance"]] == [8, 8, 6]
+    for row in content["overhead"] + content["guidance"]:
+        seconds = [row["fastest s"], row["median s"], row["slowest s"]]
+        assert 0 < seconds[0] <= seconds[1] <= seconds[2] < np.inf
+        # Overheads may be negative: what is less than nothing is how fast the machine was at that moment.
+        assert np.isfinite([value for value in row.values() if isinstance(value, float)]).all()
+    assert all(row["as many unguided"] > 0 for row in content["guidance"])
+    assert [row["what"] for row in content["pytorch"]] == [hows[0].name, hows[2].name]
+    assert all("diffusers" in row["left out"] for row in content["pytorch"])
 
 
 @pytest.mark.full
@@ -141,3 +193,16 @@ def test_training_against_pytorch(tmp_path):
     assert [(row["what"], row["side"]) for row in content["speed"]] == [
         (what, side) for what in ("forward", "train step") for side in ("ours", "PyTorch")
     ]
+
+
+@pytest.mark.full
+def test_sampling_against_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    done = run("sampling", "--tiny", "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "r.json").read_text())["pytorch"]
+    names = [ours.Sampling(sampler, 4).name for sampler in sampling.COMPARED]
+    assert [row["what"] for row in rows] == [what for name in names for what in (name, f"{name}, PyTorch")]
+    assert all(0 < row["s / image"] < np.inf for row in rows)
+    assert all(0 < row["ours / this"] < np.inf for row in rows[1::2])
