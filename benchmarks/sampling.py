@@ -10,6 +10,9 @@ each turn, and of the fastest. A sampler is one compiled program that draws its 
   one for each call, whichever is faster;
 - scan: N turns of a compiled ``lax.scan`` of the bare network, since XLA may compile a loop's body differently.
 
+Both are differences of two long times, and noisy. ``own work`` is not: the same sampler with a network that costs
+nothing, over that scan.
+
 ``guidance`` has the time of guided DDIM over that of as many forward passes in unguided DDIM, a guided step counted as
 two, and beside it that of the bare network on a batch of twice the size. ``pytorch`` is the same network with the same
 parameters, run eagerly under ``torch.inference_mode`` in a plain loop with diffusers' schedulers; without ``torch`` or
@@ -41,11 +44,21 @@ HALF = (0.25, 0.75)
 # The baselines.
 CALLS, WAITING, SCAN = "network, N calls, one wait", "network, N calls, N waits", "network, scan of N turns"
 DOUBLED = "network, batch doubled, scan of N turns"
+# Turns of a sampler alone that are timed together: one is over in less than a clock can tell.
+ALONE_REPEATS = 20
 # The samplers that have a counterpart in PyTorch, and the packages that takes.
 COMPARED, NEEDED = ("ddim", "dpmpp"), ("torch", "diffusers")
 
 # Seconds in each turn, by name.
 Taken = Mapping[str, Sequence[float]]
+
+
+class FreeNetwork:
+    """Stands in for a network where only what surrounds it is timed."""
+
+    def apply(self, params: Tree, model_state: Tree, x: Images, t: jax.Array, labels: Labels) -> tuple[Images, Tree]:
+        """One product a value."""
+        return 0.1 * x, {}
 
 
 def samplings(steps: int) -> list[Sampling]:
@@ -122,11 +135,22 @@ def _our_calls(
         draw = ours.make_draw(network, how, px=setting.px, num_classes=num_classes)
         sampler, compile_seconds[how.name] = ours.compiled(draw, params, key, labels)
         calls[how.name] = partial(_finished, sampler, params, key, labels)
+        alone = ours.make_draw(FreeNetwork(), how, px=setting.px, num_classes=num_classes)
+        calls[_alone(how)] = partial(_repeated, ours.compiled(alone, {}, key, labels)[0], {}, key, labels)
     return calls, compile_seconds
 
 
 def _finished(call: Callable[..., jax.Array], *inputs: Any) -> None:
     call(*inputs).block_until_ready()
+
+
+def _repeated(call: Callable[..., jax.Array], *inputs: Any) -> None:
+    for _ in range(ALONE_REPEATS):
+        _finished(call, *inputs)
+
+
+def _alone(how: Sampling) -> str:
+    return f"{how.name}, alone"
 
 
 def _pytorch_calls(setting: Setting, hows: Sequence[Sampling], params: Tree) -> dict[str, Callable[[], object]]:
@@ -149,19 +173,25 @@ def overhead(hows: Sequence[Sampling], taken: Taken, compile_seconds: Mapping[st
         if not how.guidance:
             own = taken[how.name]
             shares = _ratios("calls", own, calls, less=1) | _ratios("scan", own, taken[SCAN], less=1)
-            rows.append(_seconds(how.name, taken) | shares)
+            rows.append(_seconds(how.name, taken) | shares | {"own work": _own_work(how, taken)})
     return [row | {"compile s": compile_seconds[str(row["what"])]} for row in rows]
+
+
+def _own_work(how: Sampling, taken: Taken) -> float:
+    return measure.median_ratio(taken[_alone(how)], taken[SCAN]) / ALONE_REPEATS
 
 
 def guidance(hows: Sequence[Sampling], taken: Taken) -> list[Row]:
     """Guided DDIM, and the network on a batch of twice the size, over as many forward passes in DDIM without."""
-    steps, trained = hows[0].steps, ours.linear_noise()
-    forwards = {how.name: how.forwards(trained) for how in hows if how.guidance}
+    trained, free = ours.linear_noise(), taken[hows[0].name]
+    guided = {how.name: how for how in hows if how.guidance}
+    counts = {DOUBLED: 2 * hows[0].steps} | {name: how.forwards(trained) for name, how in guided.items()}
     return [
         _seconds(name, taken)
         | {"forwards": count}
-        | _ratios("as many unguided", taken[name], taken[hows[0].name], multiple=count / steps)
-        for name, count in ({DOUBLED: 2 * steps} | forwards if forwards else {}).items()
+        | _ratios("as many unguided", taken[name], free, multiple=count / hows[0].steps)
+        | ({"own work": _own_work(guided[name], taken)} if name in guided else {})
+        for name, count in (counts if guided else {}).items()
     ]
 
 

@@ -261,6 +261,15 @@ def start_job(workdir, out):
     return subprocess.Popen(command, env=ALONE, stderr=subprocess.DEVNULL)
 
 
+def end_of(process, seconds):
+    """Exit code of a process that is killed after some seconds, unless it was done just before."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(60)
+
+
 def check_killed_job(workdir, folder, kills, seed):
     """Kill a job at random moments until that has struck ``kills`` times; whenever it is done it starts elsewhere.
 
@@ -275,12 +284,9 @@ def check_killed_job(workdir, folder, kills, seed):
     while struck < kills or not finished:
         out = folder / f"killed-{finished}"
         process = start_job(workdir, out)
-        try:
-            # Once enough kills have struck, the job is left to end.
-            code = process.wait(rng.uniform(0.3, 1.0) * seconds if struck < kills else 300)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            assert process.wait(60) == -9
+        # Once enough kills have struck, the job is left to end.
+        code = end_of(process, rng.uniform(0.3, 1.0) * seconds if struck < kills else 300)
+        if code == -9:
             struck += 1
             partial += bool(list(out.glob(".staging/*.array_record")))
             continue
