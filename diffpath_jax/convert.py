@@ -195,8 +195,8 @@ def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: 
     """
     try:
         config = adm_config(state, num_heads=num_heads, head_channels=head_channels)
-        kind = "classifier_adm" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
-        module: Any = {"classifier_adm": NoisyClassifier, "unet_adm": UNet}[kind]
+        kind = "noisy_classifier" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
+        module: Any = {"noisy_classifier": NoisyClassifier, "unet_adm": UNet}[kind]
         network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         params = fill(like, adm_names(like), state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import cli, convert, parameters, runs
+from diffpath_jax import build, cli, convert, parameters, runs
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
@@ -197,9 +197,11 @@ def test_bad_commands(capsys, words, why):
     assert why in capsys.readouterr().err
 
 
-def test_configs_say_what_they_convert_to():
-    converted = convert.from_adm(published("film"), num_heads=4, where="golden")
-    assert converted.about()["network"] == {"kind": "unet_adm", **dataclasses.asdict(converted.config)}
+@pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
+def test_configs_say_what_they_convert_to(case, kind):
+    converted = convert.from_adm(published(case), num_heads=4, where="golden")
+    assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
+    assert build.NETWORKS[kind].config is type(converted.config)
 
 
 def test_a_run_can_start_from_another_run(tmp_path, dataset):
