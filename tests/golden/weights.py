@@ -37,7 +37,12 @@ def integers(name: str, high: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter: no layer is zero, and activations stay of order one (norms near 1, biases near 0)."""
+    """A parameter: no layer is zero, and activations stay of order one (norms near 1, biases near 0).
+
+    Running variances are near a half, which makes up for the half that ReLU takes.
+    """
+    if name.endswith("running_var"):
+        return np.exp(0.2 * normal(name, shape)) / 2
     if len(shape) == 1:
         return 0.1 * normal(name, shape) + np.float32(name.endswith("weight"))
     return normal(name, shape) / np.float32(math.sqrt(math.prod(shape[1:])))
