@@ -4,7 +4,7 @@ The only place that knows PyTorch. A checkpoint is read with ``torch.load(weight
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -140,18 +140,18 @@ class Converted:
     """A checkpoint in our form.
 
     Attributes:
-        kind: the network's name in a config.
-        config: its shape.
+        kind: the network's name, in a config where it can be trained.
+        config: its shape; none where it has only one.
         params: its parameters.
     """
 
     kind: str
-    config: AdmConfig
+    config: AdmConfig | None
     params: Tree
 
     def about(self) -> dict[str, Any]:
         """What a config must say to use the parameters."""
-        return {"network": {"kind": self.kind, **asdict(self.config)}}
+        return {"network": {"kind": self.kind, **(asdict(self.config) if self.config else {})}}
 
 
 def read_torch(path: FilePath) -> Flat:
@@ -263,7 +263,3 @@ def _block_widths(state: Flat) -> list[int]:
         if name is None:
             return widths
         widths.append(state[name].shape[0])
-
-
-# Where checkpoints come from: (arrays, options) -> ours
-SOURCES: dict[str, Callable[..., Converted]] = {"adm": from_adm}

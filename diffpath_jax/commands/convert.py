@@ -1,48 +1,133 @@
 """``diffpath convert``: a public PyTorch checkpoint in, parameters of this project out."""
 
 import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffpath_jax import convert
+from diffpath_jax import convert, convert_inception
+from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sha256_file
 from diffpath_jax.parameters import flatten, write_parameters
 from diffpath_jax.progress import console
+from diffpath_jax.published import PublishedFile, check_digest, downloaded
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where checkpoints come from.
+
+    Attributes:
+        convert: (arrays by their names, ``where``, options) -> ours.
+        use: what the result is for; ``{out}`` stands for its path.
+        options: which of :data:`OPTIONS` it takes.
+        published: the only file it is made for, if there is just one.
+    """
+
+    convert: Callable[..., convert.Converted]
+    use: str
+    options: tuple[str, ...] = ()
+    published: PublishedFile | None = None
+
+
+SOURCES = {
+    "adm": Source(
+        convert.from_adm,
+        use="fine-tune: --config.train.init_from={out}",
+        options=("num_heads", "head_channels"),
+    ),
+    "inception": Source(
+        convert_inception.from_inception,
+        use="the features of FID: {out}",
+        published=convert_inception.PUBLISHED,
+    ),
+}
+# Options of single sources; what is not given is left to the source.
+OPTIONS = {
+    "num_heads": "adm: heads of a UNet (4, as the published one for 128 px, where it is not given)",
+    "head_channels": "adm: channels of a head, instead of num_heads",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath convert``."""
-    parser.add_argument("--from", dest="source", required=True, help="whose checkpoint: " + ", ".join(convert.SOURCES))
-    parser.add_argument("--file", required=True, type=Path, help="the checkpoint: a PyTorch state_dict or safetensors")
+    parser.add_argument("--from", dest="source", required=True, help="whose checkpoint: " + ", ".join(SOURCES))
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--file", type=Path, help="the checkpoint: a PyTorch state_dict or safetensors")
+    where.add_argument("--download", action="store_true", help="fetch the checkpoint from where its authors keep it")
     parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors to write")
-    parser.add_argument("--num_heads", type=int, default=4, help="adm: heads of a UNet (default: %(default)s)")
-    parser.add_argument("--head_channels", type=int, default=0, help="adm: channels of a head, instead of num_heads")
+    parser.add_argument(
+        "--unverified", action="store_true", help="take a file that is not the published one; the result says so"
+    )
+    for name, text in OPTIONS.items():
+        parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=text)
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
     """Convert.
 
     Raises:
-        DiffpathError: an unknown source, a file that is missing or holds something else.
+        DiffpathError: an unknown source, an option that is not its own, a file that is missing, damaged or holds
+            something else, no access to the network where a download was asked for.
     """
-    if arguments.source not in convert.SOURCES:
-        known = ", ".join(convert.SOURCES)
-        why = f"{arguments.source!r} is unknown"
-        raise DiffpathError("--from", where="the command line", why=why, fix=f"use one of {known}")
-    if arguments.out.suffix != ".safetensors":
-        why = f"{arguments.out.name!r} is not a .safetensors file"
-        raise DiffpathError("--out", where="the command line", why=why, fix="name one")
-    converted = convert.SOURCES[arguments.source](
-        convert.read_torch(arguments.file),
-        num_heads=arguments.num_heads,
-        head_channels=arguments.head_channels,
-        where=str(arguments.file),
-    )
+    source = _source(arguments)
+    options = {name: getattr(arguments, name) for name in source.options if name in arguments}
+    with _checkpoint(source, arguments) as path:
+        converted = source.convert(convert.read_torch(path), where=str(path), **options)
+        sha256 = sha256_file(path)
     flat = flatten(converted.params)
-    source = {"converted_from": arguments.source, "source_sha256": sha256_file(arguments.file)}
-    write_parameters(arguments.out, flat, converted.about() | source)
+    about: dict[str, Any] = {
+        **converted.about(),
+        "digest": tree_digest(converted.params),
+        "converted_from": arguments.source,
+        "source_sha256": sha256,
+        **({"published": sha256 == source.published.sha256} if source.published else {}),
+    }
+    write_parameters(arguments.out, flat, about)
     numbers = sum(array.size for array in flat.values())
     console.print(f"{arguments.out}: {len(flat)} arrays, {numbers:,} parameters, every name used once", soft_wrap=True)
-    console.print(f"  network {converted.about()['network']}", soft_wrap=True)
-    console.print(f"  fine-tune: --config.train.init_from={arguments.out}", soft_wrap=True)
+    console.print(f"  network {about['network']}", soft_wrap=True)
+    if about.get("published", True):
+        console.print(f"  {source.use.format(out=arguments.out)}", soft_wrap=True)
+    else:
+        console.print("  not the published weights: what is measured with them has another name", soft_wrap=True)
     return ExitCode.OK
+
+
+def _source(arguments: argparse.Namespace) -> Source:
+    """The source that is asked for, with options that fit it."""
+    if arguments.source not in SOURCES:
+        known = ", ".join(SOURCES)
+        raise _wrong("--from", f"{arguments.source!r} is unknown", f"use one of {known}")
+    if arguments.out.suffix != ".safetensors":
+        raise _wrong("--out", f"{arguments.out.name!r} is not a .safetensors file", "name one")
+    source = SOURCES[arguments.source]
+    for name in OPTIONS:
+        if name in arguments and name not in source.options:
+            raise _wrong(f"--{name}", f"not an option of --from {arguments.source}", "leave it out")
+    for name in ("download", "unverified"):
+        if getattr(arguments, name) and not source.published:
+            raise _wrong(f"--{name}", f"--from {arguments.source} has no one published file", "give --file alone")
+    if arguments.download and arguments.unverified:
+        raise _wrong("--unverified", "a download is always verified", "leave it out, or give --file")
+    return source
+
+
+def _wrong(what: str, why: str, fix: str) -> DiffpathError:
+    return DiffpathError(what, where="the command line", why=why, fix=fix)
+
+
+@contextlib.contextmanager
+def _checkpoint(source: Source, arguments: argparse.Namespace) -> Iterator[Path]:
+    """The checkpoint's path, once its digest was found to be the published one, if there is one."""
+    if arguments.download:
+        assert source.published is not None
+        with downloaded(source.published, beside=arguments.out) as path:
+            yield path
+        return
+    if source.published and not arguments.unverified:
+        check_digest(arguments.file, source.published)
+    yield arguments.file
