@@ -1,0 +1,64 @@
+"""The features that FID is measured in, from a file of ``diffpath convert --from inception``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from diffpath_jax.checkpoint import tree_digest
+from diffpath_jax.convert_inception import KIND
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import sha256_file
+from diffpath_jax.metrics import resize as resizing
+from diffpath_jax.networks.inception import Inception as Network
+from diffpath_jax.networks.pure import purify
+from diffpath_jax.parameters import adapt, read_parameters
+from diffpath_jax.shapes import PixelImages, Tree
+
+_FIX = "make the file with `diffpath convert --from inception`"
+
+
+@dataclass(frozen=True)
+class Inception:
+    """Pooled features of the Inception network.
+
+    Attributes:
+        apply: (params, uint8 images of any size) -> float32 features; pure, to be jitted.
+        params: the network's parameters.
+        digest: SHA-256 of their file.
+        published: whether they are the published weights. With others a distance is not to be called FID.
+        resize: how images come to 299 x 299.
+    """
+
+    apply: Callable[[Tree, PixelImages], Float[Array, "b 2048"]]
+    params: Tree
+    digest: str
+    published: bool
+    resize: resizing.Resize
+
+
+def load_inception(path: Path, *, resize: str) -> Inception:
+    """Read converted weights.
+
+    Raises:
+        DiffpathError: an unknown resize, no such file, a damaged one, or parameters of another network.
+    """
+    kind = resizing.check_resize(resize)
+    found, about = read_parameters(path)
+    if about.get("network") != {"kind": KIND}:
+        raise DiffpathError("parameters", where=path, why="not those of the Inception network", fix=_FIX)
+    network = purify(lambda rngs: Network(rngs=rngs))
+    like, _ = jax.eval_shape(network.init, jax.random.key(0))
+    params = adapt(found, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), where=str(path)).params
+    if tree_digest(params) != about.get("digest"):
+        why = "they do not match the digest written with them"
+        raise DiffpathError("parameters", where=path, why=why, fix=_FIX, code=ExitCode.DAMAGED)
+
+    def apply(params: Tree, images: PixelImages) -> Float[Array, "b 2048"]:
+        activations, _ = network.apply(params, {}, resizing.resize(images, kind))
+        return activations.features
+
+    return Inception(apply, params, sha256_file(path), about.get("published") is True, kind)
