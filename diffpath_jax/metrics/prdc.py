@@ -1,0 +1,78 @@
+"""Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020), image by image.
+
+Around every image of a set lies a ball that reaches to its k-th nearest other image of that set; ``B(r_i)`` is a real
+image's, ``B(g_j)`` a generated one's. For generated ``g_j`` and real ``r_i``:
+
+    precision_j = g_j in some B(r_i)              density_j  = |{i: g_j in B(r_i)}| / k
+    recall_i    = r_i in some B(g_j)              coverage_i = some g_j in B(r_i)
+
+Each score is the mean of its images' values, so an interval comes from resampling them (by patient, where images of
+one patient are alike). As in the package of Naeem et al., an image is not its own neighbour, and a ball is open.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from diffpath_jax.metrics.neighbours import nearest, separation
+
+# Neighbours, as published.
+K = 5
+BLOCK = 1024
+# Of a squared distance, relative to the squared lengths it comes from; generous.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Prdc:
+    """Per-image values; see the module for their definitions."""
+
+    precision: Bool[np.ndarray, "n"]
+    density: Float[np.ndarray, "n"]
+    recall: Bool[np.ndarray, "m"]
+    coverage: Bool[np.ndarray, "m"]
+
+    def means(self) -> dict[str, float]:
+        """The four scores."""
+        return {name: float(values.mean()) for name, values in vars(self).items()}
+
+
+def measure(real: Float[np.ndarray, "m d"], generated: Float[np.ndarray, "n d"], *, k: int) -> Prdc:
+    """Score generated features against real ones. Memory does not grow with the number of pairs.
+
+    Raises:
+        ValueError: a set has k images or fewer, or some features are not finite.
+    """
+    real_radii, generated_radii = (nearest(x, x, k=k, exclude_self=True).distances[:, -1] for x in (real, generated))
+    counts = np.zeros(len(generated), np.int64)
+    recall, coverage = np.zeros(len(real), bool), np.zeros(len(real), bool)
+    for rows in _slices(len(real)):
+        for columns in _slices(len(generated)):
+            in_real, in_generated = _inside(
+                real[rows], generated[columns], real_radii[rows, None], generated_radii[columns]
+            )
+            counts[columns] += in_real.sum(axis=0)
+            coverage[rows] |= in_real.any(axis=1)
+            recall[rows] |= in_generated.any(axis=1)
+    return Prdc(precision=counts > 0, density=counts / k, recall=recall, coverage=coverage)
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, count, BLOCK)]
+
+
+def _inside(x: np.ndarray, y: np.ndarray, *radii: np.ndarray) -> list[np.ndarray]:
+    """Which distances are below each of some radii.
+
+    Copies of real images lie exactly on surfaces, where rounding would decide: distances that come that near to a
+    radius are taken again as the radii were.
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    sizes = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1)
+    squares = np.maximum(sizes - 2 * (x @ y.T), 0)
+    doubtful = np.any([np.abs(squares - np.square(radius)) <= ROUNDING * sizes for radius in radii], axis=0)
+    distances = np.sqrt(squares)
+    for row in np.flatnonzero(doubtful.any(axis=1)):
+        distances[row, doubtful[row]] = separation(x[row, None], y[doubtful[row]])
+    return [distances < radius for radius in radii]
