@@ -10,7 +10,8 @@ ever do is the same scene and does not count among the next ones.
 
 Held-out images of other patients cannot be copies. Part of them set the threshold: below the j-th smallest of m values
 lies a Beta(j, m - j + 1) share of others like them (Wilks 1941), so j can be chosen for a share that is kept with
-stated confidence. The rest, of other patients where there are several, measure the false alarms. Far below all of
+stated confidence; where patients differ, it is chosen smaller. The rest, of other patients where there are several,
+measure the false alarms. Far below all of
 them, a power law takes over: as the neighbours within a distance grow in number with a power of it, so does the chance
 of a ratio, ``P(r < x) ~ x^D``, with D from the smallest ratios (Hill 1975).
 """
@@ -96,8 +97,7 @@ def calibrate(
     calibrating, by_patient = split_patients(patients, seed=seed)
     same_scene = float(np.quantile(distances[calibrating, 0], config.false_alarm_rate))
     ratios = distances[:, 0] / typical_distances(distances, same_scene=same_scene, neighbours=config.neighbours)
-    rank, rate = tolerance_rank(int(calibrating.sum()), rate=config.false_alarm_rate, confidence=config.confidence)
-    threshold = float(np.sort(ratios[calibrating])[rank - 1])
+    threshold, rate = set_threshold(ratios[calibrating], patients[calibrating], config=config)
     fresh = ratios[~calibrating]
     alarms = int((fresh < threshold).sum())
     interval = scipy.stats.binomtest(alarms, len(fresh)).proportion_ci(config.confidence, method="exact")
@@ -132,6 +132,36 @@ def typical_distances(
     number = counted.sum(axis=1)
     border = max(same_scene, np.finfo(np.float64).tiny)
     return np.where(number > 0, np.where(counted, rest, 0).sum(axis=1) / np.maximum(number, 1), border)
+
+
+def set_threshold(
+    ratios: Float[np.ndarray, "n"], patients: Shaped[np.ndarray, "n"], *, config: CalibrationConfig
+) -> tuple[float, float]:
+    """The ratio below which an image is a copy, and the share of honest images that are below it at most.
+
+    The largest that keeps the configured rate both over images as they come and over patients, who differ.
+    """
+    ordered, wanted = np.sort(ratios), config.false_alarm_rate
+    allowed, share = tolerance_rank(len(ratios), rate=wanted, confidence=config.confidence)
+    kept = [
+        rank
+        for rank in range(1, allowed + 1)
+        if patient_limit(ratios < ordered[rank - 1], patients, confidence=config.confidence) <= wanted
+    ]
+    return float(ordered[kept[-1] - 1]), max(share, wanted)
+
+
+def patient_limit(alarms: Bool[np.ndarray, "n"], patients: Shaped[np.ndarray, "n"], *, confidence: float) -> float:
+    """Upper confidence limit (Student's t) of the mean over patients of their shares of alarms.
+
+    One patient says nothing of how patients differ; the limit is then the share itself.
+    """
+    names, owners, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    shares = np.bincount(owners, alarms) / counts
+    if len(names) == 1:
+        return float(shares[0])
+    error = shares.std(ddof=1) / np.sqrt(len(names))
+    return float(shares.mean() + scipy.stats.t.ppf(confidence, len(names) - 1) * error)
 
 
 def tolerance_rank(count: int, *, rate: float, confidence: float) -> tuple[int, float]:

@@ -178,6 +178,9 @@ def find(
         keys: of the queries; a query does not find what has its key.
         candidates: reference images aligned with each query. Where fewer may be found, the rest are at infinity.
         shift_px: largest shift each way.
+
+    Raises:
+        ValueError: the images are of two sizes.
     """
     count = min(candidates, reference.images.count)
     found, start = [], 0
@@ -196,12 +199,7 @@ def _find(images: np.ndarray, reference: Reference, keys: np.ndarray, count: int
     side = own.shape[-1]
     reach = max(1, -(-shift_px * side // min(height, width)))
     needed, places = np.unique(indices, return_inverse=True)
-    middles = np.concatenate(
-        [
-            cut_middles(details(reference.images.fetch(needed[i : i + FETCH_BLOCK])), reach=reach)
-            for i in range(0, len(needed), FETCH_BLOCK)
-        ]
-    )
+    middles = _fetch_middles(reference.images, needed, images.shape[1:], reach)
     aligned = [
         align(own[i], middles[row], symmetries[i], reach=reach) for i, row in enumerate(places.reshape(indices.shape))
     ]
@@ -210,6 +208,17 @@ def _find(images: np.ndarray, reference: Reference, keys: np.ndarray, count: int
     order = np.lexsort((indices, distances), axis=1)
     indices, distances, symmetries = (np.take_along_axis(x, order, axis=1) for x in (indices, distances, symmetries))
     return Matches(indices, distances, symmetries, np.take_along_axis(shifts, order[..., None], axis=1))
+
+
+def _fetch_middles(images: Images, indices: np.ndarray, shape: tuple[int, ...], reach: int) -> np.ndarray:
+    """Middles of some reference images, few of which are in memory as images at a time."""
+    middles = []
+    for start in range(0, len(indices), FETCH_BLOCK):
+        fetched = images.fetch(indices[start : start + FETCH_BLOCK])
+        if fetched.shape[1:] != shape:
+            raise ValueError(f"images of shape {shape} are looked for among images of shape {fetched.shape[1:]}")
+        middles.append(cut_middles(details(fetched), reach=reach))
+    return np.concatenate(middles)
 
 
 def _variants(images: np.ndarray, shift_px: int) -> np.ndarray:

@@ -36,6 +36,24 @@ def test_false_alarms_stay_below_the_rate_as_often_as_promised():
     assert 0.94 < kept < 0.98
 
 
+def test_patients_who_differ_lower_the_threshold():
+    """10 patients of 100 images; the least ratios are one patient's, or spread over all."""
+    rng = np.random.default_rng(0)
+    ratios, patients = np.sort(rng.uniform(size=1000)), np.repeat([f"{i}" for i in range(10)], 100)
+    clustered, _ = calibration.set_threshold(ratios, patients, config=CalibrationConfig())
+    spread, rate = calibration.set_threshold(ratios, np.tile(patients[::100], 100), config=CalibrationConfig())
+    assert (clustered, spread, rate) == (ratios[3], ratios[4], 0.01)
+
+
+def test_limit_over_patients_by_hand():
+    """Shares of 0, 0 and 3 %: a mean of 1 %, a standard error of 1 %, and t = 2.920 with 2 degrees of freedom."""
+    alarms = np.zeros(300, bool)
+    alarms[200:203] = True
+    found = calibration.patient_limit(alarms, np.repeat(["a", "b", "c"], 100), confidence=0.95)
+    assert found == pytest.approx(0.01 + 2.920 * 0.01, abs=1e-5)
+    assert calibration.patient_limit(alarms, np.repeat("a", 300), confidence=0.95) == 0.01
+
+
 def test_tail_of_a_power_law():
     """P(r < x) = x^12: never called rarer than it is, and at most a factor 100 commoner at 1 in 10^8."""
     ratios = np.random.default_rng(0).uniform(size=1000) ** (1 / 12)

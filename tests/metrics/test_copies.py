@@ -7,7 +7,6 @@ import tissue
 from diffpath_jax.metrics import copies
 
 FIELD = tissue.patient(0)
-NO_KEYS = np.zeros(0, np.int64)
 
 
 def source(images, patients=None):
@@ -86,3 +85,8 @@ def test_blocks_change_nothing(monkeypatch):
     parts = search(queries, references)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.distances, whole.distances, atol=1e-5)
+
+
+def test_images_of_two_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"\(32, 32, 3\) are looked for among images of shape \(64, 64, 3\)"):
+        search(tissue.patches(FIELD, 32, 128), tissue.patches(FIELD, 64, 128))

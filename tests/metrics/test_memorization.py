@@ -68,7 +68,7 @@ def check_planted(planted, kind, share):
     assert found.flagged[:count].mean() >= WANTED[kind]
     assert found.copying
     assert found.certain[:count].all() and not found.certain[count:].any()
-    assert {pair.generated for pair in found.pairs[:count]} == set(range(min(count, len(found.pairs))))
+    assert all(pair.generated < count for pair in found.pairs[:count])
 
 
 @pytest.mark.parametrize("share", [0.005, 0.01, 0.05])
