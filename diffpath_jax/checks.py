@@ -83,8 +83,8 @@ def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
     """The best checkpoint can be kept only by what is measured at each look; a distance needs features."""
     best, looks = config.keep_best, config.eval_every
     measured = "val_accuracy" if task == "classification" else "val_loss"
-    if best and best != measured and not (task == "diffusion" and best.startswith("FD-")):
-        fix = f"use {measured}" + (" or FD-NAME" if task == "diffusion" else "")
+    if best and best != measured and not (task == "diffusion" and best.startswith(("FD-", "FID"))):
+        fix = f"use {measured}" + (" or FD-NAME or FID" if task == "diffusion" else "")
         raise DiffpathError("key 'train.keep_best'", where=where, why=f"{best!r} is not measured", fix=fix)
     if best and (not looks or config.checkpoint_every % looks):
         why = f"checkpoints come every {config.checkpoint_every} steps and looks every {looks}"

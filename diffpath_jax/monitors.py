@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from diffpath_jax import build, distributed, pictures, runs, sample, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
-from diffpath_jax.metrics import features, fid, stain
-from diffpath_jax.metrics.classification import predict
+from diffpath_jax.evaluation import extractors
+from diffpath_jax.metrics import fid, stain
+from diffpath_jax.metrics.classification import predictor, right
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK, Task
 from diffpath_jax.train import Hook
@@ -26,6 +27,8 @@ PREVIEW_STEPS = 25
 # Real images that stand for the data set's colours.
 STAIN_IMAGES = 512
 VALIDATION_LIMIT = 2000
+# As published FIDs are measured.
+FD_RESIZE = "tf_bilinear"
 
 
 def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) -> list[Hook]:
@@ -116,9 +119,9 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> 
 
 
 def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh) -> Hook:
-    """Frechet distance of ``train.fd_images`` samples from the training images, in a classifier's features."""
+    """Frechet distance of ``train.fd_images`` samples from the training images, in ``train.fd_features``."""
     config = run.config.train
-    extractor = features.classifier_features(runs.open_run(Path(config.fd_features)))
+    extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE)
     per_class = -(-config.fd_images // len(run.classes))
     draw = draw_balanced(run, mesh, per_class, batch_size=run.config.data.batch_size)
     real = fid.fit_gaussian(extractor.extract(read_arrays(dataset, "train", limit=config.fd_images)["image"]))
@@ -135,10 +138,10 @@ def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
     if "val" not in dataset.splits:
         return lambda state: {}
     data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
-    network = build.network(run.config, num_classes=len(run.classes))
+    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
 
     def validate(state: TrainState) -> dict[str, float]:
-        logits, _ = predict(network, averaged(state), state.model_state[NETWORK], data["image"])
-        return {"val_accuracy": float((logits.argmax(axis=-1) == data["label"]).mean())}
+        weights = jax.tree.map(sharding.to_host, (averaged(state), state.model_state[NETWORK]))
+        return {"val_accuracy": float(right(data["label"], predict(weights, data["image"])[0]).mean())}
 
     return validate

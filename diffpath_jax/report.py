@@ -1,7 +1,5 @@
 """One self-contained HTML page of a study: what went in, what came out, how good it is, and every setting."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from diffpath_jax import build, pictures, runs
+from diffpath_jax import build, pages, pictures, runs
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.evaluate import OVERALL
-from diffpath_jax.files import write_text
+from diffpath_jax.evaluation.compare import OVERALL
+from diffpath_jax.evaluation.job import FLOOR, REFERENCE
 from diffpath_jax.losses import NOISE_LEVELS
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.writers import read_metrics
 
 SHOWN_PER_CLASS = 16
-COLOURS = ("#3b4cc0", "#b40426", "#2a9d55", "#e69f00", "#7b3294")
 
 
 @dataclass(frozen=True)
@@ -45,13 +39,11 @@ class Study:
     metrics: Sequence[Mapping[str, Any]]
 
 
-def render(study: Study) -> str:
-    """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("diffpath_jax"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["png"] = lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return environment.get_template("report.html").render(
+def save(path: Path, study: Study) -> None:
+    """Render and write the page."""
+    pages.write_page(
+        path,
+        "report.html",
         dataset=study.dataset,
         counts=study.dataset.class_counts,
         overlays=[path.read_bytes() for path in sorted((study.dataset.directory / "qa").glob("*.png"))],
@@ -88,20 +80,19 @@ def _films(study: Study) -> list[dict[str, Any]]:
 
 def _loss_figure(study: Study) -> bytes:
     """Loss of the diffusion model, overall and per noise level; loss and accuracy of the classifiers."""
-    figure = Figure(figsize=(13, 3.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = pages.new_figure(13.0, 3.6)
     whole, levels, classifier = figure.subplots(1, 3)
     rows = [row for row in read_metrics(study.run.workdir) if "loss" in row]
     steps = [row["step"] for row in rows]
-    whole.plot(steps, [row["loss"] for row in rows], color=COLOURS[0], linewidth=0.8)
+    whole.plot(steps, [row["loss"] for row in rows], color=pages.COLOURS[0], linewidth=0.8)
     for level in range(1, NOISE_LEVELS + 1):
         name = f"loss_noise_{level}of{NOISE_LEVELS}"
         shown = [(row["step"], row[name]) for row in rows if name in row]
-        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=COLOURS[level - 1])
+        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=pages.COLOURS[level - 1])
     for number, (name, run) in enumerate(study.classifiers.items()):
         found = [row for row in read_metrics(run.workdir) if "loss" in row]
         classifier.plot(
-            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=COLOURS[number % 5]
+            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=pages.COLOURS[number % 5]
         )
     for axes, title in (
         (whole, "diffusion: training loss"),
@@ -116,64 +107,46 @@ def _loss_figure(study: Study) -> bytes:
     for axes in (levels, classifier):
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return pages.png_of(figure)
 
 
 def _distances(study: Study) -> dict[str, Any]:
     """Rows of the metric table, one a set, and the words that say what the numbers are."""
     names = {dataset.digest: name for name, dataset in study.samples.items()}
-    found = [
-        distance
-        for metrics in study.metrics
-        for distance in metrics.get("distances", {}).values()
-        if distance["reference"]["digest"] == study.dataset.digest
-    ]
-    rows = []
-    for distance in found:
-        real = distance["other"]["digest"] == study.dataset.digest
-        name = f"real {distance['other']['split']} (floor)" if real else names.get(distance["other"]["digest"])
-        if name is not None:
-            cells = [_cell(distance["rows"][group]) for group in (OVERALL, *study.dataset.schema.classes)]
-            rows.append({"name": name, "floor": real, "cells": cells})
-    features = found[0]["features"] if found else None
-    reference = found[0]["reference"]["split"] if found else None
-    noted = [row["note"] for distance in found for row in distance["rows"].values() if "note" in row]
-    notes = sorted({note for text in noted for note in text.split("; ")})
-    return {"rows": rows, "features": features, "reference": reference, "notes": notes}
+    rows: list[dict[str, Any]] = []
+    features, split, notes = None, None, set()
+    for metrics in study.metrics:
+        if metrics["reference"].get("dataset") != study.dataset.digest or not metrics.get("distances"):
+            continue
+        # A page for each evaluation shows the other feature spaces.
+        features, split = metrics["distances"][0]["features"], metrics["reference"]["split"]
+        for which, found in metrics["distances"][0]["rows"].items():
+            about = metrics["sets"][which]
+            real = which == FLOOR
+            name = f"real {about['split']} (floor)" if real else names.get(about["dataset"])
+            if name is not None:
+                cells = [_cell(found[group], features) for group in (OVERALL, *study.dataset.schema.classes)]
+                rows.append({"name": name, "floor": real, "cells": cells})
+                notes |= {note for row in found.values() for note in row["notes"]}
+    return {"rows": rows, "features": features, "reference": split, "notes": sorted(notes)}
 
 
-def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
-    cell: dict[str, Any] = {"n": f"{row['n_reference']} / {row['n_other']}"}
-    for key, value in row.items():
-        if key.startswith("FD-"):
-            cell["frechet"] = f"{value:.2f}"
-        elif key.startswith("KD-"):
-            cell["kernel"] = f"{value['mean']:.4f} ± {value['std']:.4f}"
-    return cell
+def _cell(row: Mapping[str, Any], features: Mapping[str, str]) -> dict[str, Any]:
+    found = {kind: row["metrics"].get(features[f"{kind}_name"]) for kind in ("frechet", "kernel")}
+    return {"n": f"{row['n_reference']} / {row['n_other']}", **found}
 
 
 def _classifications(study: Study) -> list[dict[str, Any]]:
-    """One entry a classifier: its scores and its confusion matrix with shares for shading."""
+    """Scores and confusion matrix of each classifier on the real images."""
     names = {run.digest: name for name, run in study.classifiers.items()}
-    entries = []
-    for metrics in study.metrics:
-        found = metrics.get("classification")
-        if found and found["classifier"]["run"] in names and found["data"]["digest"] == study.dataset.digest:
-            confusion = np.array(found["confusion"])
-            shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-            entries.append(
-                {
-                    "name": names[found["classifier"]["run"]],
-                    **found,
-                    "cells": [
-                        [{"count": int(n), "share": float(s)} for n, s in zip(*pair, strict=True)]
-                        for pair in zip(confusion, shares, strict=True)
-                    ],
-                }
-            )
-    return entries
+    return [
+        {"name": names[found["classifier"]["run"]], **found}
+        for metrics in study.metrics
+        for found in metrics["classification"]
+        if found["set"] == REFERENCE
+        and found["classifier"]["run"] in names
+        and found["data"]["dataset"] == study.dataset.digest
+    ]
 
 
 def _comparison(study: Study) -> list[tuple[str, str, str]]:
@@ -217,8 +190,3 @@ def _settings(study: Study) -> list[tuple[str, str]]:
     for name, run in study.classifiers.items():
         sections[f"classifier {name}"] = of_run(run)
     return [(title, json.dumps(content, indent=2)) for title, content in sections.items()]
-
-
-def save(path: Path, study: Study) -> None:
-    """Render and write the page."""
-    write_text(path, render(study))

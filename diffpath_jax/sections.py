@@ -101,9 +101,9 @@ class TrainConfig:
         keep_checkpoints: newest checkpoints to keep (at least 2 are).
         keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
         keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy`` or an
-            ``FD-NAME``; empty for none.
+            ``FD-NAME`` or ``FID``; empty for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
-        fd_features: run directory of the classifier whose features it is measured in.
+        fd_features: what it is measured in: what ``diffpath eval --features`` takes.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
             run directory; empty for a fresh start.
         fsdp: devices over which parameters and optimiser are split; changes memory, not results.

@@ -90,6 +90,10 @@ TINY_CLASSIFIER = {
     "task": "noisy_classification",
     "network": {"kind": "noisy_classifier", "head_channels": 8, "pool_side": 8, **TINY_ADM},
 }
+TINY_RESNET = {
+    "task": "classification",
+    "network": {"kind": "resnet", "width": 4, "stage_sizes": (1, 1), "small_images": True},
+}
 
 
 def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
@@ -125,6 +129,23 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
 def denoiser_run(tmp_path_factory, dataset) -> Path:
     """A run of a tiny denoiser for 16 px patches of two classes, pink and purple."""
     return write_run(tmp_path_factory.mktemp("denoiser") / "run", dataset, TINY_DENOISER)
+
+
+@pytest.fixture(scope="session")
+def resnet_run(tmp_path_factory, dataset) -> Path:
+    """A run of a tiny classifier of clean images, whose 32 features are random."""
+    return write_run(tmp_path_factory.mktemp("resnet") / "run", dataset, TINY_RESNET)
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory, denoiser_run) -> Path:
+    """A set of 24 generated images, 16 pink and 8 purple."""
+    from diffpath_jax import cli
+
+    out = tmp_path_factory.mktemp("samples") / "set"
+    words = ["sample", "--workdir", denoiser_run, "--out", out, "--num_per_class", "pink=16,purple=8"]
+    assert cli.main([str(word) for word in (*words, "--sampler", "ddim", "--steps", 2)]) == 0
+    return out
 
 
 @pytest.fixture(scope="session")

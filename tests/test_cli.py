@@ -187,7 +187,7 @@ def test_prep_again_does_nothing_and_other_settings_are_refused(capsys, dataset,
     "words",
     [
         ["sample", "--workdir", "nowhere", "--out", "x", "--num_per_class", "3"],
-        ["eval", "--real", "nowhere", "--features", "nowhere", "--floor", "--out", "x"],
+        ["eval", "--real", "nowhere", "--features", "nowhere", "--out", "x"],
         ["eval", "--real", "nowhere", "--out", "x"],
         ["report", "--dataset", "nowhere", "--workdir", "nowhere", "--out", "x.html"],
         ["demo", "--slide", "nowhere.svs"],

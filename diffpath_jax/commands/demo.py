@@ -90,13 +90,14 @@ def _commands(arguments: argparse.Namespace) -> list[list[str]]:
         commands.append(["sample", "--workdir", ddpm, "--out", sets[name], *count, *options, *steps, *pictures])
     for name, data in training.items():
         commands.append(_train("demo_classifier", variant, classifiers[name], data))
-    real = ["eval", "--real", dataset]
+    real, cache = ["eval", "--real", dataset], ["--cache", str(out / ".features")]
     for number, name in enumerate(sets):
-        floor = ["--floor"] if number == 0 else []
+        # All sets are of one size, and so have one floor.
+        floor = [] if number == 0 else ["--floor", "none"]
         compared = ["--generated", sets[name], "--features", classifiers["real"], *floor]
-        commands.append([*real, *compared, "--out", evals[name]])
+        commands.append([*real, *compared, "--classifier", classifiers["real"], *cache, "--out", evals[name]])
     for name, run in classifiers.items():
-        commands.append([*real, "--classifier", run, "--out", evals[f"classifier_{name}"]])
+        commands.append([*real, "--classifier", run, *cache, "--out", evals[f"classifier_{name}"]])
     shown = ["--samples", *sets.values(), "--classifiers", *classifiers.values(), "--evals", *evals.values()]
     page = str(out / "report.html")
     return [*commands, ["report", "--dataset", dataset, "--workdir", ddpm, *shown, "--out", page]]

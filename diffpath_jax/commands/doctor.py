@@ -13,7 +13,7 @@ from diffpath_jax.errors import ExitCode
 from diffpath_jax.progress import console
 
 # import name -> extra that brings it
-OPTIONAL = {"openslide": "prep", "shapely": "prep", "matplotlib": "report", "jinja2": "report"}
+OPTIONAL = {"openslide": "prep", "shapely": "prep", "matplotlib": "report", "jinja2": "report", "onnxruntime": "onnx"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,94 +1,191 @@
-"""``diffpath eval``: how near a generated set is to a real one, and what a classifier makes of either."""
+"""``diffpath eval``: how near a set is to real images, whether it copies them, and what a classifier sees in it."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from data_prep import shards
-from diffpath_jax import evaluate, runs
-from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax import runs
+from diffpath_jax.data.manifest import MANIFEST, open_dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.evaluation import audit, extractors, job, page, sets
+from diffpath_jax.evaluation.compare import OVERALL, Sureness
+from diffpath_jax.evaluation.sets import ImageSet
+from diffpath_jax.evaluation.store import FeatureStore, default_directory
 from diffpath_jax.files import write_json
-from diffpath_jax.metrics.features import check_classifier, classifier_features
+from diffpath_jax.metrics.features import check_classifier
 from diffpath_jax.progress import console
-from diffpath_jax.sample import SPLIT
 
 METRICS = "metrics.json"
+NONE, AUTO = "none", "auto"
+TRAINING_SPLIT = "train"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath eval``."""
-    parser.add_argument("--real", required=True, type=Path, help="dataset directory of real images")
+    a_set = "data set, sample set, folder of images by class, or .npz statistics"
+    parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")
     parser.add_argument("--split", default="test", help="split of --real (default: %(default)s)")
-    parser.add_argument("--generated", type=Path, help="sample set to compare with --real")
-    parser.add_argument("--features", type=Path, help="classifier run whose features measure the distance")
-    parser.add_argument("--floor", action="store_true", help="also compare --real's train split with --split")
-    parser.add_argument("--classifier", type=Path, help="classifier run to test on --real")
-    parser.add_argument("--out", required=True, type=Path, help="directory for metrics.json")
-    parser.add_argument("--seed", type=int, default=0, help="of the subsets of the kernel distance")
+    parser.add_argument("--generated", type=Path, help=f"what is measured: {a_set}")
+    parser.add_argument("--generated_split", default="train", help="split of --generated (default: %(default)s)")
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        default=[],
+        type=Path,
+        help="what distances are measured in: classifier runs, inception.safetensors of `diffpath convert`, *.onnx",
+    )
+    parser.add_argument(
+        "--resize",
+        default="tf_bilinear",
+        help="of Inception's images: tf_bilinear, as published; or clean",
+    )
+    parser.add_argument(
+        "--floor",
+        default=TRAINING_SPLIT,
+        help=f"split of --real whose distance is the floor, or {NONE} (default: %(default)s, where there is one)",
+    )
+    parser.add_argument(
+        "--classifier", nargs="+", default=[], type=Path, help="classifier runs: which class do they see?"
+    )
+    parser.add_argument(
+        "--audit",
+        default=AUTO,
+        help="data set that the model was trained on, to look for copies; its other splits are the honest measure "
+        f"({AUTO}: --real, if the samples say that it is; {NONE}: no audit)",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
+    parser.add_argument("--resamples", type=int, default=100, help="for intervals; 0 gives none (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of random subsets and resamples")
+    parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
     """Evaluate.
 
     Raises:
-        DiffpathError: nothing to do, a missing or damaged input, or different class lists.
+        DiffpathError: nothing to do, a missing or damaged input, or sets that cannot be compared.
     """
     _check(arguments)
-    real = open_dataset(arguments.real)
-    real.shards(arguments.split)
-    content: dict[str, Any] = {"versions": shards.versions("jax", "numpy", "scipy")}
-    if arguments.features:
-        run = runs.open_run(arguments.features)
-        evaluate.check_comparable(real, run.classes, run.workdir)
-        extractor = classifier_features(run)
-        pairs = {}
-        if arguments.generated:
-            generated = open_dataset(arguments.generated)
-            evaluate.check_comparable(real, generated.schema.classes, generated.directory)
-            pairs["generated"] = (real, arguments.split, generated, SPLIT)
-        if arguments.floor:
-            pairs["floor"] = (real, arguments.split, real, "train")
-        content["distances"] = {
-            name: evaluate.distances(*pair, extractor, seed=arguments.seed) for name, pair in pairs.items()
-        }
-        for name, found in content["distances"].items():
-            _print_rows(name, found["rows"])
-    if arguments.classifier:
-        run = runs.open_run(arguments.classifier)
-        check_classifier(run)
-        evaluate.check_comparable(real, run.classes, run.workdir)
-        content["classification"] = evaluate.classify(run, real, arguments.split)
-        console.print(
-            f"classifier {arguments.classifier}: accuracy {content['classification']['accuracy']:.4f}, balanced "
-            f"{content['classification']['balanced_accuracy']:.4f} (n {content['classification']['data']['n']})",
-            soft_wrap=True,
-        )
+    evaluation = _evaluation(arguments)
+    sources, why = _audit_sources(arguments, evaluation.other)
+    store, findings = FeatureStore(arguments.cache), None
+    content = job.measure(evaluation, store)
+    if sources:
+        try:
+            findings = audit.run(sources, evaluation.extractors, store, seed=arguments.seed)
+        except ValueError as error:
+            why = str(error)
+    content["audit"] = findings.content if findings else {"skipped": why}
     write_json(arguments.out / METRICS, content)
+    page.write_table(arguments.out / page.TABLE, content)
+    images = {job.REFERENCE: evaluation.reference, **evaluation.compared}
+    shown = {name: found for name, found in images.items() if isinstance(found, ImageSet)}
+    page.write_page(arguments.out, content, shown, audit.for_page(findings) if findings else None)
+    _print(content)
+    console.print(f"{(arguments.out / page.PAGE).resolve()}", soft_wrap=True, markup=False)
     return ExitCode.OK
+
+
+def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
+    reference = sets.open_set(arguments.real, split=arguments.split)
+    other = sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
+    return job.Evaluation(
+        reference=reference,
+        other=other,
+        floor=_floor(arguments, other) if arguments.features else None,
+        extractors=[extractors.open_extractor(path, resize=arguments.resize) for path in arguments.features],
+        classifiers=[_classifier(path, reference, other) for path in arguments.classifier],
+        sureness=Sureness(arguments.resamples, arguments.seed),
+    )
+
+
+def _floor(arguments: argparse.Namespace, other: Any) -> ImageSet | None:
+    """Real images of another split, as many of each class as the other set has."""
+    if arguments.floor in (NONE, arguments.split) or not (arguments.real / MANIFEST).exists():
+        return None
+    real = open_dataset(arguments.real, verify=False)
+    if arguments.floor not in real.splits and arguments.floor == TRAINING_SPLIT:
+        return None
+    return job.real_floor(sets.from_dataset(real, arguments.floor), other, seed=arguments.seed)
+
+
+def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sources | None, str]:
+    """What is audited, or why nothing is.
+
+    Raises:
+        DiffpathError: the training data set is missing, damaged, of another size, or has no held-out split.
+    """
+    if arguments.audit == NONE:
+        return None, "not asked for"
+    if not isinstance(other, ImageSet):
+        return None, "there are no generated images at hand"
+    path = arguments.real if arguments.audit == AUTO else Path(arguments.audit)
+    if arguments.audit == AUTO:
+        known = open_dataset(path, verify=False).digest if (path / MANIFEST).exists() else ""
+        if known not in other.training_data:
+            return None, "which images the model was trained on is not known; name their data set with --audit"
+    dataset = open_dataset(path)
+    splits = [split for split in dataset.splits if split != TRAINING_SPLIT and dataset.count(split)]
+    if dataset.schema.image_px != other.image_px:
+        why = f"its images have {dataset.schema.image_px[::-1]} px, the generated ones {other.image_px[::-1]}"
+        if arguments.audit == AUTO:
+            return None, why
+        raise DiffpathError("--audit", where=path, why=why, fix="audit a set of the training size")
+    if not splits:
+        why = "it has no split but the training split, so nothing says how near honest images come"
+        raise DiffpathError("--audit", where=path, why=why, fix=f"name a data set with held-out images, or {NONE}")
+    held_out = sets.joined([sets.from_dataset(dataset, split) for split in splits])
+    return audit.Sources(other, sets.from_dataset(dataset, TRAINING_SPLIT), held_out), ""
+
+
+def _classifier(path: Path, *images: Any) -> runs.Run:
+    """A classifier that knows the classes of all sets.
+
+    Raises:
+        DiffpathError: it is none, or it does not.
+    """
+    run = runs.open_run(path)
+    check_classifier(run)
+    for found in images:
+        unknown = sorted(set(found.classes) - set(run.classes)) if isinstance(found, ImageSet) else []
+        if unknown:
+            why = f"it knows {list(run.classes)}, but not {unknown} of {found.where}"
+            raise DiffpathError("classifier", where=path, why=why, fix="name one that was trained on these classes")
+    return run
 
 
 def _check(arguments: argparse.Namespace) -> None:
     wanted = None
     if not (arguments.features or arguments.classifier):
         wanted = "--features or --classifier"
-    elif (arguments.generated or arguments.floor) and not arguments.features:
-        wanted = "--features"
-    elif arguments.features and not (arguments.generated or arguments.floor):
-        wanted = "--generated or --floor"
+    elif arguments.resamples < 0:
+        why = f"{arguments.resamples} is negative"
+        raise DiffpathError("--resamples", where="the command line", why=why, fix="give 0 or more")
     if wanted:
         why = f"{wanted} is missing, so there is nothing to measure"
         raise DiffpathError("eval", where="the command line", why=why, fix=f"add {wanted}")
 
 
-def _print_rows(name: str, rows: dict[str, dict[str, Any]]) -> None:
-    for group, row in rows.items():
-        numbers = []
-        for key, value in row.items():
-            if key.startswith("FD-"):
-                numbers.append(f"{key} {value:.3f}")
-            elif key.startswith("KD-"):
-                numbers.append(f"{key} {value['mean']:.4f} ± {value['std']:.4f}")
-        note = f"  ({row['note']})" if "note" in row else ""
-        counts = f"n {row['n_reference']} / {row['n_other']}"
-        console.print(f"{name:10s} {group:12s} {', '.join(numbers)}  {counts}{note}", soft_wrap=True)
+def _print(content: dict[str, Any]) -> None:
+    """The distances of every class, and how often classifiers see the class that was asked for."""
+    for distances in content.get("distances", []):
+        names = [distances["features"][f"{kind}_name"] for kind in ("frechet", "kernel")]
+        for which, groups in distances["rows"].items():
+            for group, row in groups.items():
+                found = [_shown(name, row["metrics"][name]) for name in names if name in row["metrics"]]
+                notes = f"  ({'; '.join(row['notes'])})" if row["notes"] and group == OVERALL else ""
+                counts = f"n {row['n_reference']} / {row['n_other']}"
+                line = f"{which:10s} {group:12s} {', '.join(found) or 'too few images'}  {counts}{notes}"
+                console.print(line, soft_wrap=True, markup=False)
+    found = content["audit"]
+    words = found["copies"]["verdict"] if "copies" in found else f"none: {found['skipped']}"
+    console.print(f"audit      {words}", soft_wrap=True, markup=False)
+    for entry in content["classification"]:
+        scores = f"accuracy {entry['accuracy']:.4f}, balanced {entry['balanced_accuracy']:.4f}"
+        line = f"{entry['set']:10s} classifier {entry['classifier']['run'][:12]}: {scores} (n {entry['data']['n']})"
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _shown(name: str, found: dict[str, float]) -> str:
+    ends = f" [{found['low']:.4g}, {found['high']:.4g}]" if "low" in found else ""
+    return f"{name} {found['value']:.4g}{ends}"

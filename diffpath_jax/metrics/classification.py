@@ -1,37 +1,25 @@
-"""Predictions of a classifier over any number of images, and what they say."""
+"""What a classifier says of images, and how often it is right."""
 
-from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.metrics.batches import Batched, batched
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Tree
 
-BATCH = 256
 
+def predictor(network: PureNetwork) -> Batched:
+    """((parameters, model state), images) -> (logits, pooled features) of a classifier."""
 
-@partial(jax.jit, static_argnums=0)
-def _forward(network: PureNetwork, params: Tree, model_state: Tree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    (logits, features), _ = network.apply(params, model_state, PixelCodec().encode(images), train=False)
-    return logits, features
+    def forward(weights: tuple[Tree, Tree], images: jax.Array) -> Any:
+        params, model_state = weights
+        return network.apply(params, model_state, PixelCodec().encode(images), train=False)[0]
 
-
-def predict(
-    network: PureNetwork, params: Tree, model_state: Tree, images: UInt8[np.ndarray, "n h w 3"]
-) -> tuple[Float[np.ndarray, "n classes"], Float[np.ndarray, "n features"]]:
-    """Logits and pooled features of images, in batches of one size (the last is padded)."""
-    logits, features = [], []
-    for start in range(0, len(images), BATCH):
-        block = images[start : start + BATCH]
-        padded = np.concatenate([block, np.zeros((BATCH - len(block), *block.shape[1:]), np.uint8)])
-        out = _forward(network, params, model_state, jnp.asarray(padded))
-        logits.append(np.asarray(out[0])[: len(block)])
-        features.append(np.asarray(out[1])[: len(block)])
-    return np.concatenate(logits), np.concatenate(features)
+    return batched(forward)
 
 
 def confusion_matrix(
@@ -49,3 +37,8 @@ def summarise(confusion: Int[np.ndarray, "true predicted"]) -> dict[str, float]:
         "accuracy": float(np.trace(confusion) / confusion.sum()),
         "balanced_accuracy": float(recall.mean()),
     }
+
+
+def right(labels: Int[np.ndarray, "n"], logits: Float[np.ndarray, "n classes"]) -> Float[np.ndarray, "n"]:
+    """1 for each image whose class is told, 0 for the others."""
+    return (logits.argmax(axis=-1) == labels).astype(np.float64)

@@ -1,7 +1,7 @@
 """Feature extractors: what Frechet and kernel distances are measured in.
 
-An extractor is a name, a digest and a function. The name decides what a distance may be called: only the FID
-Inception network gives "FID"; every other extractor gives "FD-<name>" and "KD-<name>".
+An extractor is a name, a digest and a function. The name decides what a distance may be called: only the published
+FID Inception network gives "FID" and "KID"; every other extractor gives "FD-<name>" and "KD-<name>".
 """
 
 from collections.abc import Callable
@@ -11,7 +11,10 @@ import numpy as np
 
 from diffpath_jax import build, runs
 from diffpath_jax.errors import DiffpathError
-from diffpath_jax.metrics.classification import predict
+from diffpath_jax.metrics.classification import predictor
+
+# What the extractor's own resizing is called when there is none.
+NO_RESIZE = "none"
 
 
 @dataclass(frozen=True)
@@ -22,23 +25,27 @@ class FeatureExtractor:
         name: short name for tables.
         description: network, training data and size of the features, in words.
         digest: SHA-256 of its parameters.
-        extract: (n, h, w, 3) uint8 images -> (n, d) features.
+        resize: how images are brought to the network's size; with ``none`` only images of one size can be compared.
+        published: the network of published FID and KID, with the published parameters.
+        extract: (n, h, w, 3) uint8 images, any n -> (n, d) float32 features.
     """
 
     name: str
     description: str
     digest: str
+    resize: str
     extract: Callable[[np.ndarray], np.ndarray]
+    published: bool = False
 
     @property
     def frechet_name(self) -> str:
         """What the Frechet distance in these features is called."""
-        return f"FD-{self.name}"
+        return "FID" if self.published else f"FD-{self.name}"
 
     @property
     def kernel_name(self) -> str:
         """What the kernel distance in these features is called."""
-        return f"KD-{self.name}"
+        return "KID" if self.published else f"KD-{self.name}"
 
 
 def classifier_features(run: runs.Run) -> FeatureExtractor:
@@ -49,18 +56,15 @@ def classifier_features(run: runs.Run) -> FeatureExtractor:
     """
     check_classifier(run)
     trained = runs.load_parameters(run)
-    network = build.network(run.config, num_classes=len(run.classes))
-
-    def extract(images: np.ndarray) -> np.ndarray:
-        return predict(network, trained.params, trained.model_state, images)[1]
-
+    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
     stages = "-".join(str(size) for size in run.config.network.get("stage_sizes", ()))
     return FeatureExtractor(
         name=f"resnet{run.image_px[0]}",
         description=f"pooled features of this study's own ResNet ({stages} blocks), trained on the data set "
         f"{run.data[0][:12]} at {run.image_px[0]} px, no resizing; not the Inception features of FID",
         digest=trained.digest,
-        extract=extract,
+        resize=NO_RESIZE,
+        extract=lambda images: predict((trained.params, trained.model_state), images)[1],
     )
 
 

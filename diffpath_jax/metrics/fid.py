@@ -1,52 +1,160 @@
 """Frechet distance between two sets of features, as in FID (Heusel et al. 2017), in float64.
 
-``|mu_1 - mu_2|^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2))``. It is called FID only when the features are those
-of the FID Inception network.
+``|mu_1 - mu_2|^2 + tr(S_1) + tr(S_2) - 2 tr((S_1 S_2)^(1/2))`` (Dowson and Landau 1982). It is called FID only when
+the features are those of the FID Inception network.
+
+Each covariance is kept as a root R with ``S = R' R``. Then ``tr((S_1 S_2)^(1/2))`` is the sum of the singular values
+of ``R_1 R_2'``, a matrix no larger than the smaller set: few images need no d x d matrix, and a covariance that they
+leave singular needs no special case.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+from diffpath_jax.metrics.resampling import Groups, Statistic, Weights
+
+# With no more images a dimension, their features serve as the root: replicates, which lack a third of the images, would
+# leave a covariance singular.
+FEW_PER_DIMENSION = 2
+# Features of a block are held in float64.
+BLOCK = 4096
+# As published: sizes of random subsets whose distances are extrapolated to infinitely many images.
+INFINITY_POINTS = 15
+INFINITY_LEAST = 0.1
+# Below this many images a dimension the distance does not yet fall as 1 / n.
+INFINITY_PER_DIMENSION = 2
+
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean and (unbiased) covariance of a set of features."""
+    """Mean and covariance of a set of features.
+
+    Attributes:
+        mean: (d,) mean.
+        root: (k, d) R, where R' R is the (unbiased) covariance.
+    """
 
     mean: Float[np.ndarray, "d"]
-    covariance: Float[np.ndarray, "d d"]
-    count: int
+    root: Float[np.ndarray, "k d"]
+
+
+# How often each group was drawn -> the Gaussian of what was drawn.
+Pooled = Callable[[Weights], Gaussian]
+
+
+def from_covariance(mean: Float[np.ndarray, "d"], covariance: Float[np.ndarray, "d d"]) -> Gaussian:
+    """A Gaussian by its moments; the covariance may be singular."""
+    try:
+        return Gaussian(mean, scipy.linalg.cholesky(covariance))
+    except scipy.linalg.LinAlgError:
+        values, vectors = scipy.linalg.eigh(covariance)
+        # What rounding leaves of zeros would add up.
+        kept = values > len(values) * np.finfo(np.float64).eps * values.max()
+        return Gaussian(mean, np.sqrt(values[kept])[:, None] * vectors.T[kept])
 
 
 def fit_gaussian(features: Float[np.ndarray, "n d"]) -> Gaussian:
-    """Moments of a set of at least two feature vectors.
+    """Moments of a set of at least two feature vectors, read in blocks.
 
     Raises:
         ValueError: fewer than two, or some are not finite.
     """
+    everything = Groups(np.zeros(len(features), int), 1, "images")
+    return pooled(features, everything)(np.ones(1, int))
+
+
+def pooled(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
+    """The Gaussian of a set as a function of how often each of its groups was drawn.
+
+    Raises:
+        ValueError: fewer than two features, or some are not finite.
+    """
     if len(features) < 2:
         raise ValueError(f"a covariance needs at least 2 images, not {len(features)}")
-    values = features.astype(np.float64)
-    if not np.isfinite(values).all():
+    if not all(np.isfinite(block).all() for _, block in _blocks(features)):
         raise ValueError("some features are not finite")
-    return Gaussian(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)), len(values))
+    few = len(features) <= FEW_PER_DIMENSION * features.shape[1]
+    return _few(features, groups) if few else _many(features, groups)
+
+
+def _few(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
+    """The centred features are the root."""
+    values = np.asarray(features, np.float64)
+
+    def gaussian(weights: Weights) -> Gaussian:
+        each = weights[groups.index]
+        drawn, each = values[each > 0], each[each > 0]
+        mean = each @ drawn / each.sum()
+        return Gaussian(mean, np.sqrt(each / (each.sum() - 1))[:, None] * (drawn - mean))
+
+    return gaussian
+
+
+def _many(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
+    """Sums and scatter of each group around the common mean."""
+    dimension = features.shape[1]
+    counts = np.bincount(groups.index, minlength=groups.count)
+    centre = sum(block.sum(axis=0) for _, block in _blocks(features)) / len(features)
+    sums, scatter = np.zeros((groups.count, dimension)), np.zeros((groups.count, dimension, dimension))
+    for rows, block in _blocks(features):
+        away, index = block - centre, groups.index[rows]
+        for group in np.unique(index):
+            part = away[index == group]
+            sums[group] += part.sum(axis=0)
+            scatter[group] += part.T @ part
+
+    def gaussian(weights: Weights) -> Gaussian:
+        count = weights @ counts
+        shift = weights @ sums / count
+        inner = np.tensordot(weights.astype(np.float64), scatter, axes=1)
+        return from_covariance(centre + shift, (inner - count * np.outer(shift, shift)) / (count - 1))
+
+    return gaussian
+
+
+def _blocks(features: Float[np.ndarray, "n d"]) -> Iterator[tuple[slice, Float[np.ndarray, "b d"]]]:
+    """Consecutive rows in float64."""
+    for start in range(0, len(features), BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield rows, np.asarray(features[rows], np.float64)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Frechet distance of two Gaussians.
+    """Frechet distance of two Gaussians."""
+    across = a.root @ b.root.T
+    inner = across @ across.T if across.shape[0] <= across.shape[1] else across.T @ across
+    common = np.sqrt(np.maximum(scipy.linalg.eigvalsh(inner), 0)).sum()
+    spread = np.square(a.root).sum() + np.square(b.root).sum()
+    return float(max(np.square(a.mean - b.mean).sum() + spread - 2 * common, 0.0))
 
-    ``tr((S_1 S_2)^(1/2))`` is the sum of the roots of the eigenvalues of ``L' S_2 L`` with ``S_1 = L L'``: L is
-    the Cholesky factor, or the symmetric root where S_1 is singular (fewer images than features).
+
+def frechet_statistic(
+    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], x_groups: Groups, y_groups: Groups
+) -> Statistic:
+    """The distance as a function of how often each group of either set was drawn."""
+    ours, theirs = pooled(x, x_groups), pooled(y, y_groups)
+    return lambda x_weights, y_weights: frechet_distance(ours(x_weights), theirs(y_weights))
+
+
+def extrapolated(reference: Gaussian, features: Float[np.ndarray, "n d"], *, seed: int) -> float:
+    """The distance that infinitely many images would have (Chong and Forsyth 2020, "Effectively unbiased FID").
+
+    The bias of the distance falls as 1 / n, so distances of random subsets are extrapolated to 1 / n = 0. Only the
+    bias of ``features`` goes; that of the reference stays.
+
+    Raises:
+        ValueError: too few images for the bias to fall as 1 / n.
     """
-    try:
-        factor = scipy.linalg.cholesky(a.covariance, lower=True)
-    except scipy.linalg.LinAlgError:
-        values, vectors = scipy.linalg.eigh(a.covariance)
-        factor = vectors * np.sqrt(np.maximum(values, 0))
-    inner = scipy.linalg.eigvalsh(factor.T @ b.covariance @ factor)
-    root_trace = np.sqrt(np.maximum(inner, 0)).sum()
-    shift = np.square(a.mean - b.mean).sum()
-    distance = shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * root_trace
-    return float(max(distance, 0.0))
+    count, dimension = features.shape
+    if count < INFINITY_PER_DIMENSION * dimension:
+        raise ValueError(f"needs {INFINITY_PER_DIMENSION * dimension} images, {INFINITY_PER_DIMENSION} a dimension")
+    rng = np.random.default_rng(seed)
+    least = max(INFINITY_LEAST * count, INFINITY_PER_DIMENSION * dimension / 2)
+    sizes = np.linspace(least, count, INFINITY_POINTS).astype(int)
+    subsets = (np.sort(rng.choice(count, size, replace=False)) for size in sizes)
+    distances = [frechet_distance(reference, fit_gaussian(features[subset])) for subset in subsets]
+    return float(np.polyfit(1 / sizes, distances, 1)[1])

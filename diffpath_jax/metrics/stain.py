@@ -15,6 +15,8 @@ _VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 _DIRECTIONS = _VECTORS / np.linalg.norm(_VECTORS, axis=1, keepdims=True)
 # Two stains explain three densities in the least-squares sense.
 _UNMIX = np.linalg.pinv(_DIRECTIONS)
+# Optical density of each of the 256 levels.
+_DENSITY = -np.log10((np.arange(256) + 1) / 256)
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,32 @@ class StainStatistics:
     Attributes:
         mean: mean amount of each stain, in optical density.
         spread: standard deviation of each.
-        count: images.
     """
 
     mean: Float[np.ndarray, "2"]
     spread: Float[np.ndarray, "2"]
-    count: int
 
 
 def stain_amounts(images: UInt8[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
     """Optical density of each stain at each pixel; white glass has none."""
-    density = -np.log10((images.astype(np.float64) + 1) / 256)
-    return density @ _UNMIX
+    return _DENSITY[images] @ _UNMIX
+
+
+def image_moments(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 2 2"]:
+    """For each image the mean and the mean square of both stains' amounts over its pixels."""
+    amounts = (stain_amounts(image).reshape(-1, len(STAINS)) for image in images)
+    return np.array([(pixels.mean(axis=0), np.square(pixels).mean(axis=0)) for pixels in amounts])
+
+
+def of_moments(moments: Float[np.ndarray, "2 2"]) -> StainStatistics:
+    """Statistics of a set by the mean of :func:`image_moments` over its images, all of one size."""
+    mean, square = moments
+    return StainStatistics(mean, np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def stain_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> StainStatistics:
     """Mean and spread of both stains over all pixels of all images."""
-    amounts = stain_amounts(images).reshape(-1, len(STAINS))
-    return StainStatistics(amounts.mean(axis=0), amounts.std(axis=0), len(images))
+    return of_moments(image_moments(images).mean(axis=0))
 
 
 def stain_drift(generated: StainStatistics, real: StainStatistics) -> dict[str, float]:

@@ -57,3 +57,9 @@ def state_dict(lines: np.ndarray) -> dict[str, np.ndarray]:
     """The parameters of a :func:`listing`, in its order."""
     parts = (str(line).split() for line in lines)
     return {name: weight(name, tuple(map(int, shape.split("x")))) for name, shape in parts}
+
+
+def features(name: str, count: int, dimension: int) -> np.ndarray:
+    """Features that look like a network's: correlated, none negative, with directions of very different spread."""
+    mixed = normal(name, (count, dimension)) @ (weight("features.weight", (dimension, dimension)) + np.eye(dimension))
+    return np.maximum(mixed * np.geomspace(1, 0.02, dimension) + 0.4 + 0.1 * (name[-1] == "y"), 0).astype(np.float32)

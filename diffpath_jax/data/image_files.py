@@ -1,0 +1,54 @@
+"""Image files in folders, one folder a class: read strictly, as RGB."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+from jaxtyping import UInt8
+
+from diffpath_jax.errors import DiffpathError, ExitCode
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# A patch is no larger; a small file can claim to be.
+MAX_PIXELS = 4096**2
+
+
+def list_images(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class, by the name of its folder; images that lie in no folder have the class "".
+
+    Hidden files and files of other types are passed over.
+
+    Raises:
+        DiffpathError: there is no image, or some lie in class folders and some do not.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(p.startswith(".") for p in below.parts):
+            found.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
+    if not found:
+        fix = f"name a folder with a folder of images ({', '.join(SUFFIXES)}) for each class"
+        raise DiffpathError("images", where=folder, why="there are none", fix=fix)
+    if "" in found and len(found) > 1:
+        why = f"{len(found[''])} lie beside the class folders {sorted(set(found) - {''})}"
+        raise DiffpathError("images", where=folder, why=why, fix="move them into the folder of their class")
+    return found
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """One image, upright (EXIF) and converted to RGB.
+
+    Raises:
+        DiffpathError: it is damaged, too large, or has more than 8 bits a channel.
+    """
+    try:
+        with PIL.Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} px is no patch")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"its pixels are of type {image.mode}, not 8 bits a channel")
+            return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        fix = "replace it or take it out"
+        raise DiffpathError("image", where=path, why=str(error), fix=fix, code=ExitCode.DAMAGED) from error

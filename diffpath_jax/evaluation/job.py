@@ -1,0 +1,178 @@
+"""An evaluation: a set against a reference, beside what real images reach against real images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from data_prep import shards
+from diffpath_jax import runs
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.evaluation import compare, labels
+from diffpath_jax.evaluation.compare import Row, Sureness
+from diffpath_jax.evaluation.sets import ImageSet, Statistics, with_counts
+from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.metrics import stain
+from diffpath_jax.metrics.features import NO_RESIZE, FeatureExtractor
+from diffpath_jax.progress import track
+
+REFERENCE, MEASURED, FLOOR = "reference", "generated", "floor"
+MIN_FLOOR = 4
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be measured.
+
+    Attributes:
+        reference: real images, or their statistics.
+        other: what is measured against them; none where only the floor or a classifier is asked for.
+        floor: real images that are not in ``reference``, as a floor of every distance; none for none.
+        extractors: feature spaces.
+        classifiers: classifiers that say which classes they see.
+        sureness: how intervals are computed.
+    """
+
+    reference: ImageSet | Statistics
+    other: ImageSet | Statistics | None
+    floor: ImageSet | None
+    extractors: Sequence[FeatureExtractor]
+    classifiers: Sequence[runs.Run]
+    sureness: Sureness
+
+    @property
+    def compared(self) -> dict[str, ImageSet | Statistics]:
+        """What is measured against the reference, by name."""
+        found = {MEASURED: self.other, FLOOR: self.floor}
+        return {name: images for name, images in found.items() if images is not None}
+
+
+def real_floor(pool: ImageSet, other: ImageSet | Statistics | None, *, seed: int) -> ImageSet | None:
+    """Real images that a distance is to be read beside: as many of each class as the other set has, or as there are.
+
+    Args:
+        pool: real images that are not in the reference, such as the training split.
+        other: the set whose distance it is; without one, the whole pool is the floor.
+        seed: of the draw.
+
+    Returns:
+        The floor; none where there are too few images for one.
+    """
+    if not isinstance(other, ImageSet):
+        return pool
+    floor = with_counts(pool, other, seed=seed)
+    return floor if len(floor) >= MIN_FLOOR else None
+
+
+def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
+    """Everything that was asked for, as it goes into ``metrics.json``.
+
+    Raises:
+        DiffpathError: sets that cannot be compared, or features that are not finite.
+    """
+    reference, compared = evaluation.reference, evaluation.compared
+    for images in compared.values():
+        check_comparable(reference, images, evaluation.extractors)
+    content: dict[str, Any] = {
+        "versions": shards.versions("jax", "numpy", "scipy"),
+        "seed": evaluation.sureness.seed,
+        "resamples": evaluation.sureness.resamples,
+        "reference": reference.about(),
+        "sets": {name: images.about() for name, images in compared.items()},
+    }
+    if compared:
+        content["distances"] = [
+            {"features": _about(extractor), "rows": _as_json(_distances(evaluation, extractor, store))}
+            for extractor in evaluation.extractors
+        ]
+        content["stain"] = _as_json(_stains(evaluation))
+    content["classification"] = [
+        {"set": name, **labels.classify(run, found, sureness=evaluation.sureness)}
+        for run in evaluation.classifiers
+        for name, found in {REFERENCE: reference, **compared}.items()
+        if isinstance(found, ImageSet) and found.classes and name != FLOOR
+    ]
+    return content
+
+
+def _distances(evaluation: Evaluation, extractor: FeatureExtractor, store: FeatureStore) -> dict[str, dict[str, Row]]:
+    found = {}
+    with track(f"metrics in {extractor.name}", total=len(evaluation.compared), unit="set") as progress:
+        for name, other in evaluation.compared.items():
+            found[name] = _rows(evaluation.reference, other, extractor, store, evaluation.sureness)
+            progress.advance(1)
+    return found
+
+
+def _rows(
+    reference: ImageSet | Statistics,
+    other: ImageSet | Statistics,
+    extractor: FeatureExtractor,
+    store: FeatureStore,
+    sureness: Sureness,
+) -> dict[str, Row]:
+    if isinstance(reference, ImageSet) and isinstance(other, ImageSet):
+        x, y = (store.features(images, extractor) for images in (reference, other))
+        return compare.feature_rows(reference, other, x, y, extractor=extractor, sureness=sureness)
+    ours, theirs = (
+        compare.gaussian(images if isinstance(images, Statistics) else store.features(images, extractor))
+        for images in (reference, other)
+    )
+    row = Row(reference.about()["n"], other.about()["n"])
+    return compare.statistics_rows(ours, theirs, row, extractor)
+
+
+def _stains(evaluation: Evaluation) -> dict[str, dict[str, Row]]:
+    reference = evaluation.reference
+    if not isinstance(reference, ImageSet):
+        return {}
+    x = _moments(reference)
+    return {
+        name: compare.stain_rows(reference, other, x, _moments(other), sureness=evaluation.sureness)
+        for name, other in evaluation.compared.items()
+        if isinstance(other, ImageSet)
+    }
+
+
+def _moments(images: ImageSet) -> Float[np.ndarray, "n 2 2"]:
+    return np.concatenate([stain.image_moments(block) for block in images.blocks()])
+
+
+def check_comparable(
+    reference: ImageSet | Statistics, other: ImageSet | Statistics, extractors: Sequence[FeatureExtractor]
+) -> None:
+    """Refuse a comparison over other classes, or over other sizes in features that do not resize.
+
+    Raises:
+        DiffpathError: naming both.
+    """
+    if isinstance(reference, Statistics) or isinstance(other, Statistics):
+        return
+    unknown = sorted(set(other.classes) - set(reference.classes))
+    if unknown and reference.classes:
+        why = f"{unknown} are not among those of {reference.where}: {list(reference.classes)}"
+        fix = "compare what has the same classes, or rename the folders"
+        raise DiffpathError("classes", where=other.where, why=why, fix=fix)
+    fixed = [extractor.name for extractor in extractors if extractor.resize == NO_RESIZE]
+    if fixed and reference.image_px != other.image_px:
+        sizes = [f"{images.image_px[1]} x {images.image_px[0]} px" for images in (other, reference)]
+        why = f"{sizes[0]}, but {reference.where} has {sizes[1]}, and {fixed[0]} resizes nothing"
+        fix = "compare images of one size, or use features that resize, such as Inception's"
+        raise DiffpathError("images", where=other.where, why=why, fix=fix)
+
+
+def _about(extractor: FeatureExtractor) -> dict[str, Any]:
+    return {
+        "name": extractor.name,
+        "description": extractor.description,
+        "digest": extractor.digest,
+        "resize": extractor.resize,
+        "frechet_name": extractor.frechet_name,
+        "kernel_name": extractor.kernel_name,
+    }
+
+
+def _as_json(rows: Mapping[str, Mapping[str, Row]]) -> dict[str, Any]:
+    return {name: {group: asdict(row) for group, row in found.items()} for name, found in rows.items()}

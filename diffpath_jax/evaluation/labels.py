@@ -1,0 +1,45 @@
+"""What a trained classifier makes of a set of images: does it see the class that each is said to have?"""
+
+from typing import Any
+
+import numpy as np
+
+from diffpath_jax import build, runs
+from diffpath_jax.evaluation.compare import Sureness
+from diffpath_jax.evaluation.sets import ImageSet
+from diffpath_jax.metrics import resampling
+from diffpath_jax.metrics.classification import confusion_matrix, predictor, right, summarise
+from diffpath_jax.progress import track
+
+
+def classify(run: runs.Run, images: ImageSet, *, sureness: Sureness) -> dict[str, Any]:
+    """Confusion matrix and accuracy: rows are the classes that images are said to have, columns what is seen."""
+    trained = runs.load_parameters(run)
+    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
+    parts = []
+    with track(f"classes of {images.where.name}", total=len(images), unit="img") as progress:
+        for block in images.blocks():
+            parts.append(predict((trained.params, trained.model_state), block)[0])
+            progress.advance(len(block))
+    logits = np.concatenate(parts)
+    # The two sides may list their classes in another order.
+    labels = np.array([run.classes.index(name) for name in images.classes])[images.labels]
+    confusion = confusion_matrix(labels, logits.argmax(axis=-1), len(run.classes))
+    groups = resampling.partition(images.patients, seed=sureness.seed)
+    mean = resampling.weighted_mean(right(labels, logits), groups)
+    found = resampling.estimate(
+        lambda weights, _: mean(weights), groups, groups, resamples=sureness.resamples, seed=sureness.seed
+    )
+    return {
+        "classifier": {
+            "parameters": trained.digest,
+            "step": trained.step,
+            "training_data": list(run.data),
+            "run": run.digest,
+        },
+        "data": images.about(),
+        "classes": list(run.classes),
+        "confusion": confusion.tolist(),
+        **summarise(confusion),
+        "interval": [found.low, found.high],
+    }

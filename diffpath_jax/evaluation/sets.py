@@ -1,0 +1,259 @@
+"""What can be measured: data sets and sample sets, folders of images, and stored statistics of either."""
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from diffpath_jax.data.image_files import list_images, read_image
+from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
+from diffpath_jax.data.pipeline import Records
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import sha256_file, sha256_json
+
+# Images that are held at once.
+BLOCK = 512
+STATISTICS = ".npz"
+# Largest difference between a covariance and its transpose, in units of its largest number.
+ASYMMETRY = 1e-6
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one size, with what is known of them.
+
+    Attributes:
+        where: directory.
+        split: part of it; empty for a folder.
+        kind: ``real``, ``generated``, or ``folder`` where nothing says which.
+        digest: SHA-256 of what it holds.
+        dataset: digest of the data set that it is a part of; empty for a folder.
+        image_px: (height, width).
+        classes: class names; none where images have no class.
+        labels: (n,) index into ``classes``.
+        patients: patient of each image; empty where unknown.
+        mpp: um per pixel; none where unknown.
+        training_data: of a generated set, digests of the data sets that its model was trained on.
+        fetch: indices -> images.
+    """
+
+    where: Path
+    split: str
+    kind: str
+    digest: str
+    dataset: str
+    image_px: tuple[int, int]
+    classes: tuple[str, ...]
+    labels: Int[np.ndarray, "n"]
+    patients: tuple[str, ...]
+    mpp: float | None
+    training_data: tuple[str, ...]
+    fetch: Callable[[Sequence[int] | np.ndarray], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def blocks(self) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+        """All images, some at a time."""
+        for start in range(0, len(self), BLOCK):
+            yield self.fetch(range(start, min(start + BLOCK, len(self))))
+
+    def of_class(self, name: str) -> Int[np.ndarray, "m"]:
+        """Indices of the images of a class; none where the set does not have it."""
+        return np.flatnonzero(self.labels == self.classes.index(name)) if name in self.classes else np.zeros(0, int)
+
+    def subset(self, indices: Int[np.ndarray, "m"]) -> "ImageSet":
+        """Some of the images as a set of their own."""
+        return replace(
+            self,
+            digest=sha256_json([self.digest, indices.tolist()]),
+            labels=self.labels[indices],
+            patients=tuple(self.patients[i] for i in indices),
+            fetch=lambda chosen: self.fetch(indices[list(chosen)]),
+        )
+
+    def about(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "where": str(self.where),
+            "split": self.split,
+            "kind": self.kind,
+            "digest": self.digest,
+            "dataset": self.dataset,
+            "n": len(self),
+            "image_px": list(self.image_px),
+            "mpp": self.mpp,
+            "patients": len(set(self.patients) - {""}),
+        }
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of the features of a set that is not at hand.
+
+    Attributes:
+        where: the file.
+        digest: SHA-256 of its bytes.
+        mean: (d,).
+        covariance: (d, d).
+    """
+
+    where: Path
+    digest: str
+    mean: Float[np.ndarray, "d"]
+    covariance: Float[np.ndarray, "d d"]
+
+    def about(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "where": str(self.where),
+            "split": "",
+            "kind": "statistics",
+            "digest": self.digest,
+            "dataset": "",
+            "n": None,
+        }
+
+
+def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
+    """Whatever lies at a path: a data set, a folder of images, or an ``.npz`` file of ``mu`` and ``sigma``.
+
+    Args:
+        path: the directory or file.
+        split: part of a data set; a folder has none.
+
+    Raises:
+        DiffpathError: nothing that can be measured, no such split, or it is damaged (exit code 5).
+    """
+    if path.suffix == STATISTICS:
+        return read_statistics(path)
+    if (path / MANIFEST).exists():
+        return from_dataset(open_dataset(path), split)
+    if path.is_dir():
+        return from_folder(path)
+    fix = "name a data set, a sample set, a folder of images, or an .npz file of statistics"
+    raise DiffpathError("images", where=path, why="no such directory or file", fix=fix)
+
+
+def from_dataset(dataset: Dataset, split: str) -> ImageSet:
+    """A split of a data set.
+
+    Raises:
+        DiffpathError: there is no such split, or it is empty.
+    """
+    count, records = dataset.count(split), Records([dataset], split)
+    if not count:
+        raise DiffpathError(f"split {split!r}", where=dataset.directory, why="it is empty", fix="name another split")
+    known = [(record.label, record.patient) for record in dataset.read(split)]
+    return ImageSet(
+        where=dataset.directory,
+        split=split,
+        kind=dataset.details["kind"],
+        digest=sha256_json([dataset.digest, split]),
+        dataset=dataset.digest,
+        image_px=dataset.schema.image_px,
+        classes=dataset.schema.classes,
+        labels=np.array([label for label, _ in known]),
+        patients=tuple(patient for _, patient in known),
+        mpp=dataset.details["mpp"],
+        training_data=tuple(dataset.details.get("training_data", ())),
+        fetch=lambda indices: np.stack([records[int(index)]["image"] for index in indices]),
+    )
+
+
+def joined(parts: Sequence[ImageSet]) -> ImageSet:
+    """Several splits of one data set as one set."""
+    ends = np.cumsum([len(part) for part in parts])
+
+    def fetch(indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        which = np.searchsorted(ends, indices, side="right")
+        starts = ends - [len(part) for part in parts]
+        pairs = zip(which, np.asarray(indices) - starts[which], strict=True)
+        return np.concatenate([parts[part].fetch([index]) for part, index in pairs])
+
+    return replace(
+        parts[0],
+        split="+".join(part.split for part in parts),
+        digest=sha256_json([part.digest for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        patients=tuple(name for part in parts for name in part.patients),
+        fetch=fetch,
+    )
+
+
+def from_folder(folder: Path) -> ImageSet:
+    """A folder of images, one folder a class, or all in one place without classes.
+
+    Raises:
+        DiffpathError: there are none, they differ in size, or one is damaged (exit code 5).
+    """
+    by_class = list_images(folder)
+    paths = [path for found in by_class.values() for path in found]
+    size = read_image(paths[0]).shape
+
+    def read(index: int) -> UInt8[np.ndarray, "h w 3"]:
+        image = read_image(paths[index])
+        if image.shape != size:
+            height, width = image.shape[:2]
+            why = f"it has {width} x {height} px, but {paths[0].name} has {size[1]} x {size[0]}"
+            raise DiffpathError("image", where=paths[index], why=why, fix="measure images of one size")
+        return image
+
+    labels = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class.values()])
+    return ImageSet(
+        where=folder,
+        split="",
+        kind="folder",
+        digest=sha256_json([[str(path.relative_to(folder)), sha256_file(path)] for path in paths]),
+        dataset="",
+        image_px=size[:2],
+        classes=() if "" in by_class else tuple(by_class),
+        labels=labels,
+        patients=("",) * len(paths),
+        mpp=None,
+        training_data=(),
+        fetch=lambda indices: np.stack([read(int(index)) for index in indices]),
+    )
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Mean and covariance as the public FID tools store them: arrays ``mu`` and ``sigma``, read without pickle.
+
+    Raises:
+        DiffpathError: no such file, or it holds something else (exit code 5).
+    """
+    if not path.is_file():
+        raise DiffpathError("statistics", where=path, why="no such file", fix="check the path")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+        _check_moments(mean, covariance)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        why = f"not statistics of a set ({' '.join(str(error).split())[:120]})"
+        fix = "give an .npz file with arrays mu (d) and sigma (d x d)"
+        raise DiffpathError("statistics", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+    return Statistics(path, sha256_file(path), mean, covariance)
+
+
+def _check_moments(mean: np.ndarray, covariance: np.ndarray) -> None:
+    if mean.ndim != 1 or covariance.shape != 2 * mean.shape:
+        raise ValueError(f"mu has shape {mean.shape} and sigma {covariance.shape}")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError("some numbers are not finite")
+    if np.abs(covariance - covariance.T).max() > ASYMMETRY * np.abs(covariance).max():
+        raise ValueError("sigma is not symmetric")
+    if (np.diag(covariance) < 0).any():
+        raise ValueError("sigma has a negative variance")
+
+
+def with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> ImageSet:
+    """A random part of a set with as many images of each class as another set has, or as there are."""
+    rng = np.random.default_rng(seed)
+    if not other.classes:
+        return pool.subset(np.sort(rng.permutation(len(pool))[: len(other)]))
+    parts = [rng.permutation(pool.of_class(name))[: len(other.of_class(name))] for name in pool.classes]
+    return pool.subset(np.sort(np.concatenate(parts)))

@@ -1,0 +1,84 @@
+"""Features on disk: computed once for each set of images and extractor, read back as a memory map."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.evaluation.sets import ImageSet
+from diffpath_jax.files import read_json, replace_file, sha256_file, sha256_json, write_json
+from diffpath_jax.metrics.features import FeatureExtractor
+from diffpath_jax.progress import console, track
+
+
+def default_directory() -> Path:
+    """Where features are kept unless the user says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "diffpath" / "features"
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """A directory of features, each file named by what it was computed from.
+
+    Attributes:
+        directory: may be emptied at any time.
+    """
+
+    directory: Path
+
+    def features(self, images: ImageSet, extractor: FeatureExtractor) -> Float[np.ndarray, "n d"]:
+        """Features of a set; those on disk are checked by their digest, and computed again where they are damaged.
+
+        Raises:
+            DiffpathError: a feature is not finite; the image is named.
+        """
+        key = sha256_json([images.digest, extractor.digest, extractor.name, extractor.resize])
+        data, seal = self.directory / f"{key}.npy", self.directory / f"{key}.json"
+        if not _intact(data, seal, rows=len(images)):
+            with replace_file(data) as temporary:
+                _write(temporary, images, extractor)
+            write_json(seal, {"sha256": sha256_file(data), "images": images.about(), "features": extractor.name})
+        return np.load(data, mmap_mode="r", allow_pickle=False)
+
+
+def _intact(data: Path, seal: Path, *, rows: int) -> bool:
+    if not (data.exists() and seal.exists()):
+        return False
+    try:
+        if read_json(seal, what="features", fix="").get("sha256") == sha256_file(data):
+            return len(np.load(data, mmap_mode="r", allow_pickle=False)) == rows
+    except (DiffpathError, ValueError, OSError):
+        pass
+    console.print(f"features in {data}: damaged; they are computed again", soft_wrap=True, markup=False)
+    return False
+
+
+def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
+    """Compute the features block by block, into a file that never is in memory whole."""
+    array, start = None, 0
+    title = f"{extractor.name} features of {images.where.name or images.where}"
+    with track(title, total=len(images), unit="img") as progress:
+        for block in images.blocks():
+            found = np.asarray(extractor.extract(block), np.float32)
+            _check_finite(found, start, images, extractor)
+            if array is None:
+                shape = (len(images), found.shape[1])
+                array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            array[start : start + len(found)] = found
+            start += len(found)
+            progress.advance(len(found))
+    assert array is not None
+    array.flush()
+
+
+def _check_finite(found: np.ndarray, start: int, images: ImageSet, extractor: FeatureExtractor) -> None:
+    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(bad):
+        why = (
+            f"{len(bad)} of {len(found)} images have features that are not finite, the first is image {start + bad[0]}"
+        )
+        fix = f"check the parameters of {extractor.name}, and this image"
+        raise DiffpathError("features", where=images.where, why=why, fix=fix)

@@ -1,0 +1,131 @@
+"""Features of any encoder exported to ONNX, such as a pathology foundation model.
+
+An ONNX file does not say how images are prepared for it, so a JSON file beside it, ``ENCODER.json``, may:
+``{"name": "uni", "size": 224, "mean": [...], "std": [...]}``, mean and std of images in [0, 1]. What it leaves out is
+read off the file (name, size), or that of ImageNet (mean, std). The results name what was used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import read_json, sha256_file, sha256_json
+from diffpath_jax.metrics.features import FeatureExtractor
+from diffpath_jax.metrics.resize import bicubic_matrix
+
+BATCH = 32
+# Side of images where neither the file nor the JSON beside it says one.
+USUAL_SIZE = 224
+CHANNELS = 3
+RESIZE = "antialiased bicubic"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images are prepared for an encoder.
+
+    Attributes:
+        name: short name for tables.
+        size: height and width of its images in px.
+        mean: of each channel of images in [0, 1]; ImageNet's by default.
+        std: standard deviation of each channel.
+    """
+
+    name: str
+    size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+def onnx_features(path: Path) -> FeatureExtractor:
+    """The first output of an ONNX encoder: a vector for each image, or the first of several tokens (the class token).
+
+    Raises:
+        DiffpathError: onnxruntime is not installed, or the file or the JSON beside it is not what it should be.
+    """
+    session = _open(path)
+    (image, *more), output = session.get_inputs(), session.get_outputs()[0]
+    if more or len(image.shape) != 4 or CHANNELS not in (image.shape[1], image.shape[3]):
+        why = f"its inputs are {[(given.name, given.shape) for given in session.get_inputs()]}, not one batch of images"
+        raise DiffpathError(
+            "encoder", where=path, why=why, fix="export it with one input, (n, 3, h, w) or (n, h, w, 3)"
+        )
+    channels_first = image.shape[1] == CHANNELS
+    side = image.shape[2] if channels_first else image.shape[1]
+    preparation = _preparation(path, side if isinstance(side, int) else USUAL_SIZE)
+
+    def extract(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
+        parts = []
+        for start in range(0, len(images), BATCH):
+            x = prepare(images[start : start + BATCH], preparation)
+            parts.append(_run(session, path, {image.name: x.transpose(0, 3, 1, 2) if channels_first else x}, output))
+        return np.concatenate(parts)
+
+    how = f"{preparation.size} px, mean {list(preparation.mean)}, std {list(preparation.std)} of images in [0, 1]"
+    token = ", its first token" if len(output.shape) == 3 else ""
+    return FeatureExtractor(
+        name=preparation.name,
+        description=f"output {output.name!r} of the ONNX encoder {path.name}{token}; images at {how}",
+        digest=sha256_json([sha256_file(path), how]),
+        resize=RESIZE,
+        extract=extract,
+    )
+
+
+def prepare(images: UInt8[np.ndarray, "n h w 3"], how: Preparation) -> Float[np.ndarray, "n size size 3"]:
+    """Resized, in [0, 1], less the mean, over the standard deviation."""
+    x = images.astype(np.float32)
+    if images.shape[1:3] != (how.size, how.size):
+        rows, columns = (bicubic_matrix(side, how.size).astype(np.float32) for side in images.shape[1:3])
+        x = np.einsum("jw,niwc->nijc", columns, np.einsum("ih,nhwc->niwc", rows, x, optimize=True), optimize=True)
+    return (x.clip(0, 255) / 255 - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+
+
+def _open(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        fix = "pip install 'diffpath[onnx]'"
+        raise DiffpathError("encoder", where=path, why="onnxruntime is not installed", fix=fix) from None
+    try:
+        available = onnxruntime.get_available_providers()
+        return onnxruntime.InferenceSession(path, providers=available)
+    except Exception as error:  # its own exceptions share no class
+        raise _damaged(path, str(error)) from error
+
+
+def _run(session: Any, path: Path, inputs: dict[str, np.ndarray], output: Any) -> Float[np.ndarray, "n d"]:
+    try:
+        found = np.asarray(session.run([output.name], inputs)[0])
+    except Exception as error:  # as above
+        raise _damaged(path, str(error)) from error
+    if found.ndim == 3:
+        return found[:, 0]
+    if found.ndim != 2:
+        raise _damaged(path, f"its output has shape {found.shape}, not (n, d) or (n, tokens, d)")
+    return found
+
+
+def _preparation(path: Path, size: int) -> Preparation:
+    """What the JSON file beside an encoder says, and what it leaves out."""
+    beside = path.with_suffix(".json")
+    said = read_json(beside, what="encoder", fix="write JSON, or delete it") if beside.exists() else {}
+    try:
+        given: dict[str, Any] = {"name": path.stem, "size": size, **dict(said)}
+        given |= {key: tuple(given[key]) for key in ("mean", "std") if key in given}
+        found = Preparation(**given)
+        if not all(len(values) == CHANNELS for values in (found.mean, found.std)) or min(found.std) <= 0:
+            raise ValueError("mean and std have a positive number for each channel")
+        return found
+    except (TypeError, ValueError) as error:
+        fix = 'write {"name": "...", "size": 224, "mean": [r, g, b], "std": [r, g, b]}, each optional'
+        raise DiffpathError("encoder", where=beside, why=str(error), fix=fix) from error
+
+
+def _damaged(path: Path, why: str) -> DiffpathError:
+    fix = "export the encoder again"
+    return DiffpathError("encoder", where=path, why=why[:200], fix=fix, code=ExitCode.DAMAGED)

@@ -1,0 +1,128 @@
+"""How sure a number is: the bootstrap over groups of images that belong together.
+
+Fields of one patient resemble each other, so patients are drawn, not fields (the cluster bootstrap; Davison and
+Hinkley 1997, section 3.8). Every metric is a function of how often each group of either set was drawn: one of each
+gives the metric itself, counts drawn at random give its replicates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# More groups cost memory (a covariance each) and make no interval better.
+MAX_GROUPS = 20
+# With fewer patients than this, an interval over patients means nothing.
+MIN_PATIENTS = 8
+LEVEL = 0.95
+
+# How often each group of a set was drawn.
+Weights = Int[np.ndarray, "_"]
+# (weights of the reference, weights of the other set) -> metric
+Statistic = Callable[[Weights, Weights], float]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A partition of the images of a set.
+
+    Attributes:
+        index: (n,) the group of each image.
+        count: number of groups.
+        unit: what is never torn apart.
+    """
+
+    index: Int[np.ndarray, "n"]
+    count: int
+    unit: Literal["patients", "images"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % interval.
+
+    The interval is that of the replicates moved to the number: replicates of a distance hold the same images several
+    times, and so lie above it. It says how far another draw of as many images may lie away, not how far the number is
+    from that of infinitely many.
+
+    Attributes:
+        value: the metric.
+        low: lower end; none without replicates.
+        high: upper end.
+        standard_error: standard deviation of the replicates.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    standard_error: float | None = None
+
+
+def partition(patients: Sequence[str] | np.ndarray, *, seed: int) -> Groups:
+    """Groups of whole patients where there are enough of them, of random images otherwise.
+
+    Args:
+        patients: name of the patient of each image; empty where it has none.
+        seed: of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    by_patient = len(names) >= MIN_PATIENTS and "" not in names
+    units = len(names) if by_patient else len(index)
+    count = min(MAX_GROUPS, units)
+    place = rng.permutation(units) % max(count, 1)
+    return Groups(place[index] if by_patient else place, count, "patients" if by_patient else "images")
+
+
+def estimate(
+    statistic: Statistic,
+    reference: Groups,
+    other: Groups,
+    *,
+    resamples: int,
+    seed: int,
+    minimum: float = -np.inf,
+    maximum: float = np.inf,
+) -> Estimate:
+    """A metric with its interval.
+
+    Args:
+        statistic: the metric.
+        reference: groups of the reference set.
+        other: groups of the other set.
+        resamples: replicates; fewer than 2 give no interval.
+        seed: of the replicates.
+        minimum: least value that the metric can take.
+        maximum: largest.
+    """
+    value = statistic(np.ones(reference.count, int), np.ones(other.count, int))
+    if resamples < 2 or min(reference.count, other.count) < 2:
+        return Estimate(value)
+    rng = np.random.default_rng(seed)
+    replicates = np.array([statistic(_draw(rng, reference), _draw(rng, other)) for _ in range(resamples)])
+    tails = np.quantile(replicates - replicates.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.clip(value + tails, minimum, maximum)
+    return Estimate(value, float(low), float(high), float(replicates.std(ddof=1)))
+
+
+def _draw(rng: np.random.Generator, groups: Groups) -> Weights:
+    """How often each group comes when as many are drawn as there are; never the same group every time."""
+    while True:
+        weights = rng.multinomial(groups.count, np.full(groups.count, 1 / groups.count))
+        if np.count_nonzero(weights) > 1:
+            return weights
+
+
+def group_sums(values: Float[np.ndarray, "n *k"], groups: Groups) -> Float[np.ndarray, "groups *k"]:
+    """Sum of the values of each group."""
+    sums = np.zeros((groups.count, *values.shape[1:]))
+    np.add.at(sums, groups.index, values)
+    return sums
+
+
+def weighted_mean(values: Float[np.ndarray, "n"], groups: Groups) -> Callable[[Weights], float]:
+    """The mean of a value of each image, as a function of how often each group was drawn."""
+    sums, counts = group_sums(values, groups), np.bincount(groups.index, minlength=groups.count)
+    return lambda weights: float(weights @ sums / (weights @ counts))
