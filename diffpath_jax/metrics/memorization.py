@@ -4,7 +4,7 @@ Copies are found through symmetries, shifts and stain (:mod:`copies`), and an im
 nearest to its next distances is smaller than held-out images of other patients have it (:mod:`calibration`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse
@@ -110,7 +110,7 @@ def audit(generated: Images, training: Images, held_out: Images, *, config: Audi
     Args:
         generated: images of the model.
         training: all images it was trained on.
-        held_out: real images of patients who are not in training.
+        held_out: real images of patients who are not in training; the verdict says so where some are.
         config: settings.
         seed: of the split of held-out patients.
 
@@ -125,7 +125,12 @@ def audit(generated: Images, training: Images, held_out: Images, *, config: Audi
         _find(images, reference, np.ones(images.count, np.int64), config) for images in (generated, held_out)
     )
     calibration = calibrate(honest.distances, held_out.patients, config=config.calibration, seed=seed)
-    return judge(found, calibration, config=config)
+    judged = judge(found, calibration, config=config)
+    shared = np.intersect1d(training.patients, held_out.patients)
+    if not len(shared):
+        return judged
+    note = f"held-out patients who are in training too: {len(shared):,}, so copies may be missed"
+    return replace(judged, verdict=f"{judged.verdict}; {note}")
 
 
 def duplicates(generated: Images, held_out: Images, *, config: AuditConfig, seed: int) -> Duplicates:

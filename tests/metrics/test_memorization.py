@@ -167,3 +167,9 @@ def test_sets_that_are_too_small():
         memorization.audit(source(images), source(images), source(images[:1]), config=CONFIG, seed=0)
     with pytest.raises(ValueError, match="0 generated images"):
         memorization.audit(source(images[:0]), source(images), source(images), config=CONFIG, seed=0)
+
+
+def test_held_out_patients_who_are_in_training_are_named():
+    images = tissue.patches(tissue.patient(0), 64, 64)
+    found = memorization.audit(source(images), source(images[:8]), source(images[8:]), config=CONFIG, seed=0)
+    assert found.verdict.endswith("held-out patients who are in training too: 1, so copies may be missed")
