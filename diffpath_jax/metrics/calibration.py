@@ -34,11 +34,14 @@ class CalibrationConfig:
         neighbours: next nearest images that the nearest one is compared with.
         false_alarm_rate: share of honest images that may be called copies.
         confidence: of that rate, and of intervals.
+        max_ratio: no larger ratio is a copy, however rare. Large images come so near to 1 and to each other that the
+            smallest of them mean nothing; at 0.9 and below, an image explains a fifth of the other's variance or more.
     """
 
     neighbours: int = 50
     false_alarm_rate: float = 0.01
     confidence: float = 0.95
+    max_ratio: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def set_threshold(
 ) -> tuple[float, float]:
     """The ratio below which an image is a copy, and the share of honest images that are below it at most.
 
-    The largest that keeps the configured rate both over images as they come and over patients, who differ.
+    The largest up to ``max_ratio`` that keeps the configured rate both over images as they come and over patients, who
+    differ.
     """
     ordered, wanted = np.sort(ratios), config.false_alarm_rate
     allowed, share = tolerance_rank(len(ratios), rate=wanted, confidence=config.confidence)
@@ -148,7 +152,7 @@ def set_threshold(
         for rank in range(1, allowed + 1)
         if patient_limit(ratios < ordered[rank - 1], patients, confidence=config.confidence) <= wanted
     ]
-    return float(ordered[kept[-1] - 1]), max(share, wanted)
+    return float(min(ordered[kept[-1] - 1], config.max_ratio)), max(share, wanted)
 
 
 def patient_limit(alarms: Bool[np.ndarray, "n"], patients: Shaped[np.ndarray, "n"], *, confidence: float) -> float:

@@ -45,6 +45,12 @@ def test_patients_who_differ_lower_the_threshold():
     assert (clustered, spread, rate) == (ratios[3], ratios[4], 0.01)
 
 
+def test_no_copy_shares_less_than_a_copy_must():
+    """Honest ratios between 0.98 and 1: none of them is a copy."""
+    ratios = np.random.default_rng(0).uniform(0.98, 1, 1000)
+    assert calibration.set_threshold(ratios, np.repeat("a", 1000), config=CalibrationConfig()) == (0.9, 0.01)
+
+
 def test_limit_over_patients_by_hand():
     """Shares of 0, 0 and 3 %: a mean of 1 %, a standard error of 1 %, and t = 2.920 with 2 degrees of freedom."""
     alarms = np.zeros(300, bool)
