@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffpath_jax import runs
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
@@ -52,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=AUTO,
         help="data set that the model was trained on, to look for copies; its other splits are the honest measure "
         f"({AUTO}: --real, if the samples say that it is; {NONE}: no audit)",
+    )
+    parser.add_argument(
+        "--held_out", type=int, default=2000, help="most held-out images that the audit is calibrated on (%(default)s)"
     )
     parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
     parser.add_argument("--resamples", type=int, default=100, help="for intervals; 0 gives none (default: %(default)s)")
@@ -135,7 +140,8 @@ def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sou
         why = "it has no split but the training split, so nothing says how near honest images come"
         raise DiffpathError("--audit", where=path, why=why, fix=f"name a data set with held-out images, or {NONE}")
     held_out = sets.joined([sets.from_dataset(dataset, split) for split in splits])
-    return audit.Sources(other, sets.from_dataset(dataset, TRAINING_SPLIT), held_out), ""
+    chosen = np.random.default_rng(arguments.seed).permutation(len(held_out))[: arguments.held_out]
+    return audit.Sources(other, sets.from_dataset(dataset, TRAINING_SPLIT), held_out.subset(np.sort(chosen))), ""
 
 
 def _classifier(path: Path, *images: Any) -> runs.Run:
@@ -158,9 +164,10 @@ def _check(arguments: argparse.Namespace) -> None:
     wanted = None
     if not (arguments.features or arguments.classifier):
         wanted = "--features or --classifier"
-    elif arguments.resamples < 0:
-        why = f"{arguments.resamples} is negative"
-        raise DiffpathError("--resamples", where="the command line", why=why, fix="give 0 or more")
+    for name, least in (("resamples", 0), ("held_out", 2)):
+        if getattr(arguments, name) < least:
+            why = f"{getattr(arguments, name)} is too few"
+            raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
     if wanted:
         why = f"{wanted} is missing, so there is nothing to measure"
         raise DiffpathError("eval", where="the command line", why=why, fix=f"add {wanted}")

@@ -27,7 +27,7 @@ class Sources:
     Attributes:
         generated: images of the model.
         training: what it was trained on.
-        held_out: real images of patients that it was not trained on.
+        held_out: real images of patients that it was not trained on: the measure of honesty.
     """
 
     generated: ImageSet

@@ -7,6 +7,7 @@ import re
 import cv2
 import numpy as np
 import pytest
+from metrics import tissue
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
@@ -138,21 +139,58 @@ def test_the_audit_comes_by_itself_where_the_samples_name_their_training_data(ev
     assert "no sign of copying" in text and "AuthPct" in text and "closest pairs" in text
 
 
-def test_copies_of_training_images_are_found(tmp_path, dataset, samples, resnet_run, capsys):
-    """Among generated images lie turned training images."""
-    folder = tmp_path / "folder"
-    planted = images_of(dataset)["pink"][:6]
-    for name, images in images_of(samples).items():
-        pngs(folder, np.concatenate([images, np.rot90(planted, axes=(1, 2))]) if name == "pink" else images, name)
-    words = ["--real", dataset, "--generated", folder, "--features", resnet_run, "--floor", "none"]
+def write_tissue(out, splits):
+    """A data set of drawn tissue: split -> (images, names of their patients)."""
+    from data_prep import shards
+    from diffpath_jax.data import records
+
+    schema = records.Schema((32, 32), ("tissue",))
+    items = {
+        split: [
+            records.encode(records.PatchRecord(image, 0, name, str(name), 1.0, 32.0, index))
+            for index, (image, name) in enumerate(zip(images, names, strict=True))
+        ]
+        for split, (images, names) in splits.items()
+    }
+    labels = {split: [0] * len(found) for split, found in items.items()}
+    details = {"kind": "real", "mpp": 1.0, "fov_um": 32.0}
+    return shards.write_dataset(
+        out, name="t", schema=schema, splits=labels, items=items, details=details, card=""
+    ).directory
+
+
+@pytest.fixture(scope="module")
+def tissue_dataset(tmp_path_factory):
+    """Overlapping patches of 3 patients to train on, of 4 others held out."""
+    cohorts = {"train": range(3), "val": range(3, 5), "test": range(5, 7)}
+    made = {split: tissue.cohort(list(seeds), px=32, stride=16, side=160) for split, seeds in cohorts.items()}
+    return write_tissue(tmp_path_factory.mktemp("tissue") / "set", made)
+
+
+@pytest.fixture(scope="module")
+def honest(tissue_dataset):
+    """Images of another patient, in place of generated ones."""
+    return tissue.cohort([7], px=32, stride=32, side=160)[0]
+
+
+def test_copies_of_training_images_are_found(tmp_path, tissue_dataset, honest, resnet_run, capsys):
+    """Among honest images lie training images, turned, shifted and stained otherwise."""
+    training, rng = images_of(tissue_dataset)["tissue"], np.random.default_rng(0)
+    copied = np.stack([tissue.everything(training[i], rng) for i in (3, 50, 90, 120)])
+    folder = pngs(tmp_path / "folder", np.concatenate([honest, copied]), "tissue")
+    words = ["--real", tissue_dataset, "--generated", folder, "--features", resnet_run, "--floor", "none"]
     assert cli.main(eval_words(tmp_path / "unknown", *words)) == 0
     assert "--audit" in content(tmp_path / "unknown")["audit"]["skipped"]
-    assert cli.main(eval_words(tmp_path / "out", *words, "--audit", dataset)) == 0
-    found = content(tmp_path / "out")["audit"]["copies"]
-    assert set(range(16, 22)) <= set(found["flagged"])
-    assert found["copying"]
-    assert {pair["generated"] for pair in found["closest"][:6]} == set(range(16, 22))
-    assert "audit" in capsys.readouterr().err
+    assert cli.main(eval_words(tmp_path / "out", *words, "--audit", tissue_dataset)) == 0
+    found = content(tmp_path / "out")["audit"]
+    last = list(range(len(honest), len(honest) + 4))
+    assert found["copies"]["certain"] == last
+    assert found["copies"]["copying"] and "copies" in found["copies"]["verdict"]
+    pairs = {pair["generated"]: pair["reference"] for pair in found["copies"]["closest"]}
+    assert [pairs[index] for index in last] == [3, 50, 90, 120]
+    assert found["copies"]["false_alarms"]["by_patient"]
+    assert "copies" in capsys.readouterr().err
+    assert "training image 50" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_no_audit_where_it_would_mean_nothing(capsys, tmp_path, dataset, samples, resnet_run):
