@@ -34,25 +34,32 @@ def times_of(seconds: Sequence[float]) -> Times:
     return Times(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
-def seconds_of(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that one call takes."""
-    start = time.perf_counter()
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+def in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of several calls in turns (A B A B ...), so that a slow moment of the machine meets all of them.
 
     Args:
         calls: what to time; each must return only when its work is done.
         rounds: turns that count.
         warmup: turns before them that do not.
+        clock: wall-clock, or the processor time of this process where others load the machine.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmup + rounds):
         for name, call in calls.items():
-            seconds = seconds_of(call)
+            seconds = seconds_of(call, clock)
             if turn >= warmup:
                 taken[name].append(seconds)
     return taken

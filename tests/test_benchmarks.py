@@ -92,6 +92,17 @@ def test_pytorch_network_is_ours():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_features_against_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    from benchmarks import features
+
+    # Stops by itself where the two sides' features differ.
+    assert features.main(["--out", str(tmp_path / "r.json"), "--batch", "2", "--px", "107", "--rounds", "1"]) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["speed"]
+    assert [row["side"] for row in rows] == ["ours", "ours, from 128 px", "PyTorch", "PyTorch traced"]
+    assert all(0 < row["images / s"] < np.inf for row in rows)
+
+
 @pytest.mark.parametrize("shape", [shapes.ADM_256, shapes.SMALL])
 def test_pytorch_network_has_our_parameters(shape):
     torch = pytest.importorskip("torch")
