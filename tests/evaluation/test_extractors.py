@@ -1,0 +1,65 @@
+"""What a user may name as features, and what distances in them are called."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation.test_eval import content, eval_words
+
+from diffpath_jax import cli
+from diffpath_jax.errors import DiffpathError
+from diffpath_jax.evaluation import extractors
+from diffpath_jax.metrics.inception import Inception
+
+ENCODER = Path(__file__).parents[1] / "golden" / "encoder.onnx"
+
+
+def stand_in(published):
+    """In the place of the network of FID: the means of the channels."""
+    return Inception(
+        lambda params, images: images.mean(axis=(1, 2)) * params, np.float32(0.1), "1" * 64, published, "clean"
+    )
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    path = tmp_path / "inception.safetensors"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(("published", "names"), [(True, ("FID", "KID")), (False, ("FD-inception", "KD-inception"))])
+def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_file, dataset, samples, published, names):
+    monkeypatch.setattr(extractors, "load_inception", lambda path, *, resize: stand_in(published))
+    words = ["--real", dataset, "--generated", samples, "--features", weights_file, ENCODER, "--audit", "none"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    first, second = content(tmp_path / "out")["distances"]
+    assert {*names, f"{names[0]}-infinity"} <= set(first["rows"]["generated"]["overall"]["metrics"])
+    assert (first["features"]["resize"], second["features"]["frechet_name"]) == ("clean", "FD-encoder")
+    text = (tmp_path / "out" / "index.html").read_text()
+    # The encoder's section says it in any case.
+    assert text.count("not FID or KID") == 1 + (not published)
+    assert ("<b>" in text) and (f'<span class="soft">{names[0]}</span>' in text)
+
+
+def test_the_resize_reaches_the_network(monkeypatch, weights_file):
+    asked = []
+    monkeypatch.setattr(extractors, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
+    extractors.open_extractor(weights_file, resize="tf_bilinear")
+    assert asked == ["tf_bilinear"]
+
+
+def test_bad_resize(weights_file):
+    with pytest.raises(DiffpathError, match="'nearest' is unknown; fix: use one of tf_bilinear, clean"):
+        extractors.open_extractor(weights_file, resize="nearest")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("nowhere", "no such"), ("x.txt", "no kind"), ("x.safetensors", "x.safetensors")]
+)
+def test_what_is_no_extractor(tmp_path, name, why):
+    if "." in name:
+        (tmp_path / name).write_text(json.dumps({}))
+    with pytest.raises(DiffpathError, match=why):
+        extractors.open_extractor(tmp_path / name, resize="clean")
