@@ -17,9 +17,12 @@ ENCODER = Path(__file__).parents[1] / "golden" / "encoder.onnx"
 
 def stand_in(published):
     """In the place of the network of FID: the means of the channels."""
-    return Inception(
-        lambda params, images: images.mean(axis=(1, 2)) * params, np.float32(0.1), "1" * 64, published, "clean"
-    )
+    params = {"scale": np.float32(0.1)}
+
+    def apply(params, images):
+        return images.mean(axis=(1, 2)) * params["scale"]
+
+    return Inception(apply, params, "1" * 64, published, "clean")
 
 
 @pytest.fixture
