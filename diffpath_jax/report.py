@@ -114,6 +114,7 @@ def _distances(study: Study) -> dict[str, Any]:
     """Rows of the metric table, one a set, and the words that say what the numbers are."""
     names = {dataset.digest: name for name, dataset in study.samples.items()}
     rows: list[dict[str, Any]] = []
+    audits: list[tuple[str, str]] = []
     features, split, notes = None, None, set()
     for metrics in study.metrics:
         if metrics["reference"].get("dataset") != study.dataset.digest or not metrics.get("distances"):
@@ -128,7 +129,9 @@ def _distances(study: Study) -> dict[str, Any]:
                 cells = [_cell(found[group], features) for group in (OVERALL, *study.dataset.schema.classes)]
                 rows.append({"name": name, "floor": real, "cells": cells})
                 notes |= {note for row in found.values() for note in row["notes"]}
-    return {"rows": rows, "features": features, "reference": split, "notes": sorted(notes)}
+                if not real and "copies" in metrics["audit"]:
+                    audits.append((name, metrics["audit"]["copies"]["verdict"]))
+    return {"rows": rows, "features": features, "reference": split, "notes": sorted(notes), "audits": audits}
 
 
 def _cell(row: Mapping[str, Any], features: Mapping[str, str]) -> dict[str, Any]:

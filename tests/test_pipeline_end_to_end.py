@@ -25,7 +25,7 @@ def demo(tmp_path_factory, slide, annotated):
 def test_the_report_is_one_file_with_everything(demo):
     text = (demo / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
-    for part in ("Real beside generated", "Denoising", "confusion", "FD-", "KD-", "floor", "by place", "1,037"):
+    for part in ("Real beside generated", "Denoising", "confusion", "FD-", "KD-", "floor", "by place", "1,037", "audit of ddpm"):
         assert part.lower() in text.lower(), part
     for name in ("ddpm", "ddim", "ddpm_eps_1.014", "trained on real", "trained on generated", "trained on both"):
         assert name in text, name
@@ -49,16 +49,18 @@ def test_generated_sets_are_data_sets_like_real_ones(demo):
 
 
 def test_metrics_name_features_numbers_and_digests(demo):
-    content = json.loads((demo / "evals" / "ddpm" / "metrics.json").read_text())["distances"]
-    assert set(content) == {"generated", "floor"}
-    found = content["generated"]
-    assert found["other"]["digest"] == open_dataset(demo / "samples" / "ddpm").digest
-    assert found["features"]["digest"]
-    row = found["rows"]["overall"]
+    content = json.loads((demo / "evals" / "ddpm" / "metrics.json").read_text())
+    assert set(content["sets"]) == {"generated", "floor"}
+    assert content["sets"]["generated"]["dataset"] == open_dataset(demo / "samples" / "ddpm").digest
+    (distances,) = content["distances"]
+    assert distances["features"]["digest"]
+    row = distances["rows"]["generated"]["overall"]
     assert row["n_other"] == 8
-    assert any(key.startswith("FD-resnet") for key in row)
-    assert "fewer images" in row["note"]
-    assert not any(key.startswith(("FID", "KID")) for row in found["rows"].values() for key in row)
+    assert any(key.startswith("FD-resnet") for key in row["metrics"])
+    assert any("fewer images" in note for note in row["notes"])
+    rows = [row for found in distances["rows"].values() for row in found.values()]
+    assert not any(key.startswith(("FID", "KID")) for row in rows for key in row["metrics"])
+    assert "verdict" in content["audit"]["copies"]
 
 
 def test_the_demo_again_does_nothing(demo, capsys):
