@@ -6,6 +6,8 @@ from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests run side by side: threads of theirs that wait for each other cost more than they gain.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Most of the time goes into compiling the same few programs: share them between workers and runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

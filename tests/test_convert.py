@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import build, cli, convert, parameters, runs
+from diffpath_jax import build, cli, parameters, runs
+from diffpath_jax.convert import adm, checkpoints
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
@@ -25,7 +26,7 @@ def theirs(config):
     """The arrays of a published network of this shape, without memory."""
     module = NoisyClassifier if isinstance(config, NoisyClassifierConfig) else UNet
     like, _ = jax.eval_shape(purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs)).init, jax.random.key(0))
-    names, state = convert.adm_names(like), {}
+    names, state = adm.adm_names(like), {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(like):
         keys = tuple(key.key for key in path)
         shape, kind = leaf.shape, keys[-1]
@@ -33,7 +34,7 @@ def theirs(config):
             inputs, outputs = shape[-2:]
             shape = (outputs, inputs, *shape[:-2])
         shape = shape[::-1] if kind == "positions" else shape
-        name = ".".join(part for part in (names[keys[:-1]], convert.LEAVES[kind]) if part)
+        name = ".".join(part for part in (names[keys[:-1]], checkpoints.LEAVES[kind]) if part)
         state[name] = np.broadcast_to(np.float32(0), shape)
     return state
 
@@ -55,12 +56,12 @@ def theirs(config):
     ids=["adm-128", "other", "unconditional", "conv", "classifier", "other-classifier"],
 )
 def test_shapes_are_read_off_the_arrays(config):
-    found = convert.adm_config(theirs(config), num_heads=config.num_heads, head_channels=config.head_channels)
+    found = adm.adm_config(theirs(config), num_heads=config.num_heads, head_channels=config.head_channels)
     assert found == config
 
 
 def test_a_converted_network_computes_what_the_original_does():
-    converted = convert.from_adm(published("film"), num_heads=4, where="golden")
+    converted = adm.from_adm(published("film"), num_heads=4, where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
     out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
@@ -80,7 +81,7 @@ def test_a_checkpoint_that_is_not_the_network_is_refused(spoil, why):
     state = published("film")
     spoil(state)
     with pytest.raises(DiffpathError, match=why):
-        convert.from_adm(state, where="spoiled")
+        adm.from_adm(state, where="spoiled")
 
 
 def tiny(**other):
@@ -172,14 +173,14 @@ def test_a_pickle_in_disguise_is_not_run(tmp_path):
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(DiffpathError, match="not a PyTorch file of arrays alone"):
-        convert.read_torch(tmp_path / "evil.pt")
+        checkpoints.read_torch(tmp_path / "evil.pt")
 
 
 def test_a_real_pytorch_file_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     state = published("film")
     torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
-    found = convert.read_torch(tmp_path / "unet.pt")
+    found = checkpoints.read_torch(tmp_path / "unet.pt")
     assert all(np.array_equal(found[name], state[name]) for name in state)
 
 
@@ -199,7 +200,7 @@ def test_bad_commands(capsys, words, why):
 
 @pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
 def test_configs_say_what_they_convert_to(case, kind):
-    converted = convert.from_adm(published(case), num_heads=4, where="golden")
+    converted = adm.from_adm(published(case), num_heads=4, where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
     assert build.NETWORKS[kind].config is type(converted.config)
 

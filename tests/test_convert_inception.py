@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import cli, convert_inception, parameters
+from diffpath_jax import cli, parameters
 from diffpath_jax.commands import convert as command
+from diffpath_jax.convert import inception
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.metrics.inception import load_inception
 from diffpath_jax.published import PublishedFile
@@ -94,7 +95,7 @@ def test_a_converted_file_gives_the_features_of_the_original(unverified):
     assert found.shape == (1, 2048)
     assert weights.relative_error(found, GOLDEN["whole/features"]) < 1e-5
     assert loaded.digest == hashlib.sha256(unverified.read_bytes()).hexdigest()
-    direct = convert_inception.from_inception(published_state(), where="golden").params
+    direct = inception.from_inception(published_state(), where="golden").params
     assert all(map(np.array_equal, jax.tree.leaves(loaded.params), jax.tree.leaves(direct)))
 
 
@@ -115,15 +116,15 @@ def test_another_network_is_refused(spoil, why):
     state = published_state()
     spoil(state)
     with pytest.raises(DiffpathError, match=why) as caught:
-        convert_inception.from_inception(state, where="spoiled")
+        inception.from_inception(state, where="spoiled")
     assert caught.value.code == ExitCode.DAMAGED
 
 
 def test_a_norm_is_folded_as_it_is_defined():
     rng = np.random.default_rng(0)
     state = {"a.conv.weight": rng.normal(size=(4, 3, 1, 1)).astype(np.float32)}
-    state |= {f"a.bn.{kind}": rng.uniform(0.5, 2, 4).astype(np.float32) for kind in convert_inception.NORM}
-    folded, x = convert_inception.fold_norms(state), rng.normal(size=3)
+    state |= {f"a.bn.{kind}": rng.uniform(0.5, 2, 4).astype(np.float32) for kind in inception.NORM}
+    folded, x = inception.fold_norms(state), rng.normal(size=3)
     y = state["a.conv.weight"][..., 0, 0] @ x
     y = (y - state["a.bn.running_mean"]) / np.sqrt(state["a.bn.running_var"] + 1e-3)
     expected = y * state["a.bn.weight"] + state["a.bn.bias"]
@@ -137,7 +138,7 @@ def test_a_real_pytorch_file_is_read(tmp_path):
     torch.save(content, tmp_path / "inception.pth")
     out = tmp_path / "out.safetensors"
     assert run("--file", tmp_path / "inception.pth", "--out", out, "--unverified") == 0
-    found = convert_inception.from_inception(published_state(), where="golden").params
+    found = inception.from_inception(published_state(), where="golden").params
     written = parameters.read_parameters(out)[0]
     assert all(np.array_equal(written[name], array) for name, array in parameters.flatten(found).items())
 

@@ -56,7 +56,7 @@ def test_what_data_prep_imports_loads_no_jax():
         ("absl.flags", {"diffpath_jax/config.py"}),
         ("ml_collections", {"diffpath_jax/config.py"}),
         ("tensorboardX", {"diffpath_jax/writers.py"}),
-        ("torch", {"diffpath_jax/convert.py"}),
+        ("torch", {"diffpath_jax/convert/checkpoints.py"}),
         ("safetensors", {"diffpath_jax/parameters.py"}),
         ("onnxruntime", {"diffpath_jax/metrics/onnx_features.py"}),
         ("PIL", {"diffpath_jax/data/image_files.py"}),

@@ -25,7 +25,17 @@ def demo(tmp_path_factory, slide, annotated):
 def test_the_report_is_one_file_with_everything(demo):
     text = (demo / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
-    for part in ("Real beside generated", "Denoising", "confusion", "FD-", "KD-", "floor", "by place", "1,037", "audit of ddpm"):
+    for part in (
+        "Real beside generated",
+        "Denoising",
+        "confusion",
+        "FD-",
+        "KD-",
+        "floor",
+        "by place",
+        "1,037",
+        "audit of ddpm",
+    ):
         assert part.lower() in text.lower(), part
     for name in ("ddpm", "ddim", "ddpm_eps_1.014", "trained on real", "trained on generated", "trained on both"):
         assert name in text, name

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffpath_jax import convert, convert_inception
 from diffpath_jax.checkpoint import tree_digest
+from diffpath_jax.convert import adm, checkpoints, inception
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sha256_file
 from diffpath_jax.parameters import flatten, write_parameters
@@ -27,7 +27,7 @@ class Source:
         published: the only file it is made for, if there is just one.
     """
 
-    convert: Callable[..., convert.Converted]
+    convert: Callable[..., checkpoints.Converted]
     use: str
     options: tuple[str, ...] = ()
     published: PublishedFile | None = None
@@ -35,14 +35,14 @@ class Source:
 
 SOURCES = {
     "adm": Source(
-        convert.from_adm,
+        adm.from_adm,
         use="fine-tune: --config.train.init_from={out}",
         options=("num_heads", "head_channels"),
     ),
     "inception": Source(
-        convert_inception.from_inception,
+        inception.from_inception,
         use="the features of FID: {out}",
-        published=convert_inception.PUBLISHED,
+        published=inception.PUBLISHED,
     ),
 }
 # Options of single sources; what is not given is left to the source.
@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     source = _source(arguments)
     options = {name: getattr(arguments, name) for name in source.options if name in arguments}
     with _checkpoint(source, arguments) as path:
-        converted = source.convert(convert.read_torch(path), where=str(path), **options)
+        converted = source.convert(checkpoints.read_torch(path), where=str(path), **options)
         sha256 = sha256_file(path)
     flat = flatten(converted.params)
     about: dict[str, Any] = {

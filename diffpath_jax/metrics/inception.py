@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from diffpath_jax.checkpoint import tree_digest
-from diffpath_jax.convert_inception import KIND
+from diffpath_jax.convert.inception import KIND
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sha256_file
 from diffpath_jax.metrics import resize as resizing

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax import convert_inception
+from diffpath_jax.convert import inception as published
 from diffpath_jax.metrics.resize import resize
 from diffpath_jax.networks import inception
 from diffpath_jax.networks.pure import count_parameters, purify
@@ -21,7 +21,7 @@ NETWORK = purify(lambda rngs: inception.Inception(rngs=rngs))
 
 @functools.cache
 def params():
-    return convert_inception.from_inception(weights.state_dict(GOLDEN["names"]), where="golden").params
+    return published.from_inception(weights.state_dict(GOLDEN["names"]), where="golden").params
 
 
 def pixels(name, height, width, batch):

@@ -12,7 +12,8 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax import convert
+from diffpath_jax.convert import adm as published_adm
+from diffpath_jax.convert import checkpoints
 from diffpath_jax.networks import adm, layers
 from diffpath_jax.networks.classifier_adm import AttentionPool, NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
@@ -73,7 +74,7 @@ def tree(pure):
 
 
 def published(pure, names):
-    return on_device(convert.adm_params(weights.state_dict(names), tree(pure)))
+    return on_device(published_adm.adm_params(weights.state_dict(names), tree(pure)))
 
 
 def predict(pure, names, *inputs):
@@ -83,7 +84,7 @@ def predict(pure, names, *inputs):
 def call(make, table, names, *inputs):
     """Output of one layer with published weights."""
     pure = purify(make)
-    params = on_device(convert.fill(tree(pure), convert.layers(table), weights.state_dict(names)))
+    params = on_device(checkpoints.fill(tree(pure), checkpoints.layers(table), weights.state_dict(names)))
     return jax.jit(lambda params: pure.apply(params, {}, *inputs)[0])(params)
 
 
@@ -92,7 +93,7 @@ def check(ours, reference, limit=1e-5):
 
 
 def published_layout(kernel):
-    """The inverse of what :func:`convert.fill` does."""
+    """The inverse of what :func:`checkpoints.fill` does."""
     return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
 
 
@@ -100,7 +101,7 @@ def gradient_norms(like, names, gradients, order):
     """Norm of the gradient of each published parameter, in the order of a listing."""
     # Filling our tree with each parameter's number tells where it went.
     numbers = {name: np.full(value.shape, i) for i, (name, value) in enumerate(weights.state_dict(order).items())}
-    where = jax.tree.leaves(jax.tree.map(lambda a: int(a.flat[0]), convert.fill(like, names, numbers)))
+    where = jax.tree.leaves(jax.tree.map(lambda a: int(a.flat[0]), checkpoints.fill(like, names, numbers)))
     norms = np.zeros(len(numbers))
     norms[where] = [np.linalg.norm(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradients)]
     return norms
@@ -135,7 +136,7 @@ def test_residual_block(case, width, film, resampling):
 
     x = normal(f"{case} x", (2, 2 if case == "up" else 4, 4, 64))
     embedding = normal(f"{case} embedding", (2, 32))
-    check(call(block, convert.BLOCK, BLOCKS[f"{case}/names"], x, embedding, None), BLOCKS[f"{case}/out"])
+    check(call(block, published_adm.BLOCK, BLOCKS[f"{case}/names"], x, embedding, None), BLOCKS[f"{case}/out"])
 
 
 @pytest.mark.parametrize(
@@ -146,12 +147,13 @@ def test_attention(case, heads, shape):
     def attention(rngs):
         return layers.SelfAttention(64, num_heads=heads, groups=32, dtype=jnp.float32, rngs=rngs)
 
-    out = call(attention, convert.ATTENTION, LAYERS[f"{case}/names"], normal(f"{case} x", shape))
+    out = call(attention, published_adm.ATTENTION, LAYERS[f"{case}/names"], normal(f"{case} x", shape))
     check(out, LAYERS[f"{case}/out"])
 
 
 @pytest.mark.parametrize(
-    ("resampling", "table", "shape"), [("down", convert.DOWN, (2, 4, 6, 32)), ("up", convert.UP, (2, 2, 3, 32))]
+    ("resampling", "table", "shape"),
+    [("down", published_adm.DOWN, (2, 4, 6, 32)), ("up", published_adm.UP, (2, 2, 3, 32))],
 )
 def test_resampling_by_convolution(resampling, table, shape):
     def resample(rngs):
@@ -167,7 +169,7 @@ def attention_pool(rngs):
 
 
 def test_attention_pool():
-    out = call(attention_pool, convert.POOL, LAYERS["pool/names"], normal("pool x", (2, 4, 4, 64)))
+    out = call(attention_pool, published_adm.POOL, LAYERS["pool/names"], normal("pool x", (2, 4, 4, 64)))
     check(out, LAYERS["pool/out"])
 
 
@@ -224,7 +226,7 @@ def test_gradients_of_the_unet():
     check(condition[::8], GRADIENTS["input_blocks.1.0.emb_layers.1.weight"])
     qkv = published_layout(of["encoder"]["middle"][0]["attention"]["qkv"]["kernel"])
     check(qkv[::8, :, None], GRADIENTS["middle_block.1.qkv.weight"])
-    norms = gradient_norms(params, convert.adm_names(params), of, NETWORKS["film/names"])
+    norms = gradient_norms(params, published_adm.adm_names(params), of, NETWORKS["film/names"])
     check_norms(norms, GRADIENTS["norms"])
 
 
@@ -237,7 +239,7 @@ def test_authors_unet(case):
     like, listing = tree(pure), AUTHORS[f"{case}/names"]
     paths = [tuple(key.key for key in path[:-1]) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
     names = {path: ".".join(map(str, path)) for path in paths}
-    params = on_device(convert.fill(like, names, weights.state_dict(listing)))
+    params = on_device(checkpoints.fill(like, names, weights.state_dict(listing)))
     x, cotangent = (normal(f"authors {case} {name}", (2, 16, 8, 3)) for name in ("x", "cotangent"))
 
     def value(params):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from diffpath_jax import convert
+from diffpath_jax.convert import checkpoints
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.inception import Inception
 from diffpath_jax.networks.pure import purify
@@ -25,7 +25,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 IGNORED_ENDING, IGNORED_START = ".num_batches_tracked", "AuxLogits."
 
 
-def from_inception(state: Flat, *, where: str) -> convert.Converted:
+def from_inception(state: Flat, *, where: str) -> checkpoints.Converted:
     """The network of FID from its arrays by torchvision's names.
 
     Raises:
@@ -34,19 +34,19 @@ def from_inception(state: Flat, *, where: str) -> convert.Converted:
     network = purify(lambda rngs: Inception(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
     try:
-        params = convert.fill(like, inception_names(like), fold_norms(state))
+        params = checkpoints.fill(like, inception_names(like), fold_norms(state))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise ValueError("a number is not finite")
     except (ValueError, KeyError) as error:
         why = f"not the Inception network of FID ({error})"
         fix = f"give {PUBLISHED.name}"
         raise DiffpathError("checkpoint", where=where, why=why, fix=fix, code=ExitCode.DAMAGED) from error
-    return convert.Converted(KIND, None, params)
+    return checkpoints.Converted(KIND, None, params)
 
 
-def inception_names(like: Tree) -> dict[convert.Path, str]:
+def inception_names(like: Tree) -> dict[checkpoints.Path, str]:
     """Path of each layer of ours -> its published name: the same words, the first with a capital."""
-    names: dict[convert.Path, str] = {("fc",): "fc"}
+    names: dict[checkpoints.Path, str] = {("fc",): "fc"}
     names |= {("stem", name): name.capitalize() for name in like["stem"]}
     for block, content in like["blocks"].items():
         for name in content["layers"]:
