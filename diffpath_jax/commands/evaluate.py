@@ -161,16 +161,13 @@ def _classifier(path: Path, *images: Any) -> runs.Run:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    wanted = None
-    if not (arguments.features or arguments.classifier):
-        wanted = "--features or --classifier"
     for name, least in (("resamples", 0), ("held_out", 2)):
         if getattr(arguments, name) < least:
             why = f"{getattr(arguments, name)} is too few"
             raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
-    if wanted:
-        why = f"{wanted} is missing, so there is nothing to measure"
-        raise DiffpathError("eval", where="the command line", why=why, fix=f"add {wanted}")
+    if not (arguments.features or arguments.classifier or arguments.generated):
+        why, fix = "there is nothing to measure", "add --generated, --features or --classifier"
+        raise DiffpathError("eval", where="the command line", why=why, fix=fix)
 
 
 def _print(content: dict[str, Any]) -> None:

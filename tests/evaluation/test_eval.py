@@ -286,9 +286,16 @@ def fails(capsys, out, *words, code=2):
     return lines[0]
 
 
-def test_nothing_to_measure(capsys, tmp_path, dataset, samples):
-    line = fails(capsys, tmp_path / "out", "--real", dataset, "--generated", samples)
-    assert "--features or --classifier" in line
+def test_nothing_to_measure(capsys, tmp_path, dataset):
+    assert "nothing to measure" in fails(capsys, tmp_path / "out", "--real", dataset)
+
+
+def test_stain_and_audit_need_no_features(tmp_path, dataset, samples):
+    assert cli.main(eval_words(tmp_path / "out", "--real", dataset, "--generated", samples)) == 0
+    found = content(tmp_path / "out")
+    assert found["distances"] == [] and "verdict" in found["audit"]["copies"]
+    assert set(found["stain"]) == {"generated"}
+    assert "Stain" in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
