@@ -1,6 +1,7 @@
 """``diffpath eval``: how near a set is to real images, whether it copies them, and what a classifier sees in it."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from diffpath_jax import runs
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.evaluation import audit, extractors, job, page, sets
-from diffpath_jax.evaluation.compare import OVERALL, Sureness
+from diffpath_jax.evaluation.compare import OVERALL, TRAINING_SPLIT, Sureness
 from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.evaluation.store import FeatureStore, default_directory
 from diffpath_jax.files import write_json
 from diffpath_jax.metrics.features import check_classifier
+from diffpath_jax.metrics.resize import check_resize
 from diffpath_jax.progress import console
 
 METRICS = "metrics.json"
 NONE, AUTO = "none", "auto"
-TRAINING_SPLIT = "train"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +154,8 @@ def _classifier(path: Path, *images: Any) -> runs.Run:
     run = runs.open_run(path)
     check_classifier(run)
     for found in images:
+        if isinstance(found, ImageSet):
+            job.check_size(found, run.image_px, f"the classifier {path}", "use images of its size")
         unknown = sorted(set(found.classes) - set(run.classes)) if isinstance(found, ImageSet) else []
         if unknown:
             why = f"it knows {list(run.classes)}, but not {unknown} of {found.where}"
@@ -161,7 +164,10 @@ def _classifier(path: Path, *images: Any) -> runs.Run:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for name, least in (("resamples", 0), ("held_out", 2)):
+    check_resize(arguments.resize)
+    for path in (arguments.out, arguments.cache):
+        _check_writable(path)
+    for name, least in (("resamples", 0), ("held_out", 2), ("seed", 0)):
         if getattr(arguments, name) < least:
             why = f"{getattr(arguments, name)} is too few"
             raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
@@ -170,10 +176,23 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DiffpathError("eval", where="the command line", why=why, fix=fix)
 
 
+def _check_writable(path: Path) -> None:
+    """Refuse, before anything is measured, a directory that cannot be written.
+
+    Raises:
+        DiffpathError: it is a file, lies below one, or may not be written.
+    """
+    nearest = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        why = f"{nearest} is no directory that may be written"
+        raise DiffpathError("directory", where=path, why=why, fix="name another directory")
+
+
 def _print(content: dict[str, Any]) -> None:
     """The distances of every class, and how often classifiers see the class that was asked for."""
     for distances in content.get("distances", []):
         names = [distances["features"][f"{kind}_name"] for kind in ("frechet", "kernel")]
+        console.print(f"in {distances['features']['name']}, resize {distances['features']['resize']}:", soft_wrap=True)
         for which, groups in distances["rows"].items():
             for group, row in groups.items():
                 found = [_shown(name, row["metrics"][name]) for name in names if name in row["metrics"]]

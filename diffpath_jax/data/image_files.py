@@ -1,5 +1,7 @@
 """Image files in folders, one folder a class: read strictly, as RGB."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +25,9 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
         DiffpathError: there is no image, or some lie in class folders and some do not.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files(folder)):
         below = path.relative_to(folder)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(p.startswith(".") for p in below.parts):
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in below.parts):
             found.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
     if not found:
         fix = f"name a folder with a folder of images ({', '.join(SUFFIXES)}) for each class"
@@ -34,6 +36,18 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
         why = f"{len(found[''])} lie beside the class folders {sorted(set(found) - {''})}"
         raise DiffpathError("images", where=folder, why=why, fix="move them into the folder of their class")
     return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links to folders followed, each folder once."""
+    seen = set()
+    for directory, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (Path(directory, name) for name in names)
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -49,6 +63,6 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its pixels are of type {image.mode}, not 8 bits a channel")
             return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except (OSError, ValueError, TypeError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         fix = "replace it or take it out"
         raise DiffpathError("image", where=path, why=str(error), fix=fix, code=ExitCode.DAMAGED) from error

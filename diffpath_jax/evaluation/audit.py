@@ -69,15 +69,27 @@ def run(sources: Sources, extractors: Sequence[FeatureExtractor], store: Feature
     console.print(f"audit: {generated.count} images against {training.count} of training", soft_wrap=True)
     found = memorization.audit(generated, training, held_out, config=config, seed=seed)
     repeated = memorization.duplicates(generated, held_out, config=config, seed=seed)
+    doubts = _doubts(sources)
     content = {
+        "doubts": doubts,
         "sources": {name: images.about() for name, images in vars(sources).items()},
         "config": asdict(config),
         "seed": seed,
-        "copies": _as_json(found),
+        "copies": _as_json(found) | {"verdict": "; ".join([found.verdict, *doubts])},
         "repeated": _as_json(repeated.audit) | {"groups": [list(group) for group in repeated.groups]},
         "other_tests": [_other_tests(sources, extractor, store, seed) for extractor in extractors],
     }
     return Findings(found, repeated, content, sources)
+
+
+def _doubts(sources: Sources) -> list[str]:
+    """Why an audit may look for copies in the wrong place."""
+    named = sources.generated.training_data
+    if named and sources.training.dataset not in named:
+        return ["the samples name other training data than this, so copies would be missed"]
+    if len(named) > 1:
+        return [f"the model was trained on {len(named)} data sets, and one of them was looked through"]
+    return []
 
 
 def _images(found: ImageSet) -> copies.Images:
@@ -149,7 +161,11 @@ def for_page(findings: Findings) -> dict[str, Any]:
         ("groups of them", f"{len(repeated.groups):,}"),
         *(_shown(tests) for tests in findings.content["other_tests"]),
     ]
-    return {"sentence": found.verdict, "rows": rows, "pairs": [_pair(findings, pair) for pair in found.pairs]}
+    return {
+        "sentence": findings.content["copies"]["verdict"],
+        "rows": rows,
+        "pairs": [_pair(findings, pair) for pair in found.pairs],
+    }
 
 
 def _shown(tests: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """One set of images measured against another: every metric overall and for each class, with its interval."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from diffpath_jax.metrics.resampling import Estimate, Groups
 OVERALL = "overall"
 # Share of images by which a class may differ between two sets before their overall distance is qualified.
 MAX_MIX_DIFFERENCE = 0.05
+TRAINING_SPLIT = "train"
 # um/px by which two sets may differ before it is said.
 MPP_TOLERANCE = 0.01
 # Scores that are means over generated images; the others are means over real ones.
@@ -115,11 +116,10 @@ def statistics_rows(
     reference: fid.Gaussian, other: fid.Gaussian, row: Row, extractor: FeatureExtractor
 ) -> dict[str, Row]:
     """The Frechet distance where only stored statistics of a set are at hand; ``row`` has what is known of counts."""
-    if reference.mean.shape != other.mean.shape:
-        row.notes.append(f"statistics of {len(reference.mean)} and {len(other.mean)} features cannot be compared")
-    else:
-        row.add(extractor.frechet_name, Estimate(fid.frechet_distance(reference, other)))
-        row.notes.append("stored statistics say nothing of classes, intervals, or how their images were resized")
+    row.add(extractor.frechet_name, Estimate(fid.frechet_distance(reference, other)))
+    row.notes.append("stored statistics do not say of which network they are, or how images were resized")
+    counts = [count for count in (row.n_reference, row.n_other) if count is not None]
+    row.notes += _small_notes(counts, len(reference.mean), extractor)
     return {OVERALL: row}
 
 
@@ -172,8 +172,7 @@ def _feature_row(pair: _Pair, extractor: FeatureExtractor) -> Row:
 
     def frechet() -> None:
         row.add(extractor.frechet_name, pair.estimate(fid.frechet_statistic(x, y, *groups), minimum=0.0))
-        if min(len(x), len(y)) <= x.shape[1]:
-            row.notes.append(f"fewer images than the {x.shape[1]} features: {extractor.frechet_name} is biased upwards")
+        row.notes += _small_notes([len(x), len(y)], x.shape[1], extractor)
 
     def infinity() -> None:
         row.add(f"{extractor.frechet_name}-infinity", Estimate(fid.extrapolated(fid.fit_gaussian(x), y, seed=seed)))
@@ -186,13 +185,19 @@ def _feature_row(pair: _Pair, extractor: FeatureExtractor) -> Row:
         found = prdc.measure(x, y, k=prdc.K)
         for name, values in vars(found).items():
             statistic = _mean_statistic(values, groups, of_other=name in OF_GENERATED)
-            row.add(name, pair.estimate(statistic, minimum=0.0))
+            row.add(name, pair.estimate(statistic, minimum=0.0, maximum=np.inf if name == "density" else 1.0))
 
     measured = {f"{extractor.frechet_name}": frechet, f"{extractor.frechet_name}-infinity": infinity}
     for what, measure in {**measured, extractor.kernel_name: kernel, "precision or recall": scores}.items():
         row.attempt(what, measure)
-    row.notes += _unit_notes(pair)
+    row.notes += _unit_notes(pair) if row.metrics else []
     return row
+
+
+def _small_notes(counts: Sequence[int], dimension: int, extractor: FeatureExtractor) -> list[str]:
+    if min(counts, default=dimension + 1) > dimension:
+        return []
+    return [f"fewer images than the {dimension} features: {extractor.frechet_name} is biased upwards"]
 
 
 def _mean_statistic(values: np.ndarray, groups: tuple[Groups, Groups], *, of_other: bool) -> resampling.Statistic:
@@ -223,12 +228,17 @@ def _unit_notes(pair: _Pair) -> list[str]:
     if pair.sureness.resamples < 2 or pair.x_groups.unit == "patients":
         return []
     least = resampling.MIN_PATIENTS
-    return [f"fewer than {least} patients in the reference: its images are drawn singly, and intervals are too narrow"]
+    why = f"patients of the reference are unknown or fewer than {least}"
+    return [f"{why}: images are drawn singly, and intervals are too narrow"]
 
 
 def _qualifications(reference: ImageSet, other: ImageSet) -> list[str]:
     """What else an overall distance measures than image quality."""
     notes = []
+    if reference.digest == other.digest:
+        notes.append("the set is the reference itself")
+    if reference.split == TRAINING_SPLIT and reference.dataset in other.training_data:
+        notes.append("the reference is what the model was trained on")
     if reference.mpp and other.mpp and abs(reference.mpp / other.mpp - 1) > MPP_TOLERANCE:
         notes.append(f"the reference has {reference.mpp:g} um/px and the other set {other.mpp:g}")
     if reference.image_px != other.image_px:

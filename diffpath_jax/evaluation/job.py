@@ -1,7 +1,7 @@
 """An evaluation: a set against a reference, beside what real images reach against real images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from diffpath_jax.evaluation.compare import Row, Sureness
 from diffpath_jax.evaluation.sets import ImageSet, Statistics, with_counts
 from diffpath_jax.evaluation.store import FeatureStore
 from diffpath_jax.metrics import stain
-from diffpath_jax.metrics.features import NO_RESIZE, FeatureExtractor
+from diffpath_jax.metrics.features import FeatureExtractor
 from diffpath_jax.progress import track
 
 REFERENCE, MEASURED, FLOOR = "reference", "generated", "floor"
@@ -54,14 +54,16 @@ def real_floor(pool: ImageSet, other: ImageSet | Statistics | None, *, seed: int
 
     Args:
         pool: real images that are not in the reference, such as the training split.
-        other: the set whose distance it is; without one, the whole pool is the floor.
+        other: the set whose distance it is; without one, the whole pool is the floor; statistics have no number.
         seed: of the draw.
 
     Returns:
         The floor; none where there are too few images for one.
     """
-    if not isinstance(other, ImageSet):
+    if other is None:
         return pool
+    if isinstance(other, Statistics):
+        return None
     floor = with_counts(pool, other, seed=seed)
     return floor if len(floor) >= MIN_FLOOR else None
 
@@ -73,8 +75,9 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
         DiffpathError: sets that cannot be compared, or features that are not finite.
     """
     reference, compared = evaluation.reference, evaluation.compared
+    spaces = _spaces(evaluation)
     for images in compared.values():
-        check_comparable(reference, images, evaluation.extractors)
+        check_comparable(reference, images, spaces)
     content: dict[str, Any] = {
         "versions": shards.versions("jax", "numpy", "scipy"),
         "seed": evaluation.sureness.seed,
@@ -85,7 +88,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
     if compared:
         content["distances"] = [
             {"features": _about(extractor), "rows": _as_json(_distances(evaluation, extractor, store))}
-            for extractor in evaluation.extractors
+            for extractor in spaces
         ]
         content["stain"] = _as_json(_stains(evaluation))
     content["classification"] = [
@@ -97,16 +100,47 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
     return content
 
 
+def _spaces(evaluation: Evaluation) -> Sequence[FeatureExtractor]:
+    """Feature spaces with names of their own; where only statistics are known, the one that they share."""
+    everything = (evaluation.reference, *evaluation.compared.values())
+    if evaluation.compared and all(isinstance(found, Statistics) for found in everything):
+        return [STORED]
+    names = [extractor.name for extractor in evaluation.extractors]
+    return [
+        replace(extractor, name=f"{extractor.name}-{extractor.digest[:6]}")
+        if names.count(extractor.name) > 1
+        else extractor
+        for extractor in evaluation.extractors
+    ]
+
+
+def _no_features(images: np.ndarray) -> np.ndarray:
+    raise AssertionError("statistics have no images")
+
+
+# Where both sides are stored statistics, no network is asked.
+STORED = FeatureExtractor("stored", "stored statistics; they do not say of which network", "", "unknown", _no_features)
+
+
 def _distances(evaluation: Evaluation, extractor: FeatureExtractor, store: FeatureStore) -> dict[str, dict[str, Row]]:
     found = {}
     with track(f"metrics in {extractor.name}", total=len(evaluation.compared), unit="set") as progress:
         for name, other in evaluation.compared.items():
-            found[name] = _rows(evaluation.reference, other, extractor, store, evaluation.sureness)
+            found[name] = _compared(evaluation.reference, other, extractor, store, evaluation.sureness)
             progress.advance(1)
+    _note_small_floor(found.get(FLOOR, {}), found.get(MEASURED, {}))
     return found
 
 
-def _rows(
+def _note_small_floor(floor: Mapping[str, Row], measured: Mapping[str, Row]) -> None:
+    """A distance grows as images get fewer: a floor of fewer images is no floor."""
+    for group, row in floor.items():
+        wanted = measured[group].n_other if group in measured else None
+        if wanted and row.n_other and row.n_other < wanted:
+            row.notes.append(f"the floor has {row.n_other} images and the set {wanted}: it is too high")
+
+
+def _compared(
     reference: ImageSet | Statistics,
     other: ImageSet | Statistics,
     extractor: FeatureExtractor,
@@ -120,6 +154,10 @@ def _rows(
         compare.gaussian(images if isinstance(images, Statistics) else store.features(images, extractor))
         for images in (reference, other)
     )
+    if ours.mean.shape != theirs.mean.shape:
+        where = next(images.where for images in (reference, other) if isinstance(images, Statistics))
+        why = f"statistics of {len(ours.mean)} and {len(theirs.mean)} features cannot be compared"
+        raise DiffpathError("statistics", where=where, why=why, fix="use statistics of the same network's features")
     row = Row(reference.about()["n"], other.about()["n"])
     return compare.statistics_rows(ours, theirs, row, extractor)
 
@@ -155,12 +193,23 @@ def check_comparable(
         why = f"{unknown} are not among those of {reference.where}: {list(reference.classes)}"
         fix = "compare what has the same classes, or rename the folders"
         raise DiffpathError("classes", where=other.where, why=why, fix=fix)
-    fixed = [extractor.name for extractor in extractors if extractor.resize == NO_RESIZE]
-    if fixed and reference.image_px != other.image_px:
-        sizes = [f"{images.image_px[1]} x {images.image_px[0]} px" for images in (other, reference)]
-        why = f"{sizes[0]}, but {reference.where} has {sizes[1]}, and {fixed[0]} resizes nothing"
-        fix = "compare images of one size, or use features that resize, such as Inception's"
-        raise DiffpathError("images", where=other.where, why=why, fix=fix)
+    for extractor in extractors:
+        for images in (reference, other):
+            if extractor.image_px:
+                fix = "use images of its size, or features that resize, such as Inception's"
+                check_size(images, extractor.image_px, f"{extractor.name}, which resizes nothing,", fix)
+
+
+def check_size(images: ImageSet, image_px: tuple[int, int], network: str, fix: str) -> None:
+    """Refuse images of another size than a network was trained with.
+
+    Raises:
+        DiffpathError: naming both sizes.
+    """
+    if images.image_px != image_px:
+        ours, theirs = (f"{width} x {height} px" for height, width in (images.image_px, image_px))
+        why = f"they have {ours}, and {network} was trained with {theirs}"
+        raise DiffpathError("images", where=images.where, why=why, fix=fix)
 
 
 def _about(extractor: FeatureExtractor) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax import build, runs
-from diffpath_jax.evaluation.compare import Sureness
+from diffpath_jax.evaluation.compare import TRAINING_SPLIT, Sureness
 from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.metrics import resampling
 from diffpath_jax.metrics.classification import confusion_matrix, predictor, right, summarise
@@ -28,7 +28,13 @@ def classify(run: runs.Run, images: ImageSet, *, sureness: Sureness) -> dict[str
     groups = resampling.partition(images.patients, seed=sureness.seed)
     mean = resampling.weighted_mean(right(labels, logits), groups)
     found = resampling.estimate(
-        lambda weights, _: mean(weights), groups, groups, resamples=sureness.resamples, seed=sureness.seed
+        lambda weights, _: mean(weights),
+        groups,
+        groups,
+        resamples=sureness.resamples,
+        seed=sureness.seed,
+        minimum=0.0,
+        maximum=1.0,
     )
     return {
         "classifier": {
@@ -42,4 +48,5 @@ def classify(run: runs.Run, images: ImageSet, *, sureness: Sureness) -> dict[str
         "confusion": confusion.tolist(),
         **summarise(confusion),
         "interval": [found.low, found.high],
+        "trained_on": images.dataset in run.data and images.split == TRAINING_SPLIT,
     }

@@ -16,7 +16,20 @@ from diffpath_jax.files import replace_file
 
 PAGE, TABLE, FIGURES = "index.html", "per_class.csv", "figures"
 SHOWN_PER_CLASS = 16
-COLUMNS = ("features", "set", "class", "n_reference", "n_other", "metric", "value", "low", "high", "notes")
+COLUMNS = (
+    "features",
+    "resize",
+    "digest",
+    "set",
+    "class",
+    "n_reference",
+    "n_other",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "notes",
+)
 SCORES = ("precision", "recall", "density", "coverage")
 # Digits after the point of each kind of number.
 DIGITS = {"frechet": 2, "kernel": 4, "score": 3}
@@ -27,10 +40,10 @@ def write_table(path: Path, content: Mapping[str, Any]) -> None:
     with replace_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for space, rows in _all_rows(content):
+        for features, rows in _all_rows(content):
             for which, groups in rows.items():
                 for group, row in groups.items():
-                    common = {"features": space, "set": which, "class": group, "notes": "; ".join(row["notes"])}
+                    common = {**features, "set": which, "class": group, "notes": "; ".join(row["notes"])}
                     common |= {key: row[key] for key in ("n_reference", "n_other")}
                     measured: Mapping[str, Mapping[str, float]] = row["metrics"] or {"": {}}
                     for metric, found in measured.items():
@@ -38,10 +51,11 @@ def write_table(path: Path, content: Mapping[str, Any]) -> None:
                         writer.writerow({**common, "metric": metric, **ends})
 
 
-def _all_rows(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _all_rows(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], Mapping[str, Any]]]:
     for distances in content.get("distances", []):
-        yield distances["features"]["name"], distances["rows"]
-    yield "stain", content.get("stain", {})
+        features = distances["features"]
+        yield {"features": features["name"], **{key: features[key] for key in ("resize", "digest")}}, distances["rows"]
+    yield {"features": "stain"}, content.get("stain", {})
 
 
 def write_page(out: Path, content: Mapping[str, Any], images: Mapping[str, ImageSet], audit: Any = None) -> None:
@@ -51,7 +65,7 @@ def write_page(out: Path, content: Mapping[str, Any], images: Mapping[str, Image
         out: directory.
         content: of ``metrics.json``.
         images: the sets of images, by their names in it.
-        audit: what the page shows of the audit, as :func:`diffpath_jax.evaluation.audit.shown` gives it.
+        audit: what the page shows of the audit, as :func:`diffpath_jax.evaluation.audit.for_page` gives it.
     """
     spaces = [_space(distances) for distances in content.get("distances", [])]
     for space in spaces:
@@ -98,7 +112,11 @@ def _cards(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         found = {which: groups[OVERALL]["metrics"].get(name) for which, groups in distances["rows"].items()}
         for which, number in found.items():
             if number and (which != FLOOR or len(found) == 1):
-                yield {"name": name, "value": f"{number['value']:.2f}", "words": _beside(number, found.get(FLOOR))}
+                yield {
+                    "name": f"{name}, resize {distances['features']['resize']}",
+                    "value": f"{number['value']:.2f}",
+                    "words": _beside(number, found.get(FLOOR)),
+                }
     for entry in content["classification"]:
         words = "of its images have the class that was asked for, says the classifier"
         if entry["set"] == REFERENCE:
@@ -158,22 +176,19 @@ def _by_class(rows: Mapping[str, Any], groups: Sequence[str], metric: str, digit
     """A table of one metric: a row a set, a column a class."""
     return {
         "title": metric,
-        "columns": [_counted(group, rows) for group in groups],
+        "columns": groups,
         "digits": digits,
         "rows": [
-            {
-                "name": name,
-                "floor": name == FLOOR,
-                "cells": [found.get(g, {}).get("metrics", {}).get(metric) for g in groups],
-            }
+            {"name": name, "floor": name == FLOOR, "cells": [_cell(found.get(group, {}), metric) for group in groups]}
             for name, found in rows.items()
         ],
     }
 
 
-def _counted(group: str, rows: Mapping[str, Any]) -> str:
-    row = next(found[group] for found in rows.values() if group in found)
-    return f"{group} (n {row['n_reference']} / {row['n_other']})"
+def _cell(row: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
+    """A metric with the number of images on either side."""
+    found = row.get("metrics", {}).get(metric)
+    return {**found, "n": f"{row['n_reference']} / {row['n_other']}"} if found else None
 
 
 def _figure(rows: Mapping[str, Any], groups: Sequence[str], *metrics: str) -> bytes | None:

@@ -1,12 +1,14 @@
 """What can be measured: data sets and sample sets, folders of images, and stored statistics of either."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from jaxtyping import Float, Int, UInt8
 
 from diffpath_jax.data.image_files import list_images, read_image
@@ -20,6 +22,11 @@ BLOCK = 512
 STATISTICS = ".npz"
 # Largest difference between a covariance and its transpose, in units of its largest number.
 ASYMMETRY = 1e-6
+# What numpy raises over damaged archives.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,9 @@ def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
         return from_dataset(open_dataset(path), split)
     if path.is_dir():
         return from_folder(path)
+    why = "a file that holds no statistics" if path.exists() else "no such directory or file"
     fix = "name a data set, a sample set, a folder of images, or an .npz file of statistics"
-    raise DiffpathError("images", where=path, why="no such directory or file", fix=fix)
+    raise DiffpathError("images", where=path, why=why, fix=fix)
 
 
 def from_dataset(dataset: Dataset, split: str) -> ImageSet:
@@ -227,16 +235,23 @@ def read_statistics(path: Path) -> Statistics:
         DiffpathError: no such file, or it holds something else (exit code 5).
     """
     if not path.is_file():
-        raise DiffpathError("statistics", where=path, why="no such file", fix="check the path")
+        why = "it is a directory" if path.is_dir() else "no such file"
+        raise DiffpathError("statistics", where=path, why=why, fix="name a file of statistics")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            mean, covariance = (np.asarray(arrays[name], np.float64) for name in ("mu", "sigma"))
+            mean, covariance = (_real(arrays[name]) for name in ("mu", "sigma"))
         _check_moments(mean, covariance)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         why = f"not statistics of a set ({' '.join(str(error).split())[:120]})"
         fix = "give an .npz file with arrays mu (d) and sigma (d x d)"
         raise DiffpathError("statistics", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
     return Statistics(path, sha256_file(path), mean, covariance)
+
+
+def _real(array: np.ndarray) -> np.ndarray:
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an array is of type {array.dtype}, not of real numbers")
+    return array.astype(np.float64)
 
 
 def _check_moments(mean: np.ndarray, covariance: np.ndarray) -> None:
@@ -246,8 +261,9 @@ def _check_moments(mean: np.ndarray, covariance: np.ndarray) -> None:
         raise ValueError("some numbers are not finite")
     if np.abs(covariance - covariance.T).max() > ASYMMETRY * np.abs(covariance).max():
         raise ValueError("sigma is not symmetric")
-    if (np.diag(covariance) < 0).any():
-        raise ValueError("sigma has a negative variance")
+    values = scipy.linalg.eigvalsh(covariance)
+    if values[0] < -ASYMMETRY * abs(values[-1]):
+        raise ValueError("sigma is no covariance: a variance is negative")
 
 
 def with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> ImageSet:

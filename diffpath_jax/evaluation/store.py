@@ -13,10 +13,13 @@ from diffpath_jax.files import read_json, replace_file, sha256_file, sha256_json
 from diffpath_jax.metrics.features import FeatureExtractor
 from diffpath_jax.progress import console, track
 
+# Raised whenever the same images and parameters give other features.
+FORMAT = 1
+
 
 def default_directory() -> Path:
     """Where features are kept unless the user says otherwise."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "diffpath" / "features"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffpath" / "features"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class FeatureStore:
         Raises:
             DiffpathError: a feature is not finite; the image is named.
         """
-        key = sha256_json([images.digest, extractor.digest, extractor.name, extractor.resize])
+        key = sha256_json([FORMAT, images.digest, extractor.digest, extractor.name, extractor.resize])
         data, seal = self.directory / f"{key}.npy", self.directory / f"{key}.json"
         if not _intact(data, seal, rows=len(images)):
             with replace_file(data) as temporary:

@@ -13,9 +13,6 @@ from diffpath_jax import build, runs
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.metrics.classification import predictor
 
-# What the extractor's own resizing is called when there is none.
-NO_RESIZE = "none"
-
 
 @dataclass(frozen=True)
 class FeatureExtractor:
@@ -25,7 +22,8 @@ class FeatureExtractor:
         name: short name for tables.
         description: network, training data and size of the features, in words.
         digest: SHA-256 of its parameters.
-        resize: how images are brought to the network's size; with ``none`` only images of one size can be compared.
+        resize: how images are brought to the network's size.
+        image_px: (height, width) of the images it takes; none where it resizes images of any size.
         published: the network of published FID and KID, with the published parameters.
         extract: (n, h, w, 3) uint8 images, any n -> (n, d) float32 features.
     """
@@ -35,6 +33,7 @@ class FeatureExtractor:
     digest: str
     resize: str
     extract: Callable[[np.ndarray], np.ndarray]
+    image_px: tuple[int, int] | None = None
     published: bool = False
 
     @property
@@ -63,7 +62,8 @@ def classifier_features(run: runs.Run) -> FeatureExtractor:
         description=f"pooled features of this study's own ResNet ({stages} blocks), trained on the data set "
         f"{run.data[0][:12]} at {run.image_px[0]} px, no resizing; not the Inception features of FID",
         digest=trained.digest,
-        resize=NO_RESIZE,
+        resize="none",
+        image_px=run.image_px,
         extract=lambda images: predict((trained.params, trained.model_state), images)[1],
     )
 

@@ -22,6 +22,9 @@ from diffpath_jax.metrics.resampling import Groups, Statistic, Weights
 FEW_PER_DIMENSION = 2
 # Features of a block are held in float64.
 BLOCK = 4096
+# Up to this side, singular values are taken themselves.
+SINGULAR_SIDE = 1024
+ROUNDING = 8 * np.finfo(np.float64).eps
 # As published: sizes of random subsets whose distances are extrapolated to infinitely many images.
 INFINITY_POINTS = 15
 INFINITY_LEAST = 0.1
@@ -125,11 +128,19 @@ def _blocks(features: Float[np.ndarray, "n d"]) -> Iterator[tuple[slice, Float[n
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Frechet distance of two Gaussians."""
-    across = a.root @ b.root.T
-    inner = across @ across.T if across.shape[0] <= across.shape[1] else across.T @ across
-    common = np.sqrt(np.maximum(scipy.linalg.eigvalsh(inner), 0)).sum()
+    common = _nuclear_norm(a.root @ b.root.T)
     spread = np.square(a.root).sum() + np.square(b.root).sum()
     return float(max(np.square(a.mean - b.mean).sum() + spread - 2 * common, 0.0))
+
+
+def _nuclear_norm(matrix: Float[np.ndarray, "k l"]) -> float:
+    """Sum of the singular values; of a large matrix by the eigenvalues of its square, six times as fast."""
+    if min(matrix.shape) <= SINGULAR_SIDE:
+        return float(scipy.linalg.svdvals(matrix).sum())
+    square = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    values = scipy.linalg.eigvalsh(square)
+    # The roots of what rounding leaves of zeros would add up.
+    return float(np.sqrt(values[values > ROUNDING * values[-1]]).sum())
 
 
 def frechet_statistic(

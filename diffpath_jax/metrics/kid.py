@@ -1,7 +1,8 @@
 """Kernel distance: the unbiased squared MMD with a cubic kernel, as in KID (Binkowski et al. 2018).
 
 ``E k(x, x') + E k(y, y') - 2 E k(x, y)`` with ``k(x, y) = (x.y / d + 1)^3``, each mean over pairs of different
-images; it may be negative. Products are taken in the type of the features, sums in float64.
+images; it may be negative. Products of features in single precision are taken in it, unless the features are so large
+that the cube would lose its digits; sums are taken in float64.
 """
 
 import numpy as np
@@ -12,6 +13,8 @@ from diffpath_jax.metrics.resampling import Groups, Statistic, Weights
 # As published: the mean over this many subsets of this size.
 SUBSETS = 100
 SUBSET_SIZE = 1000
+# Mean square of an image's features above which single precision does not do.
+LARGE = 4.0
 # Rows and columns of a kernel matrix that is held at once.
 BLOCK = 2048
 
@@ -56,10 +59,13 @@ def subset_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *,
 
     Sets smaller than the published subset size use subsets as large as the smaller set.
     """
-    size = min(SUBSET_SIZE, len(x), len(y))
+    size, kind = min(SUBSET_SIZE, len(x), len(y)), _precision(x, y)
     rng = np.random.default_rng(seed)
     values = [
-        squared_mmd(x[rng.choice(len(x), size, replace=False)], y[rng.choice(len(y), size, replace=False)])
+        squared_mmd(
+            x[rng.choice(len(x), size, replace=False)].astype(kind),
+            y[rng.choice(len(y), size, replace=False)].astype(kind),
+        )
         for _ in range(SUBSETS)
     ]
     return {
@@ -83,8 +89,9 @@ def kernel_statistic(
     """
     if min(len(x), len(y)) < 2:
         raise ValueError("the unbiased estimate needs at least 2 images in each set")
-    within_x, within_y = _within_groups(x, x_groups), _within_groups(y, y_groups)
-    across = _across_groups(x, y, x_groups, y_groups)
+    kind = _precision(x, y)
+    within_x, within_y = _within_groups(x, x_groups, kind), _within_groups(y, y_groups, kind)
+    across = _across_groups(x, y, x_groups, y_groups, kind)
     sizes_x, sizes_y = (np.bincount(groups.index, minlength=groups.count) for groups in (x_groups, y_groups))
 
     def distance(x_weights: Weights, y_weights: Weights) -> float:
@@ -98,29 +105,38 @@ def kernel_statistic(
     return distance
 
 
-def _across_groups(x: np.ndarray, y: np.ndarray, x_groups: Groups, y_groups: Groups) -> Float[np.ndarray, "g h"]:
+def _precision(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]) -> np.dtype:
+    """The type in which the products of two sets are taken."""
+    blocks = (z[start : start + BLOCK] for z in (x, y) for start in range(0, len(z), BLOCK))
+    small = all(np.square(block, dtype=np.float64).mean(axis=1).max() <= LARGE for block in blocks)
+    return np.result_type(x, y) if small else np.dtype(np.float64)
+
+
+def _across_groups(
+    x: np.ndarray, y: np.ndarray, x_groups: Groups, y_groups: Groups, kind: np.dtype
+) -> Float[np.ndarray, "g h"]:
     """Sum of the kernel over the pairs of every two groups, one group of either in memory."""
     sums = np.zeros((x_groups.count, y_groups.count))
     for i in range(x_groups.count):
-        part = _part(x, x_groups, i)
+        part = _part(x, x_groups, i, kind)
         for j in range(y_groups.count):
-            sums[i, j] = _across(part, _part(y, y_groups, j))
+            sums[i, j] = _across(part, _part(y, y_groups, j, kind))
     return sums
 
 
-def _within_groups(x: np.ndarray, groups: Groups) -> Float[np.ndarray, "g g"]:
+def _within_groups(x: np.ndarray, groups: Groups, kind: np.dtype) -> Float[np.ndarray, "g g"]:
     """The same within one set, over pairs of different images."""
     sums = np.zeros((groups.count, groups.count))
     for i in range(groups.count):
-        part = _part(x, groups, i)
+        part = _part(x, groups, i, kind)
         sums[i, i] = _within(part)
         for j in range(i):
-            sums[i, j] = sums[j, i] = _across(part, _part(x, groups, j))
+            sums[i, j] = sums[j, i] = _across(part, _part(x, groups, j, kind))
     return sums
 
 
-def _part(x: np.ndarray, groups: Groups, group: int) -> np.ndarray:
-    return np.asarray(x[groups.index == group])
+def _part(x: np.ndarray, groups: Groups, group: int, kind: np.dtype) -> np.ndarray:
+    return np.asarray(x[groups.index == group], kind)
 
 
 def _mean_within(sums: np.ndarray, sizes: np.ndarray, weights: Weights) -> float:

@@ -5,6 +5,7 @@ An ONNX file does not say how images are prepared for it, so a JSON file beside 
 read off the file (name, size), or that of ImageNet (mean, std). The results name what was used.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from diffpath_jax.metrics.resize import bicubic_matrix
 BATCH = 32
 # Side of images where neither the file nor the JSON beside it says one.
 USUAL_SIZE = 224
+MAX_SIZE = 4096
 CHANNELS = 3
 RESIZE = "antialiased bicubic"
 
@@ -70,7 +72,7 @@ def onnx_features(path: Path) -> FeatureExtractor:
     return FeatureExtractor(
         name=preparation.name,
         description=f"output {output.name!r} of the ONNX encoder {path.name}{token}; images at {how}",
-        digest=sha256_json([sha256_file(path), how]),
+        digest=sha256_json([*_digests(path), how]),
         resize=RESIZE,
         extract=extract,
     )
@@ -83,6 +85,13 @@ def prepare(images: UInt8[np.ndarray, "n h w 3"], how: Preparation) -> Float[np.
         rows, columns = (bicubic_matrix(side, how.size).astype(np.float32) for side in images.shape[1:3])
         x = np.einsum("jw,niwc->nijc", columns, np.einsum("ih,nhwc->niwc", rows, x, optimize=True), optimize=True)
     return (x.clip(0, 255) / 255 - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+
+
+def _digests(path: Path) -> list[str]:
+    """Of the encoder, and of files beside it that it names: large encoders keep their weights there."""
+    content = path.read_bytes()
+    beside = (file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path)
+    return [sha256_file(path), *(sha256_file(file) for file in beside if file.name.encode() in content)]
 
 
 def _open(path: Path) -> Any:
@@ -118,8 +127,13 @@ def _preparation(path: Path, size: int) -> Preparation:
         given: dict[str, Any] = {"name": path.stem, "size": size, **dict(said)}
         given |= {key: tuple(given[key]) for key in ("mean", "std") if key in given}
         found = Preparation(**given)
-        if not all(len(values) == CHANNELS for values in (found.mean, found.std)) or min(found.std) <= 0:
-            raise ValueError("mean and std have a positive number for each channel")
+        if not (isinstance(found.name, str) and re.fullmatch(r"\w[\w.-]{0,63}", found.name)):
+            raise ValueError("a name has letters, digits, _, - and . only")
+        if not (isinstance(found.size, int) and 0 < found.size <= MAX_SIZE):
+            raise ValueError(f"size is not a whole number up to {MAX_SIZE}")
+        numbers = np.array([found.mean, found.std], np.float64)
+        if numbers.shape != (2, CHANNELS) or not np.isfinite(numbers).all() or numbers[1].min() <= 0:
+            raise ValueError("mean and std have a number for each channel, std a positive one")
         return found
     except (TypeError, ValueError) as error:
         fix = 'write {"name": "...", "size": 224, "mean": [r, g, b], "std": [r, g, b]}, each optional'

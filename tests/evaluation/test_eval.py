@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ def test_what_cannot_be_measured_is_said_in_the_row(evaluated):
     overall = "; ".join(notes["overall"]["notes"])
     assert "fewer images than the 32 features" in overall
     assert "no FD-resnet16-infinity: needs 64 images" in overall
-    assert "fewer than 8 patients" in overall
+    assert "unknown or fewer than 8" in overall
     assert re.search("(pink|purple) is 50% of the reference and (67|33)% of the other set", overall)
 
 
@@ -173,12 +174,12 @@ def honest(tissue_dataset):
     return tissue.cohort([7], px=32, stride=32, side=160)[0]
 
 
-def test_copies_of_training_images_are_found(tmp_path, tissue_dataset, honest, resnet_run, capsys):
+def test_copies_of_training_images_are_found(tmp_path, tissue_dataset, honest, capsys):
     """Among honest images lie training images, turned, shifted and stained otherwise."""
     training, rng = images_of(tissue_dataset)["tissue"], np.random.default_rng(0)
     copied = np.stack([tissue.everything(training[i], rng) for i in (3, 50, 90, 120)])
     folder = pngs(tmp_path / "folder", np.concatenate([honest, copied]), "tissue")
-    words = ["--real", tissue_dataset, "--generated", folder, "--features", resnet_run, "--floor", "none"]
+    words = ["--real", tissue_dataset, "--generated", folder]
     assert cli.main(eval_words(tmp_path / "unknown", *words)) == 0
     assert "--audit" in content(tmp_path / "unknown")["audit"]["skipped"]
     assert cli.main(eval_words(tmp_path / "out", *words, "--audit", tissue_dataset)) == 0
@@ -306,6 +307,8 @@ def test_stain_and_audit_need_no_features(tmp_path, dataset, samples):
         ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "finite"),
         ({"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))}, "symmetric"),
         ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "negative"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 2.0], [2.0, 1.0]])}, "negative"),
+        ({"mu": np.zeros(2), "sigma": np.eye(2) * 1j}, "complex"),
         ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "allow_pickle"),
     ],
 )
@@ -315,21 +318,39 @@ def test_bad_statistics(capsys, tmp_path, samples, resnet_run, arrays, why):
     assert why in fails(capsys, tmp_path / "out", *words, code=5)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "text", "empty"])
+def flipped(data):
+    """Somewhere in the middle, many bits."""
+    middle = len(data) // 2
+    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 40]) + data[middle + 40 :]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "text", "empty", "array"])
 def test_damaged_statistics(capsys, tmp_path, samples, resnet_run, damage):
-    np.savez(tmp_path / "bad.npz", mu=np.zeros(32), sigma=np.eye(32))
+    np.savez_compressed(tmp_path / "bad.npz", mu=np.random.default_rng(0).normal(size=32), sigma=np.eye(32))
     data = (tmp_path / "bad.npz").read_bytes()
-    (tmp_path / "bad.npz").write_bytes({"truncate": data[:-200], "text": b"mu sigma", "empty": b""}[damage])
+    with (tmp_path / "bad.npz").open("wb") as file:
+        if damage == "array":
+            np.save(file, np.eye(3))
+        else:
+            file.write({"truncate": data[:-200], "flip": flipped(data), "text": b"mu sigma", "empty": b""}[damage])
     words = ["--real", tmp_path / "bad.npz", "--generated", samples, "--features", resnet_run]
     assert "bad.npz" in fails(capsys, tmp_path / "out", *words, code=5)
 
 
-def test_statistics_of_other_features(tmp_path, samples, resnet_run):
+def test_statistics_of_other_features(capsys, tmp_path, samples, resnet_run):
     np.savez(tmp_path / "other.npz", mu=np.zeros(7), sigma=np.eye(7))
     words = ["--real", tmp_path / "other.npz", "--generated", samples, "--features", resnet_run]
-    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
-    row = content(tmp_path / "out")["distances"][0]["rows"]["generated"]["overall"]
-    assert row["metrics"] == {} and "7 and 32 features" in row["notes"][0]
+    assert "7 and 32 features" in fails(capsys, tmp_path / "out", *words)
+
+
+def test_two_stored_statistics_need_no_features_and_take_no_networks_name(tmp_path, resnet_run):
+    for number, name in enumerate("ab"):
+        np.savez(tmp_path / f"{name}.npz", mu=np.full(4, float(number)), sigma=np.eye(4))
+    words = ["--real", tmp_path / "a.npz", "--generated", tmp_path / "b.npz"]
+    for name, features in (("plain", []), ("named", ["--features", resnet_run])):
+        assert cli.main(eval_words(tmp_path / name / "out", *words, *features)) == 0
+        (distances,) = content(tmp_path / name / "out")["distances"]
+        assert distances["rows"]["generated"]["overall"]["metrics"] == {"FD-stored": {"value": pytest.approx(4)}}
 
 
 def test_folders_that_cannot_be_measured(capsys, tmp_path, dataset, samples, resnet_run):
@@ -368,6 +389,77 @@ def test_features_that_are_not_finite(tmp_path, samples, monkeypatch):
     with pytest.raises(DiffpathError, match="1 of 24 images have features that are not finite, the first is image 4"):
         FeatureStore(tmp_path).features(sets.open_set(samples, split="train"), broken)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_floor_of_fewer_images_says_so(tmp_path, dataset, samples, resnet_run):
+    """The set has 16 + 8 images; of real ones in the place of the floor there are fewer of one class."""
+    words = ["--real", dataset, "--generated", dataset, "--generated_split", "train", "--floor", "val"]
+    assert cli.main(eval_words(tmp_path / "out", *words, "--features", resnet_run)) == 0
+    floor = content(tmp_path / "out")["distances"][0]["rows"]["floor"]["pink"]
+    assert "the floor has 33 images and the set 132: it is too high" in floor["notes"]
+
+
+def test_what_qualifies_a_distance_is_noted(tmp_path, dataset, samples, resnet_run):
+    words = ["--real", dataset, "--split", "train", "--generated", samples, "--features", resnet_run]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    notes = content(tmp_path / "out")["distances"][0]["rows"]["generated"]["overall"]["notes"]
+    assert "the reference is what the model was trained on" in notes
+    words = ["--real", samples, "--split", "train", "--generated", samples, "--features", resnet_run]
+    assert cli.main(eval_words(tmp_path / "same", *words)) == 0
+    notes = content(tmp_path / "same")["distances"][0]["rows"]["generated"]["overall"]["notes"]
+    assert "the set is the reference itself" in notes
+
+
+def test_an_audit_against_other_training_data_says_so(tmp_path, tissue_dataset, denoiser_run):
+    """The samples name the data set that their model was trained on."""
+    words = ["sample", "--workdir", denoiser_run, "--out", tmp_path / "set", "--num_per_class", 4, "--patch_px", 32]
+    assert cli.main([str(word) for word in (*words, "--sampler", "ddim", "--steps", 2)]) == 0
+    pngs(tmp_path / "real", images_of(tissue_dataset, "test")["tissue"], "pink")
+    words = ["--real", tmp_path / "real", "--generated", tmp_path / "set", "--audit", tissue_dataset]
+    shutil.copytree(tmp_path / "real" / "pink", tmp_path / "real" / "purple")
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    assert "name other training data" in content(tmp_path / "out")["audit"]["copies"]["verdict"]
+
+
+def test_class_folders_may_be_links(tmp_path, dataset, samples, resnet_run):
+    pngs(tmp_path / "files", images_of(samples)["pink"], "pink")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "pink").symlink_to(tmp_path / "files" / "pink")
+    (tmp_path / "linked" / "again").symlink_to(tmp_path / "linked")
+    words = ["--real", dataset, "--generated", tmp_path / "linked", "--features", resnet_run]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    assert content(tmp_path / "out")["sets"]["generated"]["n"] == 16
+
+
+def test_a_network_is_not_shown_images_of_another_size(capsys, tmp_path, tissue_dataset, resnet_run):
+    line = fails(capsys, tmp_path / "out", "--real", tissue_dataset, "--features", resnet_run)
+    assert "32 x 32 px" in line and "16 x 16 px" in line
+    tissue_classes = pngs(tmp_path / "set", images_of(tissue_dataset)["tissue"], "pink")
+    assert "16 x 16 px" in fails(capsys, tmp_path / "out", "--real", tissue_classes, "--classifier", resnet_run)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--seed", "-1"], "seed"),
+        (["--held_out", "1"], "held_out"),
+        (["--resize", "clena"], "tf_bilinear, clean"),
+        (["--split", "tset"], "tset"),
+        (["--floor", "vla"], "vla"),
+    ],
+)
+def test_bad_options(capsys, tmp_path, dataset, samples, resnet_run, words, why):
+    line = fails(capsys, tmp_path / "out", "--real", dataset, "--generated", samples, "--features", resnet_run, *words)
+    assert why in line
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_directory_that_cannot_be_written(capsys, tmp_path, dataset, samples, name):
+    (tmp_path / "file").write_text("")
+    words = ["eval", "--real", dataset, "--generated", samples, "--out", tmp_path / name]
+    assert cli.main([str(word) for word in words]) == 2
+    assert "no directory that may be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_a_class_without_images(tmp_path, dataset, samples, resnet_run):

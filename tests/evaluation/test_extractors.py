@@ -43,7 +43,20 @@ def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_fil
     text = (tmp_path / "out" / "index.html").read_text()
     # The encoder's section says it in any case.
     assert text.count("not FID or KID") == 1 + (not published)
-    assert ("<b>" in text) and (f'<span class="soft">{names[0]}</span>' in text)
+    assert f'<span class="soft">{names[0]}, resize clean</span>' in text
+
+
+def test_two_extractors_of_one_name_are_told_apart(tmp_path, dataset, samples):
+    for folder, mean in (("a", 0.5), ("b", 0.4)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "uni.onnx").write_bytes(ENCODER.read_bytes())
+        (tmp_path / folder / "uni.json").write_text(json.dumps({"mean": [mean] * 3}))
+    encoders = [tmp_path / folder / "uni.onnx" for folder in "ab"]
+    words = ["--real", dataset, "--generated", samples, "--features", *encoders, "--audit", "none"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    names = {distances["features"]["name"] for distances in content(tmp_path / "out")["distances"]}
+    assert len(names) == 2 and all(name.startswith("uni-") for name in names)
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {f"FD-{name}" for name in names}
 
 
 def test_the_resize_reaches_the_network(monkeypatch, weights_file):

@@ -55,6 +55,26 @@ def test_singular_covariances_of_many_images():
     assert distance(x, y) == pytest.approx(by_definition(x, y), rel=1e-6)
 
 
+def test_collapsed_sets():
+    """1000 images of which 10 are distinct, in more dimensions than singular values are computed for; and fewer."""
+    rng = np.random.default_rng(6)
+    for dimension in (40, 2048):
+        x, y = (rng.normal(size=(10, dimension))[rng.integers(0, 10, 1000)] for _ in range(2))
+        a, b = fid.fit_gaussian(x), fid.fit_gaussian(y)
+        exact = np.square(a.mean - b.mean).sum() + np.square(a.root).sum() + np.square(b.root).sum()
+        exact -= 2 * scipy.linalg.svdvals(a.root @ b.root.T).sum()
+        assert fid.frechet_distance(a, b) == pytest.approx(exact, rel=1e-6)
+
+
+def test_large_matrices_give_the_same(monkeypatch):
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(2, 500, 40)) * np.geomspace(1e-3, 1, 40)
+    x[:, 3:9] = 0
+    found = distance(x, y)
+    monkeypatch.setattr(fid, "SINGULAR_SIDE", 0)
+    assert distance(x, y) == pytest.approx(found, rel=1e-6)
+
+
 def test_toy_value():
     assert distance(TOY_X, TOY_Y) == pytest.approx(0.14, abs=1e-6)
 

@@ -51,6 +51,19 @@ def test_what_was_drawn_twice_makes_no_pair_with_itself():
     assert abs(np.mean(found) - kid.squared_mmd(x, y)) < 0.3 * np.std(found)
 
 
+@pytest.mark.parametrize("mean", [0.0, 5.0, 30.0])
+def test_large_features_keep_their_digits(mean):
+    rng = np.random.default_rng(5)
+    x, y = (rng.normal(size=(300, 64)) + shift for shift in (mean, mean + 0.01))
+    groups = Groups(np.arange(300) % 20, 20, "images")
+    ones = np.ones(20, int)
+    single, double = (
+        kid.kernel_statistic(x.astype(kind), y.astype(kind), groups, groups)(ones, ones) for kind in ("f4", "f8")
+    )
+    assert single == pytest.approx(kid.squared_mmd(x.astype("f4").astype("f8"), y.astype("f4").astype("f8")), rel=1e-4)
+    assert np.sign(single) == np.sign(double)
+
+
 def test_unbiased():
     rng = np.random.default_rng(3)
     values = [kid.squared_mmd(rng.normal(size=(30, 5)), rng.normal(size=(20, 5))) for _ in range(200)]

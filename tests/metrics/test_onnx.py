@@ -58,7 +58,32 @@ def test_the_file_beside_it_says_how_images_are_prepared(tmp_path):
     assert extractor.digest != plain.digest
 
 
-@pytest.mark.parametrize("said", ['{"mean": [1, 2]}', '{"std": [1, 1, 0]}', '{"crop": 1}', "[1]", "{"])
+def test_weights_beside_the_encoder_are_part_of_its_digest(tmp_path):
+    """Those that the file names, as exports of large encoders do; other files are not."""
+    shutil.copy(GOLDEN / "encoder.onnx", tmp_path / "uni.onnx")
+    alone = onnx_features.onnx_features(tmp_path / "uni.onnx").digest
+    (tmp_path / "other").write_text("1")
+    assert onnx_features.onnx_features(tmp_path / "uni.onnx").digest == alone
+    (tmp_path / "matrix").write_text("1")
+    first = onnx_features.onnx_features(tmp_path / "uni.onnx").digest
+    (tmp_path / "matrix").write_text("2")
+    assert len({alone, first, onnx_features.onnx_features(tmp_path / "uni.onnx").digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"size": "224"}',
+        '{"size": 0}',
+        '{"mean": "abc"}',
+        '{"name": "../../up"}',
+        '{"mean": [1, 2]}',
+        '{"std": [1, 1, 0]}',
+        '{"crop": 1}',
+        "[1]",
+        "{",
+    ],
+)
 def test_a_bad_file_beside_it(tmp_path, said):
     shutil.copy(GOLDEN / "encoder.onnx", tmp_path / "uni.onnx")
     (tmp_path / "uni.json").write_text(said)

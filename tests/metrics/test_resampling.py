@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffpath_jax.metrics import resampling
+from diffpath_jax.metrics import fid, resampling
 from diffpath_jax.metrics.resampling import Groups
 
 
@@ -65,6 +65,24 @@ def test_replicates_that_lie_above_the_value_are_moved_to_it():
     )
     assert found.value == 5.0
     assert found.low < 5.0 < found.high == 5.5
+
+
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 2.2), (0.5, 1.4)])
+def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
+    """Replicates of a Frechet distance are biased: at no difference errors are up to twice too large, never too small."""
+    rng = np.random.default_rng(0)
+    groups = Groups(np.arange(200) % 20, 20, "images")
+
+    def draw():
+        return rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) + shift
+
+    values, errors = [], []
+    for trial in range(60):
+        statistic = fid.frechet_statistic(*draw(), groups, groups)
+        found = resampling.estimate(statistic, groups, groups, resamples=60, seed=trial)
+        values.append(found.value)
+        errors.append(found.standard_error)
+    assert 0.75 < np.mean(errors) / np.std(values) < most
 
 
 def test_no_replicates_no_interval():
