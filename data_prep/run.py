@@ -260,7 +260,7 @@ def _prepare_slide(job: Job, source: Source, staging: shards.Staging) -> shards.
     """Plan and read the fields of one slide, and stage them."""
     slide = slides.open_slide(source.slide, scale_table=job.scale_table)
     regions = annotations.read_regions(source.regions, job.class_map)
-    fields = tiling.plan_fields(slide, regions, tissue.find_tissue(slide), job.fields)
+    fields = tiling.plan_fields(slide, regions, tissue.find_tissue(slide), job.fields, priority=())
     kept = [field for field in fields if field.outcome == tiling.KEPT]
     slide_key, patient_key = job.hashed(source.digest), job.hashed(source.patient)
 

@@ -1,13 +1,13 @@
 """Which fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import shapely
 
 from data_prep.annotations import Region
+from data_prep.outlines import polygons_of
 from data_prep.slides import Box, Scale, Slide
 from data_prep.tissue import TissueMask
 from diffpath_jax.errors import DiffpathError
@@ -16,6 +16,8 @@ KEPT = "kept"
 OUTSIDE = "outside every region"
 AMBIGUOUS = "in regions of two classes"
 NO_TISSUE = "too little tissue"
+# An area of so few corners is cut once a field; a larger one is cut into smaller ones first.
+_FEW_CORNERS = 256
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Field:
         box: level-0 pixels.
         label: class name; empty when the field is rejected.
         outcome: ``KEPT`` or the reason of rejection.
-        roi_share: share covered by regions of the best class.
+        roi_share: share covered by the best class's own area.
+        overlap_share: share where regions of several classes overlap.
         tissue_share: share of tissue.
     """
 
@@ -55,6 +58,7 @@ class Field:
     label: str
     outcome: str
     roi_share: float
+    overlap_share: float
     tissue_share: float
 
 
@@ -108,11 +112,15 @@ def field_size(spec: FieldSpec, scale: Scale) -> tuple[float, float]:
     return spec.fov_um / scale.x, spec.fov_um / scale.y
 
 
-def plan_fields(slide: Slide, regions: Sequence[Region], tissue: TissueMask, spec: FieldSpec) -> tuple[Field, ...]:
+def plan_fields(
+    slide: Slide, regions: Sequence[Region], tissue: TissueMask, spec: FieldSpec, *, priority: Sequence[str]
+) -> tuple[Field, ...]:
     """Lay the grid over the slide and decide on every field that touches a region.
 
-    A field belongs to a class when regions of that class cover at least ``roi_min`` of it. A field that two
-    classes cover so is ambiguous and rejected. Order: top to bottom, left to right.
+    A field belongs to a class when the class's own area covers at least ``roi_min`` of it. Where regions of several
+    classes overlap, the area is nobody's, or that of the first of them in ``priority``. A field that its regions
+    would give to a class, and its own area does not, is ambiguous and rejected, and so is one that two classes'
+    own areas cover enough. Order: top to bottom, left to right.
 
     Raises:
         DiffpathError: reading such a field would enlarge the slide's pixels.
@@ -126,38 +134,119 @@ def plan_fields(slide: Slide, regions: Sequence[Region], tissue: TissueMask, spe
             f"{spec.patch_px}",
             fix="take a larger field of view or a smaller patch",
         )
+    x, y = _grid(slide, width, height, spec)
+    boxes = shapely.box(x, y, x + width, y + height)
+    areas = class_areas(regions)
+    own, overlap = own_areas(areas, priority)
+    whole = _cover(boxes, areas, spec.roi_min)
+    best = whole if overlap.is_empty else _cover(boxes, own, spec.roi_min)
+    overlap_share = _covered(boxes, overlap) / (width * height)
+    touched = np.flatnonzero(whole.share > 0)
+    tissue_share = tissue.share(x[touched], y[touched], width, height)
+    fields = []
+    for i, share in zip(touched.tolist(), tissue_share.tolist(), strict=True):
+        outcome = _outcome(int(whole.enough[i]), int(best.enough[i]), has_tissue=share >= spec.tissue_min)
+        label = best.label[i] if outcome == KEPT else ""
+        box = Box(float(x[i]), float(y[i]), width, height)
+        fields.append(Field(box, label, outcome, float(best.share[i]), float(overlap_share[i]), share))
+    return tuple(fields)
+
+
+def _grid(slide: Slide, width: float, height: float, spec: FieldSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Left and top edges of all fields within the slide, row by row, in level-0 pixels."""
     xs = np.arange(0, slide.size[0] - width + 1e-6, spec.stride_um / slide.scale.x)
     ys = np.arange(0, slide.size[1] - height + 1e-6, spec.stride_um / slide.scale.y)
     y, x = (grid.ravel() for grid in np.meshgrid(ys, xs, indexing="ij"))
-    boxes = shapely.box(x, y, x + width, y + height)
-    names = list(dict.fromkeys(region.name for region in regions))
-    areas = [shapely.union_all([r.shape for r in regions if r.name == name]) for name in names]
-    shares = np.stack([_covered(boxes, area) for area in areas]) / (width * height)
-    touched = np.flatnonzero(shares.max(axis=0) > 0)
-    tissue_share = tissue.share(x[touched], y[touched], width, height)
-    return tuple(
-        _decide(Box(float(x[i]), float(y[i]), width, height), names, shares[:, i], float(share), spec)
-        for i, share in zip(touched, tissue_share, strict=True)
-    )
+    return x, y
 
 
-def _covered(boxes: np.ndarray, area: shapely.Geometry) -> np.ndarray:
-    """Area of each box that ``area`` covers, in square level-0 pixels."""
-    shapely.prepare(area)
+def class_areas(regions: Sequence[Region]) -> dict[str, shapely.MultiPolygon]:
+    """The area of each class, in the order in which the regions name them."""
+    shapes: dict[str, list[shapely.MultiPolygon]] = {}
+    for region in regions:
+        shapes.setdefault(region.name, []).append(region.shape)
+    return {name: _union(found) for name, found in shapes.items()}
+
+
+def own_areas(
+    areas: Mapping[str, shapely.MultiPolygon], priority: Sequence[str]
+) -> tuple[dict[str, shapely.MultiPolygon], shapely.MultiPolygon]:
+    """What belongs to each class alone, and where classes overlap.
+
+    Args:
+        areas: the area of each class.
+        priority: classes in the order in which they get the overlap; those that are not in it get none.
+    """
+    _, overlap = _union_and_overlap(list(areas.values()))
+    if overlap.is_empty:
+        return dict(areas), overlap
+    own = {name: polygons_of(shapely.difference(area, overlap)) for name, area in areas.items()}
+    left = overlap
+    for name in priority:
+        if name in areas:
+            own[name] = _union([own[name], polygons_of(shapely.intersection(areas[name], left))])
+            left = polygons_of(shapely.difference(left, areas[name]))
+    return own, overlap
+
+
+def _union(shapes: Sequence[shapely.MultiPolygon]) -> shapely.MultiPolygon:
+    return shapes[0] if len(shapes) == 1 else polygons_of(shapely.union_all(shapes))
+
+
+def _union_and_overlap(areas: Sequence[shapely.MultiPolygon]) -> tuple[shapely.MultiPolygon, shapely.MultiPolygon]:
+    """What any of the areas covers, and what at least two do: by halves, as thousands of classes are no rarity."""
+    if len(areas) == 1:
+        return areas[0], shapely.MultiPolygon()
+    middle = len(areas) // 2
+    (one, overlap_one), (other, overlap_other) = (_union_and_overlap(half) for half in (areas[:middle], areas[middle:]))
+    both = polygons_of(shapely.intersection(one, other))
+    return _union([one, other]), _union([overlap_one, overlap_other, both])
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """How areas of classes cover boxes: the best class, its share, and how many classes cover enough; one a box."""
+
+    label: np.ndarray
+    share: np.ndarray
+    enough: np.ndarray
+
+
+def _cover(boxes: np.ndarray, areas: Mapping[str, shapely.MultiPolygon], roi_min: float) -> _Cover:
+    cover = _Cover(np.full(len(boxes), "", object), np.zeros(len(boxes)), np.zeros(len(boxes), int))
+    box_area = shapely.area(boxes[:1])
+    for name, area in areas.items():
+        share = _covered(boxes, area) / box_area
+        better = share > cover.share
+        cover.label[better], cover.share[better] = name, share[better]
+        # Where roi_min is 0, a class that does not touch a box does not cover it either.
+        cover.enough[:] += (share >= roi_min) & (share > 0)
+    return cover
+
+
+def _covered(boxes: np.ndarray, area: shapely.MultiPolygon) -> np.ndarray:
+    """Area of each box that ``area`` covers, in square level-0 pixels.
+
+    The boxes are halved, and the area with them, until it has few corners: cutting an outline of a million corners
+    once a box would take hours.
+    """
     covered = np.zeros(len(boxes))
-    hit = shapely.intersects(area, boxes)
-    covered[hit] = shapely.area(shapely.intersection(area, boxes[hit]))
+    left, top, right, bottom = shapely.bounds(boxes).T
+    x0, y0, x1, y1 = area.bounds
+    near = np.flatnonzero((left < x1) & (right > x0) & (top < y1) & (bottom > y0))
+    if shapely.get_num_coordinates(area) <= _FEW_CORNERS or len(near) <= 1:
+        covered[near] = shapely.area(shapely.intersection(area, boxes[near]))
+        return covered
+    corner = top if np.ptp(top[near]) > np.ptp(left[near]) else left
+    for half in np.array_split(near[np.argsort(corner[near], kind="stable")], 2):
+        part = shapely.intersection(area, shapely.box(*shapely.total_bounds(boxes[half])))
+        covered[half] = _covered(boxes[half], polygons_of(part))
     return covered
 
 
-def _decide(box: Box, names: list[str], shares: np.ndarray, tissue_share: float, spec: FieldSpec) -> Field:
-    best = int(shares.argmax())
-    enough = int((shares >= spec.roi_min).sum())
-    field = Field(box, "", OUTSIDE, float(shares[best]), tissue_share)
-    if enough > 1:
-        return dataclasses.replace(field, outcome=AMBIGUOUS)
-    if enough == 0:
-        return field
-    if tissue_share < spec.tissue_min:
-        return dataclasses.replace(field, outcome=NO_TISSUE)
-    return dataclasses.replace(field, label=names[best], outcome=KEPT)
+def _outcome(enough_whole: int, enough_own: int, *, has_tissue: bool) -> str:
+    if enough_own > 1 or (enough_own == 0 and enough_whole > 0):
+        return AMBIGUOUS
+    if enough_own == 0:
+        return OUTSIDE
+    return KEPT if has_tissue else NO_TISSUE

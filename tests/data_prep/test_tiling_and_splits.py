@@ -49,11 +49,11 @@ def flat_slide(size, mpp):
     return slides.Slide(Path("flat.svs"), handle, size, slides.Scale(mpp, mpp, "slide"))
 
 
-def plan(regions, *, size=(1000, 800), mpp=0.5, fov_um=50.0, stride_um=25.0, tissue=True):
+def plan(regions, *, size=(1000, 800), mpp=0.5, fov_um=50.0, stride_um=25.0, tissue=True, priority=()):
     slide = flat_slide(size, mpp)
     spec = tiling.field_spec(fov_um=fov_um, patch_px=20, mpp=None, stride_um=stride_um, roi_min=0.75, tissue_min=0.5)
     mask = TissueMask(np.full((size[1] // 10, size[0] // 10), tissue), (10.0, 10.0))
-    return tiling.plan_fields(slide, regions, mask, spec)
+    return tiling.plan_fields(slide, regions, mask, spec, priority=priority)
 
 
 def region(name, *box):
@@ -94,7 +94,7 @@ def test_enlarging_is_refused():
     spec = tiling.field_spec(fov_um=50.0, patch_px=200, mpp=None, **OPTIONS)
     mask = TissueMask(np.ones((10, 10), bool), (100.0, 80.0))
     with pytest.raises(DiffpathError, match="fewer than --patch_px"):
-        tiling.plan_fields(slide, [region("a", 0, 0, 900, 700)], mask, spec)
+        tiling.plan_fields(slide, [region("a", 0, 0, 900, 700)], mask, spec, priority=())
 
 
 SPEC = splits.SplitSpec((0.6, 0.2, 0.2), 50.0, 0)

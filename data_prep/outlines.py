@@ -1,0 +1,89 @@
+"""Annotated outlines as a file states them, and how points become areas."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from jaxtyping import Float
+
+Ring = Float[np.ndarray, "points xy"]
+
+# Four times the side of the largest slides: a point further out is not a place on a slide.
+MAX_PX = 1e7
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One annotated area, not drawn yet: most files hold far more than is used.
+
+    Attributes:
+        name: annotation class, as the program that wrote the file shows it; none if it has no class.
+        shape_fn: gives the area, in pixels of the file's own frame; raises ``ValueError`` when it is none.
+    """
+
+    name: str | None
+    shape_fn: Callable[[], shapely.MultiPolygon]
+
+
+def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:
+    """The areas of a shape, without the lines and points that cutting and repairing leave behind."""
+    # Twice: a collection may hold a MultiPolygon.
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return shapely.MultiPolygon([part for part in parts if isinstance(part, shapely.Polygon)])
+
+
+def polygon(rings: Sequence[Ring]) -> shapely.MultiPolygon:
+    """The area within the first ring and outside the others, which are its holes.
+
+    Outlines that cross themselves (bow-ties) are repaired by the even-odd rule.
+
+    Raises:
+        ValueError: a ring has fewer than three points, or a point that is no place on a slide.
+    """
+    for ring in rings:
+        if not (np.abs(ring) < MAX_PX).all():  # NaN fails too
+            raise ValueError("a point that is no place on a slide")
+        if len(np.unique(ring[:4], axis=0)) < 3 and len(np.unique(ring, axis=0)) < 3:
+            raise ValueError("fewer than three points")
+    outer, *holes = (shapely.linearrings(ring) for ring in rings)
+    shape = shapely.polygons(outer, holes=holes or None)
+    return polygons_of(shape if shapely.is_valid(shape) else shapely.make_valid(shape))
+
+
+def multipolygon(polygons: Sequence[Sequence[Ring]]) -> shapely.MultiPolygon:
+    """The area of several polygons; where they overlap it counts once.
+
+    Raises:
+        ValueError: one of them is no polygon.
+    """
+    shapes = [polygon(rings) for rings in polygons]
+    return shapes[0] if len(shapes) == 1 else polygons_of(shapely.union_all(shapes))
+
+
+def rectangle(points: Ring) -> shapely.MultiPolygon:
+    """The rectangle that two opposite corners, or all four in turn, stand for.
+
+    Raises:
+        ValueError: there are fewer corners, or they enclose nothing.
+    """
+    return polygon([points if len(points) > 2 else _corners(points)])
+
+
+def ellipse(points: Ring) -> shapely.MultiPolygon:
+    """The upright ellipse within the bounds of some points, as a polygon of 256 corners.
+
+    Raises:
+        ValueError: the points enclose nothing.
+    """
+    corners = _corners(points)
+    angle = np.linspace(0, 2 * np.pi, 256, endpoint=False)
+    centre, radius = (corners[0] + corners[2]) / 2, (corners[2] - corners[0]) / 2
+    return polygon([centre + radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)])
+
+
+def _corners(points: Ring) -> Ring:
+    if len(points) < 2:
+        raise ValueError("fewer than two points")
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
