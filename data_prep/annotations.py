@@ -1,23 +1,28 @@
-"""Region annotations as labelled polygons in level-0 pixels.
+"""What a slide shows where: labelled regions in level-0 pixels, from an annotation file or from one label.
 
-QuPath exports GeoJSON as a FeatureCollection, a bare list of features or one feature; each carries its class in
-``properties.classification.name``.
+The formats are in :mod:`data_prep.formats`; which one a file is in is told from its content.
 """
 
-import json
+import codecs
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import shapely
-import shapely.geometry
 
+from data_prep import outlines
+from data_prep.formats import asap, imagescope, qupath, safe_xml
+from data_prep.slides import Slide, bounds_offset
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import read_json
 
-_EXPORT = "export the annotations from QuPath as GeoJSON again"
+SUFFIXES = (".geojson", ".json", ".xml")
+OVERLAPS = ("reject", "priority")
+# Class names become file and folder names.
+_CLASS_NAME = re.compile(r"[\w-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,23 @@ class ClassMap:
     Attributes:
         classes: annotation class -> class of the data set.
         ignore: annotation classes that are known and not used.
+        overlap: whose the area is where regions of several classes overlap: nobody's (``reject``), or that of the
+            class which the map names first (``priority``).
     """
 
     classes: Mapping[str, str]
     ignore: frozenset[str]
+    overlap: str = OVERLAPS[0]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Classes of the data set, in the order the map first names them; a label is an index into these."""
         return tuple(dict.fromkeys(self.classes.values()))
+
+    @property
+    def priority(self) -> tuple[str, ...]:
+        """Classes that overlaps go to, first come first served; none where overlaps are nobody's."""
+        return self.names if self.overlap == "priority" else ()
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,25 @@ class Region:
     shape: shapely.MultiPolygon
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """The regions of one slide, and what was not made one.
+
+    Attributes:
+        regions: within the slide, in level-0 pixels.
+        ignored: number of outlines left out, by annotation class.
+        outside_share: share of the outlines' area that lies outside the slide.
+    """
+
+    regions: tuple[Region, ...]
+    ignored: Mapping[str, int]
+    outside_share: float
+
+
 def read_class_map(path: Path) -> ClassMap:
     """Read ``{"classes": {"Annotation class": "data set class"}, "ignore": ["Annotation class"]}``.
+
+    ``"overlap": "priority"`` may be added.
 
     Raises:
         DiffpathError: the file is missing or says something else.
@@ -60,63 +90,107 @@ def read_class_map(path: Path) -> ClassMap:
         isinstance(classes, dict)
         and classes
         and isinstance(ignore, list)
-        and set(content) <= {"classes", "ignore"}
+        and set(content) <= {"classes", "ignore", "overlap"}
         and all(isinstance(name, str) for name in (*classes.values(), *ignore))
     )
     if not valid:
         raise DiffpathError("class map", where=path, why="it does not map classes to names", fix=example)
     for name in classes.values():
-        # Class names become file and folder names.
-        if not name.replace("_", "").replace("-", "").isalnum() or len(name) > 64:
+        if not _CLASS_NAME.fullmatch(name):
             raise DiffpathError(
                 f"class {name!r}",
                 where=path,
-                why="names may hold letters, digits, - and _ only",
+                why="names may hold up to 64 letters, digits, - and _ only",
                 fix="choose another name",
             )
-    return ClassMap(classes, frozenset(ignore))
+    if content.get("overlap", OVERLAPS[0]) not in OVERLAPS:
+        fix = f"write {' or '.join(OVERLAPS)}"
+        raise DiffpathError('"overlap"', where=path, why=f"{content['overlap']!r} is no rule", fix=fix)
+    optional = {key: content[key] for key in ("overlap",) if key in content}
+    return ClassMap(classes, frozenset(ignore), **optional)
 
 
-def all_classes(paths: Iterable[Path]) -> ClassMap:
-    """A class map that uses every class of some annotation files under its own name, in plain letters.
+def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassMap:
+    """A class map that uses every class of some annotation files and slide labels, in plain letters.
 
     Raises:
-        DiffpathError: a file is missing or damaged, or an area has no class.
+        DiffpathError: a file is missing or damaged, an area has no class, or two classes look alike in plain letters.
     """
-    found = set()
+    found = set(slide_labels)
     for path in paths:
-        for number, feature in enumerate(_features(path, read_json(path, what="annotations", fix=_EXPORT))):
-            name = _class_name(feature)
-            if name is None:
-                fix = "give it a class in QuPath, or give a class map as --classes"
+        for number, outline in enumerate(_outlines(path)):
+            if outline.name is None:
+                fix = "give it a class, or give a class map as --classes"
                 raise DiffpathError(f"annotation {number}", where=path, why="it has no class", fix=fix)
-            found.add(name)
-    plain = {name: "_".join(re.findall(r"[a-z0-9]+", name.lower())) or "class" for name in sorted(found)}
+            found.add(outline.name)
+    plain: dict[str, str] = {}
+    for name in sorted(found):
+        short = "_".join(re.findall(r"[a-z0-9]+", name.lower()))[:64] or "class"
+        if short in plain.values():
+            alike = [other for other, used in plain.items() if used == short]
+            raise DiffpathError(
+                f"annotation class {name!r}",
+                where="the annotations",
+                why=f"in plain letters it is {short}, as is {alike[0]!r}",
+                fix="name the classes of the data set in a class map, as --classes",
+            )
+        plain[name] = short
     return ClassMap(plain, frozenset())
 
 
-def read_regions(path: Path, class_map: ClassMap) -> tuple[Region, ...]:
-    """Read the annotated regions of one slide from QuPath GeoJSON, leaving out the ignored classes.
+def find_file(folder: Path, slide: Path) -> Path | None:
+    """The annotation file of a slide: its name with a suffix of :data:`SUFFIXES`.
+
+    Raises:
+        DiffpathError: there are several.
+    """
+    found = [path for suffix in SUFFIXES if (path := folder / f"{slide.stem}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DiffpathError(
+            "annotations",
+            where=folder,
+            why=f"{' and '.join(path.name for path in found)} are both of {slide.name}",
+            fix="keep one of them",
+        )
+    return found[0] if found else None
+
+
+def of_slide(slide: Slide, path: Path | None, label: str | None, class_map: ClassMap) -> Annotated:
+    """Regions of a slide, from its annotation file if there is one, else all of it under its label.
+
+    Raises:
+        DiffpathError: the file is missing or damaged, a class is unknown, or no region of a wanted class is left.
+    """
+    if path is None:
+        return _whole_slide(slide, str(label), class_map)
+    regions, ignored = read_regions(path, class_map)
+    if any(bounds_offset(slide)):
+        regions = shift(regions, _origin(path, slide))
+    return _within(path, slide, regions, ignored)
+
+
+def read_regions(path: Path, class_map: ClassMap) -> tuple[tuple[Region, ...], Counter[str]]:
+    """Read the annotated regions of one slide, in the pixels of the file's own frame.
+
+    Returns:
+        The regions, and how many outlines the map ignores, by annotation class.
 
     Raises:
         DiffpathError: the file is missing or damaged, has no polygon of a wanted class, or has a class that the
             class map neither uses nor ignores.
     """
-    content = read_json(path, what="annotations", fix=_EXPORT)
-    regions = []
-    for number, feature in enumerate(_features(path, content)):
-        name = _class_name(feature)
+    regions, ignored = [], Counter[str]()
+    for number, outline in enumerate(_outlines(path)):
+        name = _known(outline.name, path, class_map)
         if name in class_map.ignore:
+            ignored[name] += 1
             continue
-        if name is None or name not in class_map.classes:
-            known = sorted({*class_map.classes, *class_map.ignore})
+        try:
+            shape = outline.shape_fn()
+        except (ValueError, shapely.errors.GEOSException) as error:
             raise DiffpathError(
-                f"annotation class {name!r}",
-                where=path,
-                why=f"the class map knows only {known}",
-                fix='add it to "classes" or to "ignore" in the file given to --classes',
-            )
-        shape = _polygons(path, number, feature)
+                f"annotation {number}", where=path, why=f"not a polygon ({error})", fix="draw it again, or delete it"
+            ) from error
         if not shape.is_empty:
             regions.append(Region(class_map.classes[name], shape))
     if not regions:
@@ -126,33 +200,98 @@ def read_regions(path: Path, class_map: ClassMap) -> tuple[Region, ...]:
             why="no polygon of a wanted class",
             fix="annotate areas, or leave it out",
         )
-    return tuple(regions)
+    return tuple(regions), ignored
 
 
-def _features(path: Path, content: Any) -> Iterator[dict]:
-    if isinstance(content, dict):
-        content = content.get("features", []) if content.get("type") == "FeatureCollection" else [content]
-    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise DiffpathError("annotations", where=path, why="not a GeoJSON feature list", fix=_EXPORT)
-    for item in content:
-        # QuPath writes cells and points as features too: only areas can hold a field of view.
-        geometry = item.get("geometry")
-        if isinstance(geometry, dict) and geometry.get("type") in ("Polygon", "MultiPolygon"):
-            yield item
+def shift(regions: Iterable[Region], offset: tuple[float, float]) -> tuple[Region, ...]:
+    """Regions moved right and down by (x, y) pixels."""
+    return tuple(Region(r.name, shapely.transform(r.shape, lambda points: points + offset)) for r in regions)
 
 
-def _class_name(feature: dict) -> str | None:
-    properties = feature.get("properties")
-    classification = properties.get("classification") if isinstance(properties, dict) else None
-    name = classification.get("name") if isinstance(classification, dict) else None
-    return name if isinstance(name, str) else None
+def _known(name: str | None, where: Path | str, class_map: ClassMap) -> str:
+    if name is None or (name not in class_map.classes and name not in class_map.ignore):
+        known = sorted({*class_map.classes, *class_map.ignore})
+        more = f" and {len(known) - 20} more" if len(known) > 20 else ""
+        raise DiffpathError(
+            f"annotation class {name!r}",
+            where=where,
+            why=f"the class map knows only {known[:20]}{more}",
+            fix='add it to "classes" or to "ignore" in the file given to --classes',
+        )
+    return name
 
 
-def _polygons(path: Path, number: int, feature: dict) -> shapely.MultiPolygon:
-    """The feature's area; self-crossing outlines (bow-ties) are repaired by the even-odd rule."""
+def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
+    """One region over the whole slide; the share of tissue then decides which fields of view are kept."""
+    if _known(label, f"the label of {slide.path}", class_map) in class_map.ignore:
+        why = f"its class {label!r} is ignored"
+        raise DiffpathError("slide label", where=slide.path, why=why, fix="leave the slide out, or use the class")
+    whole = shapely.MultiPolygon([shapely.box(0, 0, *slide.size)])
+    return Annotated((Region(class_map.classes[label], whole),), {}, 0.0)
+
+
+def _within(path: Path, slide: Slide, regions: tuple[Region, ...], ignored: Counter[str]) -> Annotated:
+    frame = shapely.box(0, 0, *slide.size)
+    inside = [Region(r.name, _cut(r.shape, frame)) for r in regions]
+    area, kept = (sum(region.shape.area for region in found) for found in (regions, inside))
+    if kept == 0:
+        raise DiffpathError(
+            "annotations",
+            where=path,
+            why=f"all of them lie outside the slide of {slide.size[0]} x {slide.size[1]} px",
+            fix="export those of this slide, in pixels of its full resolution",
+        )
+    share = max(0.0, 1 - kept / area)
+    return Annotated(tuple(region for region in inside if not region.shape.is_empty), ignored, share)
+
+
+def _cut(shape: shapely.MultiPolygon, frame: shapely.Polygon) -> shapely.MultiPolygon:
+    left, top, right, bottom = shape.bounds
+    within = left >= 0 and top >= 0 and right <= frame.bounds[2] and bottom <= frame.bounds[3]
+    return shape if within else outlines.polygons_of(shapely.intersection(shape, frame))
+
+
+_Reader = Callable[[Path], Iterator[outlines.Outline]]
+
+
+def _outlines(path: Path) -> Iterator[outlines.Outline]:
+    return _reader(path)(path)
+
+
+def _origin(path: Path, slide: Slide) -> tuple[float, float]:
+    """Where the frame of a file begins on a slide that states bounds, in level-0 pixels."""
+    reader = _reader(path)
+    if reader is imagescope.read:
+        raise DiffpathError(
+            "annotations",
+            where=path,
+            why="ImageScope crops and turns slides of this kind, and the file does not say how",
+            fix="export the annotations from QuPath as GeoJSON",
+        )
+    return bounds_offset(slide) if reader is qupath.read else (0.0, 0.0)
+
+
+def _reader(path: Path) -> _Reader:
+    """What reads a file, by its first bytes and its outermost element."""
     try:
-        shape = shapely.from_geojson(json.dumps(feature["geometry"], allow_nan=False))
-    except (shapely.errors.GEOSException, ValueError, TypeError) as error:
-        raise DiffpathError(f"annotation {number}", where=path, why=f"not a polygon ({error})", fix=_EXPORT) from error
-    parts = [part for part in shapely.get_parts(shapely.make_valid(shape)) if isinstance(part, shapely.Polygon)]
-    return shapely.MultiPolygon(parts)
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+        raise DiffpathError("annotations", where=path, why=why, fix="check the path given to --annotations") from error
+    # XML may be UTF-16, where every other byte of its first words is 0.
+    start = head.removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)
+    start = start.lstrip(b" \t\r\n\0")
+    if start[:1] in (b"{", b"["):
+        return qupath.read
+    if start[:1] == b"<":
+        found = safe_xml.root_tag(path)
+        readers: dict[str, _Reader] = {asap.ROOT: asap.read, imagescope.ROOT: imagescope.read}
+        if found in readers:
+            return readers[found]
+        why = f"XML of {found[:80]}, and only that of {' and '.join(readers)} is known"
+    else:
+        why = "neither GeoJSON nor XML" if start else "the file is empty"
+    raise DiffpathError(
+        "annotations", where=path, why=why, fix="export them from QuPath as GeoJSON, or from ASAP or ImageScope as XML"
+    )

@@ -1,8 +1,10 @@
 """The dataset card: what a data set holds, in words and tables, for the person who is about to use it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_prep.tiling import KEPT, Field
 from diffpath_jax.data import manifest, records
 
 
@@ -13,7 +15,31 @@ def summary(dataset: manifest.Dataset) -> str:
         lines.append(f"  {split:5s} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if "split_proof" in dataset.details:
         lines.append(f"  {dataset.details['split_proof']}")
+    lines += [f"  {note}" for note in dataset.details.get("annotations", [])]
     return "\n".join(lines)
+
+
+def annotation_notes(found: Sequence[Mapping[str, Any]], fields: Sequence[Sequence[Field]]) -> list[str]:
+    """What of the annotations was not used as it is: ignored classes, parts off the slide, overlaps of classes.
+
+    Args:
+        found: for each slide the outlines ignored by class, and the share of the outlines' area outside the slide.
+        fields: the fields of each slide.
+    """
+    notes = []
+    ignored = sum((Counter(each["ignored"]) for each in found), Counter[str]())
+    if ignored:
+        named = ", ".join(f"{name} {count}" for name, count in ignored.most_common(20))
+        notes.append(f"regions of ignored classes: {ignored.total()} ({named})")
+    # Rounding in the export reaches a pixel over the edge.
+    outside = [each["outside_share"] for each in found if each["outside_share"] > 1e-3]
+    if outside:
+        notes.append(f"regions reach outside {len(outside)} slides, with up to {max(outside):.1%} of a slide's area")
+    overlapped = [field for each in fields for field in each if field.overlap_share > 0]
+    if overlapped:
+        kept = sum(field.outcome == KEPT for field in overlapped)
+        notes.append(f"fields on overlaps of classes: {len(overlapped)}, of which {kept} are kept")
+    return notes
 
 
 def dataset_card(
@@ -50,6 +76,8 @@ def dataset_card(
         text += ["Fields of view that touch a region:", ""]
         text += [f"- {reason}: {count}" for reason, count in details["outcomes"].items()]
         text += [""]
+    if details.get("annotations"):
+        text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
     if "sampling" in details:
         text += ["Generated images, not tissue. Sampled with:", ""]
         text += [f"- {key}: {value}" for key, value in details["sampling"].items()]

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from data_prep import annotations, card, qa, shards, slides, splits, tiling, tissue
 from diffpath_jax.data import manifest, records
 from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file, sha256_file
+from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file, sha256_file, sha256_json
 from diffpath_jax.progress import console, track
 
 SLIDE_SUFFIXES = frozenset(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
@@ -33,14 +33,16 @@ class Source:
 
     Attributes:
         slide: its file.
-        regions: its annotation file.
+        regions: its annotation file, if it has one.
+        label: annotation class of the whole slide, for a slide without an annotation file.
         patient: whose it is.
         digest: SHA-256 of the slide file.
-        regions_digest: SHA-256 of the annotation file.
+        regions_digest: SHA-256 of the annotation file, or of the label.
     """
 
     slide: Path
-    regions: Path
+    regions: Path | None
+    label: str | None
     patient: str
     digest: str
     regions_digest: str
@@ -76,6 +78,7 @@ class Job:
             "name": self.name,
             "sources": sorted([self.hashed(s.digest), self.hashed(s.patient), s.regions_digest] for s in self.sources),
             "classes": {**self.class_map.classes, **dict.fromkeys(sorted(self.class_map.ignore), "")},
+            "overlap": self.class_map.overlap,
             "fields": asdict(self.fields),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
             "mpp_table": sorted(self.scale_table.values()),
@@ -90,9 +93,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath prep``."""
     parser.add_argument("--slides", required=True, type=Path, help="a slide, or a folder of slides")
     parser.add_argument(
-        "--annotations", required=True, type=Path, help="a QuPath GeoJSON file, or a folder of SLIDE.geojson"
+        "--annotations",
+        type=Path,
+        help="QuPath GeoJSON, ASAP XML or ImageScope XML: one file, or a folder of SLIDE.geojson, .json or .xml",
     )
-    parser.add_argument("--classes", type=Path, help="class map (JSON): used and ignored classes (default: use all)")
+    parser.add_argument(
+        "--slide_labels", type=Path, help="CSV with the columns slide,class: for slides without an annotation file"
+    )
+    parser.add_argument(
+        "--classes", type=Path, help="class map (JSON): used and ignored classes, overlaps (default: use all)"
+    )
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
     parser.add_argument("--patients", type=Path, help="CSV with the columns slide,patient")
@@ -136,7 +146,9 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         roi_min=arguments.roi_min,
         tissue_min=arguments.tissue_min,
     )
-    sources = find_sources(arguments.slides, arguments.annotations, arguments.patients)
+    sources = find_sources(
+        arguments.slides, arguments.annotations, patients=arguments.patients, slide_labels=arguments.slide_labels
+    )
     try:
         fractions = [float(text) for text in arguments.fractions.split(",")]
     except ValueError:
@@ -149,7 +161,10 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
         "class_map": (
             annotations.read_class_map(arguments.classes)
             if arguments.classes
-            else annotations.all_classes([source.regions for source in sources])
+            else annotations.all_classes(
+                [source.regions for source in sources if source.regions],
+                slide_labels=[source.label for source in sources if source.label],
+            )
         ),
         "fields": fields,
         "split": splits.SplitSpec(
@@ -162,11 +177,13 @@ def _check(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def find_sources(slide_path: Path, annotation_path: Path, patients: Path | None) -> tuple[Source, ...]:
-    """Pair slides with annotations and patients.
+def find_sources(
+    slide_path: Path, annotation_path: Path | None, *, patients: Path | None, slide_labels: Path | None
+) -> tuple[Source, ...]:
+    """Pair slides with annotations or labels, and with patients.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations, or several slides without a patient table.
+        DiffpathError: no slide, a slide without annotations and label, or several slides without a patient table.
     """
     if slide_path.is_dir():
         found = sorted(p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
@@ -183,24 +200,46 @@ def find_sources(slide_path: Path, annotation_path: Path, patients: Path | None)
             why=f"{len(found)} slides and no table that says whose they are",
             fix="give a CSV with the columns slide,patient as --patients",
         )
+    labels = slides.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
     sources = []
-    for slide in found:
-        regions = annotation_path / f"{slide.stem}.geojson" if annotation_path.is_dir() else annotation_path
-        if not regions.is_file():
-            raise DiffpathError("annotations", where=regions, why="no such file", fix=f"annotate {slide.name}")
-        if len(found) > 1 and not annotation_path.is_dir():
-            raise DiffpathError(
-                "annotations",
-                where=annotation_path,
-                why=f"one file for {len(found)} slides",
-                fix="give a folder with one SLIDE.geojson a slide",
-            )
+    for slide, (regions, label) in zip(found, _find_regions(found, annotation_path, labels), strict=True):
         patient = table.get(slide.name, table.get(slide.stem))
         if patients and patient is None:
             raise DiffpathError("patient", where=patients, why=f"no row for {slide.name}", fix="add the row")
-        digests = sha256_file(slide), sha256_file(regions)
-        sources.append(Source(slide, regions, patient or slide.stem, *digests))
+        digests = sha256_file(slide), sha256_file(regions) if regions else sha256_json({"label": label})
+        sources.append(Source(slide, regions, label, patient or slide.stem, *digests))
     return tuple(sources)
+
+
+def _find_regions(
+    found: Sequence[Path], annotation_path: Path | None, labels: Mapping[str, str]
+) -> Iterator[tuple[Path | None, str | None]]:
+    """For each slide its annotation file, or else its label."""
+    if annotation_path is None and not labels:
+        fix = "give --annotations, or --slide_labels with the columns slide,class"
+        raise DiffpathError("annotations", where="the command line", why="neither regions nor labels", fix=fix)
+    if annotation_path and not annotation_path.exists():
+        fix = "check the path given to --annotations"
+        raise DiffpathError("annotations", where=annotation_path, why="no such file or directory", fix=fix)
+    if annotation_path and len(found) > 1 and not annotation_path.is_dir():
+        raise DiffpathError(
+            "annotations",
+            where=annotation_path,
+            why=f"one file for {len(found)} slides",
+            fix="give a folder with one SLIDE.geojson a slide",
+        )
+    for slide in found:
+        folder = annotation_path if annotation_path and annotation_path.is_dir() else None
+        regions = annotations.find_file(folder, slide) if folder else annotation_path
+        label = labels.get(slide.name, labels.get(slide.stem))
+        if regions is None and label is None:
+            raise DiffpathError(
+                "annotations",
+                where=folder or "the table of --slide_labels",
+                why=f"nothing for {slide.name}",
+                fix=f"add {slide.stem}{annotations.SUFFIXES[0]}, or a row for it to the table of --slide_labels",
+            )
+        yield regions, None if regions else label
 
 
 def _secret(path: Path | None, out: Path) -> bytes:
@@ -259,8 +298,9 @@ def run(job: Job) -> ExitCode:
 def _prepare_slide(job: Job, source: Source, staging: shards.Staging) -> shards.Unit:
     """Plan and read the fields of one slide, and stage them."""
     slide = slides.open_slide(source.slide, scale_table=job.scale_table)
-    regions = annotations.read_regions(source.regions, job.class_map)
-    fields = tiling.plan_fields(slide, regions, tissue.find_tissue(slide), job.fields, priority=())
+    found = annotations.of_slide(slide, source.regions, source.label, job.class_map)
+    mask, priority = tissue.find_tissue(slide), job.class_map.priority
+    fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
     kept = [field for field in fields if field.outcome == tiling.KEPT]
     slide_key, patient_key = job.hashed(source.digest), job.hashed(source.patient)
 
@@ -283,6 +323,7 @@ def _prepare_slide(job: Job, source: Source, staging: shards.Staging) -> shards.
         "slide": slide_key,
         "patient": patient_key,
         "scale": asdict(slide.scale),
+        "annotations": {"ignored": dict(found.ignored), "outside_share": found.outside_share},
         "fields": [asdict(field) for field in fields],
     }
     return staging.commit(slide_key, read(), details)
@@ -319,6 +360,7 @@ def _assemble(
         "command": "diffpath prep",
         "split_proof": proof,
         "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": in_gap},
+        "annotations": card.annotation_notes([unit.details["annotations"] for _, unit in units], fields),
         "scales": [unit.details["scale"] for _, unit in units],
         "failed": len(failed),
         "versions": shards.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
@@ -326,7 +368,7 @@ def _assemble(
     _write_patch_table(job, units, kept, assigned)
     for (source, unit), found, where in zip(units, fields, assigned, strict=True):
         slide = slides.open_slide(source.slide, scale_table=job.scale_table)
-        regions = annotations.read_regions(source.regions, job.class_map)
+        regions = annotations.of_slide(slide, source.regions, source.label, job.class_map).regions
         qa.draw_overlay(job.out / "qa" / f"{unit.name}.png", slide, regions, found, where, job.class_map.names)
     return shards.write_dataset(
         job.out,

@@ -86,6 +86,16 @@ def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Sl
     return Slide(path, handle, handle.dimensions, scale)
 
 
+def bounds_offset(slide: Slide) -> tuple[float, float]:
+    """Level-0 position of the top-left corner that viewers such as QuPath show: (0, 0) unless the slide states bounds.
+
+    Scanners of MRXS and SCN files state where on the glass there are pixels; OpenSlide counts from the glass's corner.
+    """
+    names = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
+    x, y = (float(slide.handle.properties.get(name, 0)) for name in names)
+    return x, y
+
+
 def _scale(path: Path, properties: Mapping[str, str], table: dict[str, float]) -> Scale:
     given = table.get(path.name, table.get(path.stem))
     if given is not None:

@@ -22,7 +22,7 @@ def polygon(name, *rings, kind="Polygon"):
 def read(tmp_path, content, class_map=MAP):
     path = tmp_path / "regions.geojson"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return annotations.read_regions(path, class_map)
+    return annotations.read_regions(path, class_map)[0]
 
 
 @pytest.mark.parametrize("wrap", [lambda f: {"type": "FeatureCollection", "features": [f]}, lambda f: [f], lambda f: f])
@@ -52,11 +52,12 @@ def test_a_bow_tie_is_repaired(tmp_path):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "JSON"),
+        ("", "empty"),
         ("{", "JSON"),
-        ("NaN", "JSON"),
+        ("NaN", "neither GeoJSON nor XML"),
         ("[" * 100_000, "JSON"),
-        ("3", "feature list"),
+        ("3", "neither GeoJSON nor XML"),
+        ('{"type": "FeatureCollection", "features": 3}', "feature list"),
         ([], "no polygon"),
         ([polygon("Unknown", SQUARE)], "Unknown"),
         ([{**polygon("Tumour", SQUARE), "properties": None}], "None"),
@@ -98,7 +99,7 @@ def test_bad_class_maps(tmp_path, content):
 def test_all_classes_are_used_under_plain_names(tmp_path):
     path = tmp_path / "regions.geojson"
     path.write_text(json.dumps([polygon("Tumour: high-grade", SQUARE), polygon("Stroma", SQUARE)]))
-    assert annotations.all_classes([path]).classes == {
+    assert annotations.all_classes([path], slide_labels=[]).classes == {
         "Stroma": "stroma",
         "Tumour: high-grade": "tumour_high_grade",
     }

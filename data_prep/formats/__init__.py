@@ -1,0 +1,1 @@
+"""One module a format of annotations: ``read`` gives its outlines."""
