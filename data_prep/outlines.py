@@ -11,6 +11,10 @@ Ring = Float[np.ndarray, "points xy"]
 
 # Four times the side of the largest slides: a point further out is not a place on a slide.
 MAX_PX = 1e7
+# A ring of more corners than this is rounded to half pixels, which no field of view notices.
+DENSE_CORNERS = 200_000
+# One that then has more than this was drawn by nobody, and to check and repair it may take hours.
+MAX_CORNERS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,24 @@ def polygon(rings: Sequence[Ring]) -> shapely.MultiPolygon:
     Outlines that cross themselves (bow-ties) are repaired by the even-odd rule.
 
     Raises:
-        ValueError: a ring has fewer than three points, or a point that is no place on a slide.
+        ValueError: a ring has fewer than three points, far too many, or one that is no place on a slide.
     """
-    for ring in rings:
-        if not (np.abs(ring) < MAX_PX).all():  # NaN fails too
-            raise ValueError("a point that is no place on a slide")
-        if len(np.unique(ring[:4], axis=0)) < 3 and len(np.unique(ring, axis=0)) < 3:
-            raise ValueError("fewer than three points")
-    outer, *holes = (shapely.linearrings(ring) for ring in rings)
+    outer, *holes = (shapely.linearrings(_checked(ring)) for ring in rings)
     shape = shapely.polygons(outer, holes=holes or None)
     return polygons_of(shape if shapely.is_valid(shape) else shapely.make_valid(shape))
+
+
+def _checked(ring: Ring) -> Ring:
+    if not (np.abs(ring) < MAX_PX).all():  # NaN fails too
+        raise ValueError("a point that is no place on a slide")
+    if len(ring) > DENSE_CORNERS:
+        ring = np.round(ring * 2) / 2
+        ring = ring[np.any(ring != np.roll(ring, 1, axis=0), axis=1)]
+    if len(ring) > MAX_CORNERS:
+        raise ValueError(f"more than {MAX_CORNERS:,} corners, half a pixel apart")
+    if len(np.unique(ring[:4], axis=0)) < 3 and len(np.unique(ring, axis=0)) < 3:
+        raise ValueError("fewer than three points")
+    return ring
 
 
 def multipolygon(polygons: Sequence[Sequence[Ring]]) -> shapely.MultiPolygon:
