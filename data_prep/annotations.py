@@ -123,19 +123,18 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
                 fix = "give it a class, or give a class map as --classes"
                 raise DiffpathError(f"annotation {number}", where=path, why="it has no class", fix=fix)
             found.add(outline.name)
-    plain: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name in sorted(found):
         short = "_".join(re.findall(r"[a-z0-9]+", name.lower()))[:64] or "class"
-        if short in plain.values():
-            alike = [other for other, used in plain.items() if used == short]
+        if short in named:
             raise DiffpathError(
                 f"annotation class {name!r}",
                 where="the annotations",
-                why=f"in plain letters it is {short}, as is {alike[0]!r}",
+                why=f"in plain letters it is {short}, as is {named[short]!r}",
                 fix="name the classes of the data set in a class map, as --classes",
             )
-        plain[name] = short
-    return ClassMap(plain, frozenset())
+        named[short] = name
+    return ClassMap({name: short for short, name in named.items()}, frozenset())
 
 
 def find_file(folder: Path, slide: Path) -> Path | None:

@@ -7,7 +7,7 @@ import numpy as np
 import shapely
 from jaxtyping import Float
 
-Ring = Float[np.ndarray, "points xy"]
+Ring = Float[np.ndarray, "_ 2"]
 
 # Four times the side of the largest slides: a point further out is not a place on a slide.
 MAX_PX = 1e7

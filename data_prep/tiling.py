@@ -18,6 +18,8 @@ AMBIGUOUS = "in regions of two classes"
 NO_TISSUE = "too little tissue"
 # An outline of so few corners is cut once a field; a longer one is cut into pieces first.
 _FEW_CORNERS = 256
+# Of so few areas every pair is looked at.
+_FEW_AREAS = 8
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def plan_fields(
     own, overlap = own_areas(areas, priority)
     whole = _cover(boxes, areas, spec.roi_min)
     best = whole if overlap.is_empty else _cover(boxes, own, spec.roi_min)
-    overlap_share = _covered(boxes, overlap) / (width * height)
+    overlap_share = _cover(boxes, {"": overlap}, spec.roi_min).share
     touched = np.flatnonzero(whole.share > 0)
     tissue_share = tissue.share(x[touched], y[touched], width, height)
     fields = []
@@ -191,6 +193,8 @@ def own_areas(
 
 def _union(shapes: Sequence[shapely.MultiPolygon]) -> shapely.MultiPolygon:
     """The area of all shapes. Only parts that meet are joined: joining 70,000 that do not takes half a minute."""
+    if len(shapes) == 1:
+        return shapes[0]
     parts = shapely.get_parts(shapes)
     one, other = shapely.STRtree(parts).query(parts, predicate="intersects")
     meet = np.unique(one[one != other])
@@ -205,9 +209,12 @@ def _intersection(one: shapely.MultiPolygon, other: shapely.MultiPolygon) -> sha
 
 
 def _union_and_overlap(areas: Sequence[shapely.MultiPolygon]) -> tuple[shapely.MultiPolygon, shapely.MultiPolygon]:
-    """What any of the areas covers, and what at least two do: by halves, as thousands of classes are no rarity."""
-    if len(areas) == 1:
-        return areas[0], shapely.MultiPolygon()
+    """What any of the areas covers, and what at least two do: by halves, as ten thousand may lie in one place."""
+    if len(areas) <= _FEW_AREAS:
+        parts, owner = shapely.get_parts(areas, return_index=True)
+        one, other = shapely.STRtree(parts).query(parts, predicate="intersects")
+        one, other = (found[owner[one] < owner[other]] for found in (one, other))
+        return _union(areas), polygons_of(shapely.union_all(shapely.intersection(parts[one], parts[other])))
     middle = len(areas) // 2
     (one, overlap_one), (other, overlap_other) = (_union_and_overlap(half) for half in (areas[:middle], areas[middle:]))
     return _union([one, other]), _union([overlap_one, overlap_other, _intersection(one, other)])
@@ -223,23 +230,25 @@ class _Cover:
 
 
 def _cover(boxes: np.ndarray, areas: Mapping[str, shapely.MultiPolygon], roi_min: float) -> _Cover:
-    cover = _Cover(np.full(len(boxes), "", object), np.zeros(len(boxes)), np.zeros(len(boxes), int))
-    box_area = shapely.area(boxes[:1])
-    for name, area in areas.items():
-        share = _covered(boxes, area) / box_area
-        better = share > cover.share
-        cover.label[better], cover.share[better] = name, share[better]
-        # Where roi_min is 0, a class that does not touch a box does not cover it either.
-        cover.enough[:] += (share >= roi_min) & (share > 0)
-    return cover
-
-
-def _covered(boxes: np.ndarray, area: shapely.MultiPolygon) -> np.ndarray:
-    """Area of each box that ``area`` covers, in square level-0 pixels."""
-    pieces = np.array([piece for part in area.geoms for piece in _pieces(part)], object)
+    pieces, owner = [], []
+    for number, area in enumerate(areas.values()):
+        found = [piece for part in area.geoms for piece in _pieces(part)]
+        pieces += found
+        owner += [number] * len(found)
     box, piece = shapely.STRtree(pieces).query(boxes, predicate="intersects")
-    shared = shapely.area(shapely.intersection(boxes[box], pieces[piece]))
-    return np.bincount(box, weights=shared, minlength=len(boxes))
+    shared = shapely.area(shapely.intersection(boxes[box], np.array(pieces, object)[piece])) / shapely.area(boxes[box])
+    # One row for each box and class that meet.
+    pairs, row = np.unique(box * len(areas) + np.array(owner, int)[piece], return_inverse=True)
+    box, index = np.divmod(pairs, len(areas))
+    share = np.bincount(row, weights=shared)
+    # The last one written stays: the largest share, and of equal ones the class named first.
+    order = np.lexsort((-index, share))
+    best, label = np.zeros(len(boxes)), np.full(len(boxes), "", object)
+    best[box[order]] = share[order]
+    label[box[order]] = np.array(list(areas), object)[index[order]]
+    # Where roi_min is 0, a class that only touches a box does not cover it; sums of pieces are rounded.
+    enough = (share >= roi_min - 1e-9) & (share > 0)
+    return _Cover(label, best, np.bincount(box[enough], minlength=len(boxes)))
 
 
 def _pieces(part: shapely.Polygon) -> Iterator[shapely.Polygon]:

@@ -28,7 +28,8 @@ _DETECTED = frozenset({"cell", "detection", "tile", "tma_core"})
 _KEYS = frozenset("type features geometry coordinates properties classification name names objectType".split())
 # The key cannot stand inside a string: its quotes would be escaped. The value ends where an object goes on or ends.
 _COORDINATES = re.compile(rb'(?<!\\)"coordinates"\s*:\s*(\[[\s\[\]0-9eE+.,-]*\])(?=\s*(?:\}|,\s*"))')
-_NUMBERS = b"0123456789eE+-. \t\r\n"
+_SPACES = b" \t\r\n"
+_NUMBERS = b"0123456789eE+-." + _SPACES
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 # Brackets and commas of coordinates, each point written as v.
 _POLYGON = rb"\[\[v(?:,v)*+\](?:,\[v(?:,v)*+\])*+\]"
@@ -101,9 +102,13 @@ def _polygons(text: bytes) -> list[list[Ring]]:
     layout = layout.replace(b"[%s]" % (b"," * (width - 1)), b"v")
     if not _LAYOUTS.fullmatch(layout):
         raise ValueError("not rings of points")
+    compact = text.translate(None, _SPACES)
+    # What follows would take the number before for the one that is missing.
+    if any(gap in compact for gap in (b"[,", b",,", b",]")):
+        raise ValueError("a number is missing")
     numbers = np.fromstring(text.translate(_BRACKETS_TO_SPACES), sep=",")
     if numbers.size != width * layout.count(b"v"):
-        raise ValueError("a number is missing or misspelt")
+        raise ValueError("a number is misspelt")
     points, polygons, start = numbers.reshape(-1, width)[:, :2], [], 0
     for part in layout.split(b"]],[["):
         lengths = [ring.count(b"v") for ring in part.split(b"],[")]

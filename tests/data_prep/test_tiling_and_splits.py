@@ -84,6 +84,72 @@ def test_overlapping_classes_and_bare_glass_are_rejected_with_the_reason():
     assert {f.outcome for f in plan(both[:1], tissue=False)} == {tiling.NO_TISSUE}
 
 
+def shares_and_outcome(field):
+    return (field.box.x, field.label, field.outcome, round(field.roi_share, 6), round(field.overlap_share, 6))
+
+
+# Fields of 100 px side by side; a reaches to 240, b begins at 180: they overlap from 180 to 240.
+OVERLAP = [region("a", 0, 0, 240, 100), region("b", 180, 0, 400, 100)]
+
+
+@pytest.mark.parametrize(
+    ("priority", "second", "third"),
+    [
+        # The second field: a alone has 80, b has 20 of it in the overlap. The third: b alone has 60, a and b share 40.
+        ((), ("a", tiling.KEPT, 0.8), ("", tiling.AMBIGUOUS, 0.6)),
+        (("a", "b"), ("a", tiling.KEPT, 1.0), ("", tiling.AMBIGUOUS, 0.6)),
+        (("b", "a"), ("a", tiling.KEPT, 0.8), ("b", tiling.KEPT, 1.0)),
+        (("c",), ("a", tiling.KEPT, 0.8), ("", tiling.AMBIGUOUS, 0.6)),
+    ],
+)
+def test_an_overlap_is_nobodys_or_the_firsts(priority, second, third):
+    fields = plan(OVERLAP, size=(400, 100), stride_um=50.0, priority=priority)
+    assert [shares_and_outcome(field) for field in fields] == [
+        (0, "a", tiling.KEPT, 1, 0),
+        (100, *second, 0.2),
+        (200, *third, 0.4),
+        (300, "b", tiling.KEPT, 1, 0),
+    ]
+
+
+def test_own_areas_share_out_what_overlaps():
+    areas = tiling.class_areas([*OVERLAP, region("c", 200, 50, 300, 100), region("a", 230, 0, 240, 50)])
+    own, overlap = tiling.own_areas(areas, ())
+    # a and b overlap in 60 x 100; c lies on b (and, from 200 to 240, on a): 60 x 50 more.
+    assert overlap.area == 6_000 + 3_000
+    assert {name: area.area for name, area in own.items()} == {"a": 18_000, "b": 16_000 - 3_000, "c": 0}
+    own, _ = tiling.own_areas(areas, ("c", "a", "b"))
+    assert {name: area.area for name, area in own.items()} == {"a": 24_000 - 2_000, "b": 16_000 - 3_000, "c": 5_000}
+
+
+def test_regions_of_one_class_may_overlap():
+    fields = plan([region("a", 0, 0, 240, 100), region("a", 180, 0, 400, 100)], size=(400, 100), stride_um=50.0)
+    assert [shares_and_outcome(field) for field in fields] == [(x, "a", tiling.KEPT, 1, 0) for x in (0, 100, 200, 300)]
+
+
+def test_neighbours_that_touch_do_not_overlap():
+    own, overlap = tiling.own_areas(tiling.class_areas([region("a", 0, 0, 5, 5), region("b", 5, 0, 9, 5)]), ())
+    assert overlap.is_empty and own["a"].area == 25
+
+
+def test_many_classes_in_one_place_and_apart():
+    together = {f"c{i}": region("", 0, 0, 9, 9).shape for i in range(40)}
+    own, overlap = tiling.own_areas(together, ())
+    assert overlap.area == 81 and not any(area.area for area in own.values())
+    apart = {f"c{i}": region("", 10 * i, 0, 10 * i + 9, 9).shape for i in range(40)}
+    assert tiling.own_areas(apart, ())[1].is_empty
+
+
+def test_long_outlines_cover_what_short_ones_do():
+    angle = np.linspace(0, 2 * np.pi, 20_000)
+    disc = shapely.Polygon(400 + 300 * np.stack([np.cos(angle), np.sin(angle)], axis=1)).difference(
+        shapely.Point(400, 400).buffer(50, quad_segs=2_000)
+    )
+    for field in plan([Region("a", shapely.MultiPolygon([disc]))]):
+        box = shapely.box(field.box.x, field.box.y, field.box.x + 100, field.box.y + 100)
+        assert field.roi_share == pytest.approx(disc.intersection(box).area / 1e4, abs=1e-9)
+
+
 def test_unequal_pixels_keep_the_field_square_in_um():
     spec = tiling.field_spec(fov_um=100.0, patch_px=20, mpp=None, **OPTIONS)
     assert tiling.field_size(spec, slides.Scale(0.5, 0.25, "slide")) == (200.0, 400.0)

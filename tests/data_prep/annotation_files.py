@@ -1,0 +1,81 @@
+"""The same regions as QuPath, ASAP and ImageScope write them."""
+
+import json
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+Ring = list[tuple[float, float]]
+
+
+def qupath(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
+    """GeoJSON in QuPath's shape; derived classes by their list of names, as newer versions do."""
+    features = [
+        {
+            "type": "Feature",
+            "id": f"00000000-0000-0000-0000-{number:012d}",
+            "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in (outer, *holes)]},
+            "properties": {
+                "objectType": "annotation",
+                "name": "a [[1, 2], [3, 4]] of mine",
+                "isLocked": True,
+                "classification": (
+                    {"names": name.split(": "), "color": [200, 0, 0]}
+                    if ": " in name
+                    else {"name": name, "color": [200, 0, 0]}
+                ),
+                "measurements": {"Area px^2": 12.5, "Nucleus: mean": float("nan")},
+            },
+        }
+        for number, (name, outer, holes) in enumerate(regions)
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}, indent=2), encoding="utf-8")
+    return path
+
+
+def asap(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
+    """ASAP's XML, which has no holes: each is reached by a cut without width."""
+    lines = ['<?xml version="1.0"?>', "<ASAP_Annotations>", "<Annotations>"]
+    for number, (name, outer, holes) in enumerate(regions):
+        ring = list(outer)
+        for hole in holes:
+            ring += [outer[0], *hole, hole[0], outer[0]]
+        group, kind = quoteattr(name), "Spline" if number % 2 else "Polygon"
+        lines.append(f'<Annotation Name="Annotation {number}" Type="{kind}" PartOfGroup={group} Color="#F4FA58">')
+        coordinates = [f'<Coordinate Order="{i}" X="{x}" Y="{y}" />' for i, (x, y) in enumerate(ring)]
+        # The order is what Order says.
+        lines += ["<Coordinates>", *reversed(coordinates), "</Coordinates>", "</Annotation>"]
+    dot = '<Annotation Name="dot" Type="Dot" PartOfGroup="None" Color="#F4FA58"><Coordinates>'
+    lines += [dot, '<Coordinate Order="0" X="5" Y="5" /></Coordinates></Annotation>']
+    lines += ["</Annotations>", '<AnnotationGroups><Group Name="Purple" PartOfGroup="None" Color="#00ff00">']
+    lines += ["<Attributes /></Group></AnnotationGroups>", "</ASAP_Annotations>"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def imagescope(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
+    """ImageScope's XML: a layer a class, holes as negative regions, a ruler beside them."""
+    lines = ['<Annotations MicronsPerPixel="0.5">']
+    for number, name in enumerate(dict.fromkeys(name for name, _, _ in regions)):
+        # The second layer has no name; its class is an attribute.
+        shown, attribute = (quoteattr(name), '""') if number % 2 == 0 else ('""', quoteattr(name))
+        lines.append(f'<Annotation Id="{number}" Name={shown} ReadOnly="0" Type="4" LineColor="65280">')
+        lines.append(f'<Attributes><Attribute Name="Description" Id="0" Value={attribute} /></Attributes>')
+        lines.append(
+            '<Regions><RegionAttributeHeaders><AttributeHeader Id="9999" Name="Region" /></RegionAttributeHeaders>'
+        )
+        lines.append(_region([(1, 1), (900, 900)], kind=4))
+        for found, outer, holes in regions:
+            if found == name:
+                lines += [_region(outer), *(_region(hole, negative=1) for hole in holes)]
+        lines.append("</Regions><Plots /></Annotation>")
+    lines.append("</Annotations>")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _region(ring: Ring, *, kind: int = 0, negative: int = 0) -> str:
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}" Z="0" />' for x, y in ring)
+    return (
+        f'<Region Id="1" Type="{kind}" Text="" NegativeROA="{negative}" Analyze="1"><Attributes />'
+        f"<Vertices>{vertices}</Vertices></Region>"
+    )
