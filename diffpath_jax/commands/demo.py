@@ -42,7 +42,7 @@ SAMPLERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath demo``."""
     parser.add_argument("--slide", type=Path, help="your own slide, instead of the public one")
-    parser.add_argument("--annotations", type=Path, help="QuPath GeoJSON of your slide; every class in it is used")
+    parser.add_argument("--annotations", type=Path, help="annotations of your slide; every class in it is used")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="directory (default: %(default)s)")
     parser.add_argument("--debug", action="store_true", help="tiny networks and sets: does everything run?")
 
