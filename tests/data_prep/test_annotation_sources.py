@@ -43,8 +43,8 @@ def test_regions_win_over_labels_and_both_work_together(tmp_path, prep):
     code, lines, _ = prep("--annotations", tmp_path / "regions", "--slide_labels", tmp_path / "labels.csv")
     assert (code, lines) == (0, [])
     dataset = manifest.open_dataset(tmp_path / "out")
-    assert dataset.classes == ("purple", "tissue")
-    counts = [sum(found[name] for found in dataset.class_counts.values()) for name in dataset.classes]
+    assert dataset.schema.classes == ("purple", "tissue")
+    counts = [sum(found[name] for found in dataset.class_counts.values()) for name in dataset.schema.classes]
     # A block is 6 x 12 fields; the whole slide's tissue is two blocks, and what is not tissue is left out.
     assert counts == [2 * 6 * 12, 2 * 6 * 12]
 
@@ -52,7 +52,7 @@ def test_regions_win_over_labels_and_both_work_together(tmp_path, prep):
 def test_labels_alone(tmp_path, prep):
     (tmp_path / "labels.csv").write_text("slide,class\ns0,A\ns1,A\ns2,B\n")
     assert prep("--slide_labels", tmp_path / "labels.csv")[:2] == (0, [])
-    assert manifest.open_dataset(tmp_path / "out").classes == ("a", "b")
+    assert manifest.open_dataset(tmp_path / "out").schema.classes == ("a", "b")
 
 
 @pytest.mark.parametrize(
