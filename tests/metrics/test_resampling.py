@@ -69,7 +69,7 @@ def test_replicates_that_lie_above_the_value_are_moved_to_it():
 
 @pytest.mark.parametrize(("shift", "most"), [(0.0, 2.2), (0.5, 1.4)])
 def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
-    """Replicates of a Frechet distance are biased: at no difference errors are up to twice too large, never too small."""
+    """A Frechet distance is biased: at no difference errors are up to twice too large, never too small."""
     rng = np.random.default_rng(0)
     groups = Groups(np.arange(200) % 20, 20, "images")
 
