@@ -51,7 +51,7 @@ def draw_overlay(
     _draw_regions(left, regions, classes)
     _draw_fields(right, fields, assigned)
     with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 1})
 
 
 def _draw_regions(axes: matplotlib.axes.Axes, regions: Sequence[Region], classes: Sequence[str]) -> None:

@@ -226,7 +226,7 @@ def _cluster_attempts(client: Any, task: Task, items: Sequence[Any], indices: Se
 
     futures = {client.submit(_attempt, task, items[index], index, pure=False): index for index in indices}
     try:
-        for future in distributed.as_completed(list(futures)):
+        for future in distributed.as_completed(list(futures), loop=client.loop):
             error = future.exception()
             if isinstance(error, distributed.KilledWorker):
                 yield Outcome(futures[future], None, WorkerDied("a Dask worker was lost"))
