@@ -227,12 +227,13 @@ def _cluster_attempts(client: Any, task: Task, items: Sequence[Any], indices: Se
     futures = {client.submit(_attempt, task, items[index], index, pure=False): index for index in indices}
     try:
         for future in distributed.as_completed(list(futures), loop=client.loop):
-            error = future.exception()
+            # Forgotten at once: a result that is lost with its worker would be computed again.
+            index, error = futures.pop(future), future.exception()
             if isinstance(error, distributed.KilledWorker):
-                yield Outcome(futures[future], None, WorkerDied("a Dask worker was lost"))
+                yield Outcome(index, None, WorkerDied("a Dask worker was lost"))
             elif error is not None:
                 # The task never ran: an installation without this package, a lost scheduler.
-                yield Outcome(futures[future], None, UnexpectedError(f"Dask: {error!r}"))
+                yield Outcome(index, None, UnexpectedError(f"Dask: {error!r}"))
             else:
                 yield future.result()
     finally:
