@@ -27,6 +27,18 @@ def stamp(path: Path) -> Stamp:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
+def sha256(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        DiffpathError: it cannot be read.
+    """
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def sha256_remembered(path: Path, folder: Path) -> str:
     """SHA-256 of a file, from ``folder`` if the file has the stamp that it had when its digest was taken.
 
@@ -39,10 +51,7 @@ def sha256_remembered(path: Path, folder: Path) -> str:
         found = read_json(memory, what="digest", fix="delete this file and run the same command again")
         if found["stamp"] == now:
             return found["sha256"]
-    try:
-        digest = sha256_file(path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    digest = sha256(path)
     write_json(memory, {"stamp": now, "sha256": digest})
     return digest
 

@@ -45,7 +45,7 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
 
     Raises:
         DiffpathError: no slide gives anything, or the directory belongs to another job (exit code 4).
-        UnexpectedError: a bug struck on some slide; the other slides are staged.
+        ExceptionGroup: a bug struck on some slides, which it names; the other slides are staged.
     """
     if _complete(job, sources):
         console.print(f"{job.out} is complete: nothing to do")
@@ -122,7 +122,7 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             else:
                 progress.advance(1, f"{fields} patches, {fields / (time.monotonic() - start):.0f} patches/s")
     if bugs:
-        raise bugs[0]
+        raise ExceptionGroup("a bug; the other slides are staged", bugs)
     failed |= _copies(sources, results)
     done = [(sources[index], results[index]) for index in sorted(results.keys() - failed.keys())]
     return Slides(done, [failed[index] for index in sorted(failed)])
@@ -156,8 +156,8 @@ def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int
 
 
 def _nothing(job: Job, sources: Sequence[Source], slides: Slides, staging: shards.Staging) -> DiffpathError:
-    """Why there is no dataset; what no run has added anything to is removed."""
-    if (slides.done or staging.empty()) and not (job.out / manifest.MANIFEST).exists():
+    """Why there is no dataset; a directory that no run has added a field to is emptied."""
+    if not staging.holds_records() and not (job.out / manifest.MANIFEST).exists():
         staging.clear()
         # No record depends on the key yet: leave nothing behind.
         shutil.rmtree(job.out / PRIVATE, ignore_errors=True)
@@ -177,8 +177,6 @@ def _assemble(
     One slide's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
-    # From here on, until the new manifest is there, the directory holds no dataset.
-    (job.out / manifest.MANIFEST).unlink(missing_ok=True)
     assign, proof = _assignment(job, [prepared for _, prepared in slides.done])
     labels: dict[str, list[int]] = {split: [] for split in splits.SPLITS}
     placed = []

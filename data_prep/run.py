@@ -66,8 +66,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             return job.run(Job(out=out, **settings, key=_secret(arguments.key_file, out)), sources, scheduler)
 
 
-def _scheduler(arguments: argparse.Namespace, slides: int) -> AbstractContextManager[scheduling.Scheduler]:
-    return scheduling.choose(workers=min(arguments.workers, slides), cluster=arguments.scheduler)
+def _scheduler(arguments: argparse.Namespace, count: int) -> AbstractContextManager[scheduling.Scheduler]:
+    """Where ``count`` slides are prepared."""
+    if arguments.workers < 0:
+        raise DiffpathError("--workers", where="the command line", why="less than 0", fix="give 0 or more")
+    return scheduling.choose(workers=min(arguments.workers, count), cluster=arguments.scheduler)
 
 
 def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source, ...]]:

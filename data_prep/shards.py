@@ -152,9 +152,10 @@ class Staging:
         """Records of a finished unit, as bytes, in order."""
         return manifest.read_shard(self._directory / f"{unit.name}.array_record")
 
-    def empty(self) -> bool:
-        """Whether no unit is finished."""
-        return not any(self._directory.glob("*.array_record"))
+    def holds_records(self) -> bool:
+        """Whether some finished unit has a record."""
+        names = [path.stem for path in self._directory.glob("*.json") if path.name != JOB]
+        return any(self.describe(name).count for name in names)
 
     def clear(self) -> None:
         """Remove the staged files, once the manifest is written."""
@@ -216,7 +217,9 @@ def write_dataset(
         details: provenance; goes into the manifest.
         card: Markdown text of the dataset card.
     """
-    # An interrupted run with other units may have left shards under names that this one does not write.
+    # From here on, until the new manifest is there, the directory holds no dataset. An earlier run with other units
+    # may have left shards under names that this one does not write.
+    (out / manifest.MANIFEST).unlink(missing_ok=True)
     for leftover in out.glob(f"{name}-*.array_record-*"):
         leftover.unlink()
     record_bytes = int(np.prod(schema.image_px)) * 3

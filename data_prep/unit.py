@@ -13,7 +13,7 @@ from typing import Any
 from data_prep import annotations, digests, qa, shards, slides, splits, tiling, tissue
 from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import sha256_file, sha256_json
+from diffpath_jax.files import sha256_json
 
 PRIVATE = "private"
 DIGESTS = "digests"
@@ -128,11 +128,10 @@ def identify(job: Job, source: Source) -> Identity:
     Raises:
         DiffpathError: one of them cannot be read.
     """
-    digests.stamp(source.regions)
     return Identity(
         slide=job.hashed(digests.sha256_remembered(source.slide, job.out / PRIVATE / DIGESTS)),
         patient=job.hashed(source.patient),
-        regions=sha256_file(source.regions),
+        regions=digests.sha256(source.regions),
         mpp=source.mpp,
     )
 

@@ -203,7 +203,7 @@ def test_a_rerun_of_an_unfinished_job_does_what_changed(folder, tmp_path, monkey
     monkeypatch.setattr(shards, "_write_tfds_metadata", interrupted)
     assert cli.main(words(mine, out, "--workers", 0)) == 130
     staged = {path.name for path in (out / shards.STAGING).glob("*.array_record")}
-    hashed = []
+    hashed: list[str] = []
     monkeypatch.setattr(digests, "sha256_file", lambda path: hashed.append(path.name) or real_digest(path))
     # One slide changes without a change of size or time, one annotation changes, two slides come, one goes.
     changed = mine / "slides" / "s01.svs"
@@ -218,7 +218,7 @@ def test_a_rerun_of_an_unfinished_job_does_what_changed(folder, tmp_path, monkey
         write_slide(mine / "slides" / f"s{number:02d}.svs", seed=number, size=256)
         write_annotations(mine / "regions" / f"s{number:02d}.geojson", size=256)
     assert cli.main(words(mine, out, "--workers", 0)) == 130
-    assert hashed == ["s01.svs", "s06.svs", "s07.svs"]
+    assert [name for name in hashed if name.endswith(".svs")] == ["s01.svs", "s06.svs", "s07.svs"]
     assert len({path.name for path in (out / shards.STAGING).glob("*.array_record")} - staged) == 4
     monkeypatch.setattr(shards, "_write_tfds_metadata", write_metadata)
     assert cli.main(words(mine, out, "--workers", 0)) == 0
@@ -243,6 +243,38 @@ def test_a_finished_data_set_of_other_slides_is_refused(whole, folder, tmp_path,
     assert "a job with another sources" in capsys.readouterr().err
     assert cli.main(words(folder, out, "--roi_min", 0.9)) == 4
     assert "a job with another fields" in capsys.readouterr().err
+    assert digest(out) == digest(whole)
+
+
+def buggy_slide(task, item):
+    if isinstance(item, unit.Source) and item.slide.name == "s01.svs":
+        raise ZeroDivisionError
+    return task(item)
+
+
+def test_a_bug_is_not_swallowed_and_the_other_slides_are_staged(folder, tmp_path, monkeypatch, schedulers):
+    def buggy(task, items):
+        return schedulers("processes")(functools.partial(buggy_slide, task), items)
+
+    monkeypatch.setattr(run, "_scheduler", lambda *_: contextlib.nullcontext(buggy))
+    with pytest.raises(ExceptionGroup) as caught:
+        cli.main(words(folder, tmp_path / "out"))
+    (bug,) = caught.value.exceptions
+    assert "ZeroDivisionError" in str(bug) and "s01.svs" in bug.__notes__[0]
+    assert len(list((tmp_path / "out" / shards.STAGING).glob("*.array_record"))) == 5
+
+
+def test_slides_out_of_reach_cost_no_staged_work(folder, whole, tmp_path, monkeypatch, capsys, blank_overlays):
+    mine, out = shutil.copytree(folder, tmp_path / "input"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "_write_tfds_metadata", interrupted)
+        assert cli.main(words(mine, out, "--workers", 0)) == 130
+    for slide in (mine / "slides").iterdir():
+        slide.write_bytes(b"")
+    assert cli.main(words(mine, out, "--workers", 0)) == 2
+    shutil.copytree(folder, mine, dirs_exist_ok=True)
+    monkeypatch.setattr(unit, "_stage", None)
+    assert cli.main(words(mine, out, "--workers", 0)) == 0
     assert digest(out) == digest(whole)
 
 
@@ -367,7 +399,8 @@ def test_a_stopped_job_leaves_no_process(tmp_path, where, sent, code):
     mine = write_slides(tmp_path / "input", 2, size=2048)
     process = start(mine, tmp_path / "out", *where)
     wait_until(lambda: list((tmp_path / "out" / shards.STAGING).glob(BEING_WRITTEN)))
-    process.send_signal(sent)
+    # As a terminal and a batch system do, to all processes of the job.
+    os.killpg(process.pid, sent)
     begin = time.monotonic()
     assert process.wait(30) == code
     assert time.monotonic() - begin < 10
