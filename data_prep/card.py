@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep.tiling import KEPT, Field
 from diffpath_jax.data import manifest, records
 
 
@@ -19,12 +18,12 @@ def summary(dataset: manifest.Dataset) -> str:
     return "\n".join(lines)
 
 
-def annotation_notes(found: Sequence[Mapping[str, Any]], fields: Sequence[Sequence[Field]]) -> list[str]:
+def annotation_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of the annotations was not used as it is: ignored classes, parts off the slide, overlaps of classes.
 
     Args:
-        found: for each slide the outlines ignored by class, and the share of the outlines' area outside the slide.
-        fields: the fields of each slide.
+        found: for each slide the outlines ignored by class, the share of the outlines' area outside the slide, and
+            how many fields lie on overlaps of classes, kept or not.
     """
     notes = []
     ignored = sum((Counter(each["ignored"]) for each in found), Counter[str]())
@@ -35,10 +34,9 @@ def annotation_notes(found: Sequence[Mapping[str, Any]], fields: Sequence[Sequen
     outside = [each["outside_share"] for each in found if each["outside_share"] > 1e-3]
     if outside:
         notes.append(f"regions reach outside {len(outside)} slides, with up to {max(outside):.1%} of a slide's area")
-    overlapped = [field for each in fields for field in each if field.overlap_share > 0]
+    overlapped, kept = (sum(each[name] for each in found) for name in ("overlapped", "overlapped_kept"))
     if overlapped:
-        kept = sum(field.outcome == KEPT for field in overlapped)
-        notes.append(f"fields on overlaps of classes: {len(overlapped)}, of which {kept} are kept")
+        notes.append(f"fields on overlaps of classes: {overlapped}, of which {kept} are kept")
     return notes
 
 

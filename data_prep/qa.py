@@ -16,6 +16,7 @@ from data_prep.annotations import Region
 from data_prep.slides import Box, Slide, read_thumbnail
 from diffpath_jax.files import replace_file
 
+FOLDER = "qa"
 THUMBNAIL_PX = 1400
 # Okabe and Ito's palette: told apart with any colour vision, and against pink and purple.
 CLASS_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -50,7 +51,7 @@ def draw_overlay(
     _draw_regions(left, regions, classes)
     _draw_fields(right, fields, assigned)
     with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 1})
 
 
 def _draw_regions(axes: matplotlib.axes.Axes, regions: Sequence[Region], classes: Sequence[str]) -> None:
@@ -92,11 +93,11 @@ def _draw_fields(axes: matplotlib.axes.Axes, fields: Sequence[tiling.Field], ass
                 markeredgewidth=0.4,
             )
             handles.append(matplotlib.patches.Patch(color=colour, label=f"{group} ({len(chosen)})"))
-    side = fields[0].box
-    corner = (axes.get_xlim()[1] - side.width * 1.2, axes.get_ylim()[0] - side.height * 1.2)
-    axes.add_patch(
-        matplotlib.patches.Rectangle(corner, side.width, side.height, fill=False, edgecolor="black", linewidth=1.5)
-    )
+    for side in [field.box for field in fields[:1]]:
+        corner = (axes.get_xlim()[1] - side.width * 1.2, axes.get_ylim()[0] - side.height * 1.2)
+        axes.add_patch(
+            matplotlib.patches.Rectangle(corner, side.width, side.height, fill=False, edgecolor="black", linewidth=1.5)
+        )
     axes.legend(handles=handles, loc="upper right", fontsize=8)
     axes.set_title("centres of the fields of view, thinned; the black square is one field", fontsize=10)
 

@@ -49,21 +49,29 @@ def write_shard(path: Path, data: Iterable[bytes]) -> manifest.Shard:
     Raises:
         DiffpathError: what was written does not read back (a full disk shows only then).
     """
-    count = 0
     with replace_file(path) as temporary:
-        writer = array_record_module.ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
         try:
-            for item in data:
-                writer.write(item)
-                count += 1
-            writer.close()
+            count = _write_records(temporary, data)
+        except (RuntimeError, OSError) as error:
+            raise _cannot_write(path, str(error)) from error
+        try:
             found = sum(1 for _ in manifest.read_shard(temporary))
-        except (RuntimeError, OSError, DiffpathError) as error:
+        except DiffpathError as error:
             raise _cannot_write(path, str(error)) from error
         if found != count:
             raise _cannot_write(path, f"{count} records went in and {found} came back")
         digest = sha256_file(temporary)
     return manifest.Shard(path.name, count, digest)
+
+
+def _write_records(path: Path, data: Iterable[bytes]) -> int:
+    count = 0
+    writer = array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    for item in data:
+        writer.write(item)
+        count += 1
+    writer.close()
+    return count
 
 
 def _cannot_write(path: Path, why: str) -> DiffpathError:
@@ -82,41 +90,80 @@ class Staging:
     """
 
     def __init__(self, out: Path, job: Mapping[str, Any]) -> None:
-        self._out = out
         self._directory = out / STAGING
         self._directory.mkdir(parents=True, exist_ok=True)
         recorded = out / STAGING / JOB
         if recorded.exists():
-            before = read_json(recorded, what="job", fix="name a new output directory")
-            refuse_other_job(out, before, job)
+            refuse_other_job(out, _recorded_job(out), job)
         else:
             write_json(recorded, job)
 
+    @classmethod
+    def begun(cls, out: Path, *, where: str) -> "Staging":
+        """The staging area of a job that another process has begun.
+
+        Args:
+            out: dataset directory.
+            where: the machine that looks for it.
+
+        Raises:
+            DiffpathError: there is none (exit code 4): this machine sees another file system.
+        """
+        if not (out / STAGING / JOB).is_file():
+            raise DiffpathError(
+                "output directory",
+                where=out,
+                why=f"the worker on {where} does not see it",
+                fix="put --out, slides and annotations on a file system that all workers share",
+                code=ExitCode.REFUSED,
+            )
+        return cls(out, _recorded_job(out))
+
     def find(self, name: str) -> Unit | None:
         """The unit if it is finished and its records are as they were written, else nothing."""
-        path = self._directory / f"{name}.json"
-        if not path.exists():
+        if not self._description(name).exists():
             return None
-        content = read_json(path, what="unit", fix="delete this file and run the same command again")
+        content = self._content(name)
         shard = manifest.Shard(**content["shard"])
         data = self._directory / shard.file
         if not data.is_file() or sha256_file(data) != shard.sha256:
             return None
         return Unit(name, shard.count, content["details"])
 
+    def describe(self, name: str) -> Unit:
+        """A unit that is known to be finished."""
+        content = self._content(name)
+        return Unit(name, content["shard"]["count"], content["details"])
+
+    def _description(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+    def _content(self, name: str) -> Any:
+        fix = "delete this file and run the same command again"
+        return read_json(self._description(name), what="unit", fix=fix)
+
     def commit(self, name: str, items: Iterable[bytes], details: Mapping[str, Any]) -> Unit:
         """Stage the records of a unit; its description comes last and makes it count."""
         shard = write_shard(self._directory / f"{name}.array_record", items)
-        write_json(self._directory / f"{name}.json", {"shard": asdict(shard), "details": details})
+        write_json(self._description(name), {"shard": asdict(shard), "details": details})
         return Unit(name, shard.count, details)
 
     def read(self, unit: Unit) -> Iterator[bytes]:
         """Records of a finished unit, as bytes, in order."""
         return manifest.read_shard(self._directory / f"{unit.name}.array_record")
 
+    def holds_records(self) -> bool:
+        """Whether some finished unit has a record."""
+        names = [path.stem for path in self._directory.glob("*.json") if path.name != JOB]
+        return any(self.describe(name).count for name in names)
+
     def clear(self) -> None:
         """Remove the staged files, once the manifest is written."""
         shutil.rmtree(self._directory)
+
+
+def _recorded_job(out: Path) -> Any:
+    return read_json(out / STAGING / JOB, what="job", fix="name a new output directory")
 
 
 def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -170,6 +217,11 @@ def write_dataset(
         details: provenance; goes into the manifest.
         card: Markdown text of the dataset card.
     """
+    # From here on, until the new manifest is there, the directory holds no dataset. An earlier run with other units
+    # may have left shards under names that this one does not write.
+    (out / manifest.MANIFEST).unlink(missing_ok=True)
+    for leftover in out.glob(f"{name}-*.array_record-*"):
+        leftover.unlink()
     record_bytes = int(np.prod(schema.image_px)) * 3
     per_shard = max(1, MAX_SHARD_BYTES // record_bytes)
     shards = {}

@@ -5,6 +5,7 @@ never opened.
 """
 
 import csv
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from diffpath_jax.errors import DiffpathError
 PLAUSIBLE_MPP = (0.05, 20.0)
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
 MAX_STRIP_PX = 16_384
+# A whole level is read in squares of at most this many pixels a side, for the same reason.
+MAX_SQUARE_PX = 4_096
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,26 @@ def read_thumbnail(slide: Slide, *, max_px: int) -> UInt8[np.ndarray, "h w 3"]:
     shrink = max(1.0, max(slide.size) / max_px)
     level = slide.handle.get_best_level_for_downsample(shrink)
     size = (max(1, round(slide.size[0] / shrink)), max(1, round(slide.size[1] / shrink)))
-    image = _read_level(slide, (0, 0), level, slide.handle.level_dimensions[level])
+    if max(slide.handle.level_dimensions[level]) <= MAX_SQUARE_PX:
+        image = _read_level(slide, (0, 0), level, slide.handle.level_dimensions[level])
+    else:
+        image = _read_reduced(slide, level, int(shrink / slide.handle.level_downsamples[level]))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _read_reduced(slide: Slide, level: int, factor: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A level that is too large to read at once, each ``factor`` x ``factor`` pixels averaged to one."""
+    width, height = slide.handle.level_dimensions[level]
+    downsample = slide.handle.level_downsamples[level]
+    picture = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    side = MAX_SQUARE_PX // factor * factor
+    for top, left in itertools.product(range(0, height, side), range(0, width, side)):
+        size = (min(side, width - left), min(side, height - top))
+        square = _read_level(slide, (round(left * downsample), round(top * downsample)), level, size)
+        reduced = cv2.resize(square, (-(-size[0] // factor), -(-size[1] // factor)), interpolation=cv2.INTER_AREA)
+        y, x = top // factor, left // factor
+        picture[y : y + reduced.shape[0], x : x + reduced.shape[1]] = reduced
+    return picture
 
 
 def read_fields(slide: Slide, boxes: Sequence[Box], *, patch_px: int) -> Iterator[UInt8[np.ndarray, "px px 3"]]:

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from diffpath_jax.errors import DiffpathError, ExitCode
 
 LOCK_NAME = ".lock"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 def sha256_file(path: Path) -> str:
@@ -42,7 +44,8 @@ def sync_directory(path: Path) -> None:
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path``, on failure it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes on two machines can share a number, and a cluster may run one unit twice.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -51,6 +54,12 @@ def replace_file(path: Path) -> Iterator[Path]:
         sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left of files that they were writing; the directory must be this process's own."""
+    for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -28,6 +28,11 @@ class Progress:
         """Units a second since the start of this process."""
         return self._rate
 
+    def skip(self, count: int) -> None:
+        """Say that ``count`` more units were done by an earlier run; they do not count for the rate."""
+        self._start_done += count
+        self.advance(count)
+
     def advance(self, count: int, note: str = "") -> None:
         """Say that ``count`` more units are done."""
         self._done += count

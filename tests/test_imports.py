@@ -54,6 +54,8 @@ def test_what_data_prep_imports_loads_no_jax():
         ("orbax", {"diffpath_jax/checkpoint.py"}),
         ("openslide", {"data_prep/slides.py"}),
         ("defusedxml", {"data_prep/formats/safe_xml.py"}),
+        ("distributed", {"data_prep/scheduling.py"}),
+        ("multiprocessing", {"data_prep/scheduling.py"}),
         ("absl.flags", {"diffpath_jax/config.py"}),
         ("ml_collections", {"diffpath_jax/config.py"}),
         ("tensorboardX", {"diffpath_jax/writers.py"}),
