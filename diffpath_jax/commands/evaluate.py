@@ -196,9 +196,9 @@ def _print(content: dict[str, Any]) -> None:
         for which, groups in distances["rows"].items():
             for group, row in groups.items():
                 found = [_shown(name, row["metrics"][name]) for name in names if name in row["metrics"]]
-                notes = f"  ({'; '.join(row['notes'])})" if row["notes"] and group == OVERALL else ""
-                counts = f"n {row['n_reference']} / {row['n_other']}"
-                line = f"{which:10s} {group:12s} {', '.join(found) or 'too few images'}  {counts}{notes}"
+                notes = f"  ({'; '.join(row['notes'])})" if row["notes"] and found and group == OVERALL else ""
+                counts = " / ".join("unknown" if row[n] is None else str(row[n]) for n in ("n_reference", "n_other"))
+                line = f"{which:10s} {group:12s} {', '.join(found) or '; '.join(row['notes'])}  n {counts}{notes}"
                 console.print(line, soft_wrap=True, markup=False)
     found = content["audit"]
     words = found["copies"]["verdict"] if "copies" in found else f"none: {found['skipped']}"
