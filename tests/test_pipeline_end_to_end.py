@@ -35,6 +35,7 @@ def test_the_report_is_one_file_with_everything(demo):
         "by place",
         "1,037",
         "audit of ddpm",
+        "audit of ddim",
     ):
         assert part.lower() in text.lower(), part
     for name in ("ddpm", "ddim", "ddpm_eps_1.014", "trained on real", "trained on generated", "trained on both"):

@@ -92,9 +92,9 @@ def _commands(arguments: argparse.Namespace) -> list[list[str]]:
         commands.append(_train("demo_classifier", variant, classifiers[name], data))
     real, cache = ["eval", "--real", dataset], ["--cache", str(out / ".features")]
     for number, name in enumerate(sets):
-        # All sets are of one size, and so have one floor; one model drew them, and one audit is enough.
-        once = ["--held_out", "600"] if number == 0 else ["--floor", "none", "--audit", "none"]
-        compared = ["--generated", sets[name], "--features", classifiers["real"], *once]
+        # All sets are of one size, and so have one floor.
+        floor = [] if number == 0 else ["--floor", "none"]
+        compared = ["--generated", sets[name], "--features", classifiers["real"], "--held_out", "600", *floor]
         commands.append([*real, *compared, "--classifier", classifiers["real"], *cache, "--out", evals[name]])
     for name, run in classifiers.items():
         commands.append([*real, "--classifier", run, *cache, "--out", evals[f"classifier_{name}"]])
