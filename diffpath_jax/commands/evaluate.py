@@ -126,11 +126,13 @@ def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sou
     if not isinstance(other, ImageSet):
         return None, "there are no generated images at hand"
     path = arguments.real if arguments.audit == AUTO else Path(arguments.audit)
-    if arguments.audit == AUTO:
-        known = open_dataset(path, verify=False).digest if (path / MANIFEST).exists() else ""
-        if known not in other.training_data:
-            return None, "which images the model was trained on is not known; name their data set with --audit"
-    dataset = open_dataset(path)
+    unknown = "which images the model was trained on is not known; name their data set with --audit"
+    if arguments.audit == AUTO and not (path / MANIFEST).exists():
+        return None, unknown
+    # --real was checked when it was opened.
+    dataset = open_dataset(path, verify=path != arguments.real)
+    if arguments.audit == AUTO and dataset.digest not in other.training_data:
+        return None, unknown
     splits = [split for split in dataset.splits if split != TRAINING_SPLIT and dataset.count(split)]
     if dataset.schema.image_px != other.image_px:
         why = f"its images have {dataset.schema.image_px[::-1]} px, the generated ones {other.image_px[::-1]}"

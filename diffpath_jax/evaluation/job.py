@@ -91,11 +91,15 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
             for extractor in spaces
         ]
         content["stain"] = _as_json(_stains(evaluation))
-    content["classification"] = [
-        {"set": name, **labels.classify(run, found, sureness=evaluation.sureness)}
-        for run in evaluation.classifiers
+    labelled = {
+        name: found
         for name, found in {REFERENCE: reference, **compared}.items()
         if isinstance(found, ImageSet) and found.classes and name != FLOOR
+    }
+    content["classification"] = [
+        entry
+        for run in evaluation.classifiers
+        for entry in labels.classify(run, labelled, sureness=evaluation.sureness)
     ]
     return content
 

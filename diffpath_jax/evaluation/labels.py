@@ -1,5 +1,6 @@
 """What a trained classifier makes of a set of images: does it see the class that each is said to have?"""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,31 @@ from diffpath_jax.metrics.classification import confusion_matrix, predictor, rig
 from diffpath_jax.progress import track
 
 
-def classify(run: runs.Run, images: ImageSet, *, sureness: Sureness) -> dict[str, Any]:
-    """Confusion matrix and accuracy: rows are the classes that images are said to have, columns what is seen."""
+def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness) -> list[dict[str, Any]]:
+    """Confusion matrix and accuracy of each set: rows are the classes that images are said to have, columns those seen.
+
+    Args:
+        run: a classifier that knows the classes of all sets.
+        found: the sets, by name.
+        sureness: how intervals are computed.
+    """
     trained = runs.load_parameters(run)
     predict = predictor(build.network(run.config, num_classes=len(run.classes)))
-    parts = []
-    with track(f"classes of {images.where.name}", total=len(images), unit="img") as progress:
-        for block in images.blocks():
-            parts.append(predict((trained.params, trained.model_state), block)[0])
-            progress.advance(len(block))
-    logits = np.concatenate(parts)
+
+    def logits(images: ImageSet) -> np.ndarray:
+        parts = []
+        with track(f"classes of {images.where.name}", total=len(images), unit="img") as progress:
+            for block in images.blocks():
+                parts.append(predict((trained.params, trained.model_state), block)[0])
+                progress.advance(len(block))
+        return np.concatenate(parts)
+
+    return [{"set": name, **_scores(run, trained, images, logits(images), sureness)} for name, images in found.items()]
+
+
+def _scores(
+    run: runs.Run, trained: runs.Trained, images: ImageSet, logits: np.ndarray, sureness: Sureness
+) -> dict[str, Any]:
     # The two sides may list their classes in another order.
     labels = np.array([run.classes.index(name) for name in images.classes])[images.labels]
     confusion = confusion_matrix(labels, logits.argmax(axis=-1), len(run.classes))
