@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from diffpath_jax.networks import layers
 
 Resampling = Literal["none", "up", "down"]
+# Tokens that attention may look at besides the image: (batch, tokens, width).
+Context = Float[Array, "b tokens d"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class AdmConfig:
         film: the embedding scales and shifts the second norm; otherwise it is added before that norm.
         resample: between levels: ``block``, inside residual blocks (nearest, 2x2 mean); ``conv``, by a strided 3x3
             convolution down and nearest plus 3x3 up.
+        image_channels: channels of what is denoised or classified: 3 for images, those of its codec for latents.
         stem_block: side of the pixel squares that are moved into channels before the first convolution.
         remat: forget the inside of each block and compute it again in the backward pass: less memory, about a third
             more work.
@@ -48,6 +51,7 @@ class AdmConfig:
     dropout: float = 0.0
     film: bool = True
     resample: Literal["block", "conv"] = "block"
+    image_channels: int = 3
     stem_block: int = 1
     remat: bool = False
 
@@ -69,7 +73,12 @@ class AdmConfig:
     @property
     def stem_channels(self) -> int:
         """Channels of an image after the stem's rearrangement."""
-        return 3 * self.stem_block**2
+        return self.image_channels * self.stem_block**2
+
+    def attention(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Module:
+        """A fresh attention block: ``(x, context) -> x``."""
+        heads = channels // self.head_channels if self.head_channels else self.num_heads
+        return layers.SelfAttention(channels, num_heads=heads, groups=self.groups, dtype=dtype, rngs=rngs)
 
 
 class ResBlock(nnx.Module):
@@ -151,22 +160,24 @@ class Stage(nnx.Module):
             if resampling != "none" and config.resample == "conv"
             else ResBlock(config, in_channels, out_channels, resampling=resampling, dtype=dtype, rngs=rngs)
         )
-        heads = out_channels // config.head_channels if config.head_channels else config.num_heads
-        self.attention = nnx.data(
-            layers.SelfAttention(out_channels, num_heads=heads, groups=config.groups, dtype=dtype, rngs=rngs)
-            if attend
-            else None
-        )
+        self.attention = nnx.data(config.attention(out_channels, dtype=dtype, rngs=rngs) if attend else None)
 
     def __call__(
-        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+        self,
+        x: Float[Array, "b h w c"],
+        embedding: Float[Array, "b e"],
+        key: Key[Array, ""] | None,
+        context: Context | None = None,
     ) -> Float[Array, "b h2 w2 c2"]:
         """Apply both."""
-        return nnx.remat(Stage._apply)(self, x, embedding, key) if self.remat else self._apply(x, embedding, key)
+        apply = nnx.remat(Stage._apply) if self.remat else Stage._apply
+        return apply(self, x, embedding, key, context)
 
-    def _apply(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None) -> jax.Array:
+    def _apply(
+        self, x: jax.Array, embedding: jax.Array, key: jax.Array | None, context: jax.Array | None
+    ) -> jax.Array:
         x = self.block(x, embedding, key)
-        return x if self.attention is None else self.attention(x)
+        return x if self.attention is None else self.attention(x, context)
 
 
 class TimeEmbedding(nnx.Module):
@@ -212,7 +223,11 @@ class Encoder(nnx.Module):
         return len(self.down) + len(self.middle)
 
     def __call__(
-        self, x: Float[Array, "b h w 3"], embedding: Float[Array, "b e"], keys: list[Key[Array, ""] | None]
+        self,
+        x: Float[Array, "b h w c"],
+        embedding: Float[Array, "b e"],
+        keys: list[Key[Array, ""] | None],
+        context: Context | None = None,
     ) -> tuple[Float[Array, "b h2 w2 c2"], list[Float[Array, "b _ _ _"]]]:
         """Encode.
 
@@ -228,10 +243,10 @@ class Encoder(nnx.Module):
         skips = [h]
         keys = list(keys)
         for stage in self.down:
-            h = stage(h, embedding, keys.pop())
+            h = stage(h, embedding, keys.pop(), context)
             skips.append(h)
         for stage in self.middle:
-            h = stage(h, embedding, keys.pop())
+            h = stage(h, embedding, keys.pop(), context)
         return h, skips
 
 

@@ -162,8 +162,10 @@ class SelfAttention(nnx.Module):
         self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
         self.out = linear(channels, channels, zero_init=True, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Attend."""
+    def __call__(
+        self, x: Float[Array, "b h w c"], context: Float[Array, "b tokens d"] | None = None
+    ) -> Float[Array, "b h w c"]:
+        """Attend to the image itself; other blocks of attention take a ``context``, this one does not look at it."""
         batch, height, width, channels = x.shape
         qkv = self.qkv(self.norm(x)).reshape(batch, height * width, self.num_heads, 3, -1)
         q, k, v = (qkv[:, :, :, i] for i in range(3))

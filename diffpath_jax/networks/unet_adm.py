@@ -20,6 +20,11 @@ class UNetConfig(adm.AdmConfig):
 
     learn_sigma: bool = False
 
+    @property
+    def class_width(self) -> int:
+        """Width of the class embedding."""
+        return self.embedding
+
 
 class UNet(nnx.Module):
     """Class-conditional noise predictor; fully convolutional, so any image side divisible by the stride works."""
@@ -28,7 +33,7 @@ class UNet(nnx.Module):
         self.config = config
         self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
         self.classes = nnx.data(
-            nnx.Embed(config.num_classes, config.embedding, dtype=jnp.float32, rngs=rngs)
+            nnx.Embed(config.num_classes, config.class_width, dtype=jnp.float32, rngs=rngs)
             if config.num_classes
             else None
         )
@@ -52,7 +57,7 @@ class UNet(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "b h w 3"],
+        x: Float[Array, "b h w c"],
         t: Int[Array, "b"],
         labels: Int[Array, "b"] | None,
         key: Key[Array, ""] | None = None,
@@ -66,22 +71,27 @@ class UNet(nnx.Module):
             key: draws the dropout masks; none means evaluation.
 
         Returns:
-            The prediction in the first three channels; with ``learn_sigma`` the variance in three more.
+            The prediction in as many channels as ``x`` has; with ``learn_sigma`` the variance in as many more.
 
         Raises:
             ValueError: height or width is not a multiple of :attr:`AdmConfig.stride`.
         """
-        embedding = self.time(t)
-        if self.classes is not None and labels is not None:
-            embedding = embedding + self.classes(labels)
+        classes = None if self.classes is None or labels is None else self.classes(labels)
+        embedding, context = self._condition(self.time(t), classes)
         in_decoder = sum(len(stages) for stages in self.decoder)
         keys = adm.dropout_keys(key, self.encoder.num_keys + in_decoder)
-        h, skips = self.encoder(x, embedding, keys[in_decoder:])
+        h, skips = self.encoder(x, embedding, keys[in_decoder:], context)
         keys = keys[:in_decoder]
         for stages in self.decoder:
             h = jnp.concatenate([h, skips.pop()], axis=-1)
             for stage in stages:
-                h = stage(h, embedding, keys.pop())
+                h = stage(h, embedding, keys.pop(), context)
         out = self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))
         parts = jnp.split(out, 2, axis=-1) if self.config.learn_sigma else [out]
         return jnp.concatenate([layers.depth_to_space(part, self.config.stem_block) for part in parts], axis=-1)
+
+    def _condition(
+        self, time: Float[Array, "b e"], classes: Float[Array, "b d"] | None
+    ) -> tuple[Float[Array, "b e"], adm.Context | None]:
+        """What residual blocks and what attention are told: here the sum of both embeddings, and nothing."""
+        return (time if classes is None else time + classes), None

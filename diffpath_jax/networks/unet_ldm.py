@@ -1,0 +1,134 @@
+"""The UNet of latent diffusion (Rombach et al. 2022): ADM's, with transformer blocks that attend to a class token."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from diffpath_jax.networks import adm, layers
+from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+
+FEED_FORWARD = 4
+
+
+@dataclass(frozen=True)
+class LatentUNetConfig(UNetConfig):
+    """Shape of the network; the defaults are those of the paper's ``kgh.yaml``, for 32 x 32 latents.
+
+    Attributes:
+        context_width: width of the class token.
+        transformer_depth: transformer blocks at each place of attention.
+    """
+
+    channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    attention_downsamples: tuple[int, ...] = (2, 4, 8)
+    num_heads: int = 1
+    film: bool = False
+    resample: Literal["block", "conv"] = "conv"
+    context_width: int = 512
+    transformer_depth: int = 1
+
+    @property
+    def class_width(self) -> int:
+        """Width of the class embedding: it is the token."""
+        return self.context_width
+
+    def attention(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Module:
+        """A fresh spatial transformer."""
+        return SpatialTransformer(self, channels, dtype=dtype, rngs=rngs)
+
+
+class LatentUNet(UNet):
+    """Noise predictor for latents: the class reaches it through attention, not through the time embedding."""
+
+    def __init__(self, config: LatentUNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        super().__init__(config, dtype=dtype, rngs=rngs)
+
+    def _condition(
+        self, time: Float[Array, "b e"], classes: Float[Array, "b d"] | None
+    ) -> tuple[Float[Array, "b e"], adm.Context | None]:
+        return time, None if classes is None else classes[:, None, :]
+
+
+class SpatialTransformer(nnx.Module):
+    """GN, 1x1, transformer blocks over all positions, zero-initialised 1x1; residual."""
+
+    def __init__(self, config: LatentUNetConfig, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.norm = layers.GroupNorm(channels, groups=config.groups, eps=1e-6)
+        self.into = layers.linear(channels, channels, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(
+            [TransformerBlock(config, channels, dtype=dtype, rngs=rngs) for _ in range(config.transformer_depth)]
+        )
+        self.out = layers.linear(channels, channels, zero_init=True, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"], context: adm.Context | None) -> Float[Array, "b h w c"]:
+        """Attend to the image and to the context."""
+        batch, height, width, channels = x.shape
+        h = self.into(self.norm(x)).reshape(batch, height * width, channels)
+        for block in self.blocks:
+            h = block(h, context)
+        return x + self.out(h.reshape(x.shape))
+
+
+class TransformerBlock(nnx.Module):
+    """Self-attention, cross-attention and a gated feed-forward network, each after a layer norm and residual."""
+
+    def __init__(self, config: LatentUNetConfig, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        heads = channels // config.head_channels if config.head_channels else config.num_heads
+        self.norms = nnx.List([LayerNorm(channels, rngs=rngs) for _ in range(3)])
+        self.to_self = Attention(channels, channels, num_heads=heads, dtype=dtype, rngs=rngs)
+        self.to_context = Attention(channels, config.context_width, num_heads=heads, dtype=dtype, rngs=rngs)
+        self.gate = layers.linear(channels, 2 * FEED_FORWARD * channels, dtype=dtype, rngs=rngs)
+        self.feed = layers.linear(FEED_FORWARD * channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"], context: adm.Context | None) -> Float[Array, "b n c"]:
+        """Apply; without a context the second attention looks at the image once more."""
+        before_self, before_context, before_feed = self.norms
+        h = before_self(x)
+        x = x + self.to_self(h, h)
+        h = before_context(x)
+        x = x + self.to_context(h, h if context is None else context.astype(x.dtype))
+        # GEGLU (Shazeer 2020): half of the numbers, times GELU of the others.
+        values, gates = jnp.split(self.gate(before_feed(x)), 2, axis=-1)
+        return x + self.feed(values * nnx.gelu(gates, approximate=False))
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation in float32; the result has the type of its input."""
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
+        super().__init__(channels, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise the last axis."""
+        return super().__call__(x).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of tokens to others of any width, with an output projection."""
+
+    def __init__(self, channels: int, width: int, *, num_heads: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
+        self.num_heads = num_heads
+        self.q = layers.linear(channels, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.k = layers.linear(width, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.v = layers.linear(width, channels, use_bias=False, dtype=dtype, rngs=rngs)
+        self.out = layers.linear(channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"], tokens: Float[Array, "b m d"]) -> Float[Array, "b n c"]:
+        """Attend to ``tokens``.
+
+        Of a single token all weight goes to it, whatever q and k are: its value is added to every position, exactly.
+        """
+        if tokens.shape[1] == 1:
+            return jnp.broadcast_to(self.out(self.v(tokens)), x.shape)
+        q, k, v = (
+            part.reshape(*part.shape[:2], self.num_heads, -1) for part in (self.q(x), self.k(tokens), self.v(tokens))
+        )
+        return self.out(layers.attention(q, k, v).reshape(x.shape))
