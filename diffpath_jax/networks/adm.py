@@ -173,9 +173,7 @@ class Stage(nnx.Module):
         apply = nnx.remat(Stage._apply) if self.remat else Stage._apply
         return apply(self, x, embedding, key, context)
 
-    def _apply(
-        self, x: jax.Array, embedding: jax.Array, key: jax.Array | None, context: jax.Array | None
-    ) -> jax.Array:
+    def _apply(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None, context: jax.Array | None) -> jax.Array:
         x = self.block(x, embedding, key)
         return x if self.attention is None else self.attention(x, context)
 

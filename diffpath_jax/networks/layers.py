@@ -37,18 +37,19 @@ def conv3x3(
     out_channels: int,
     *,
     stride: int = 1,
+    padding: int | tuple[tuple[int, int], tuple[int, int]] = 1,
     use_bias: bool = True,
     zero_init: bool = False,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """3x3 convolution, padded by one on each side."""
+    """3x3 convolution; padded by one on each side if ``padding`` does not say how much before and after each axis."""
     return nnx.Conv(
         in_channels,
         out_channels,
         (3, 3),
         strides=stride,
-        padding=1,
+        padding=padding,
         use_bias=use_bias,
         kernel_init=zeros if zero_init else nnx.initializers.lecun_normal(),
         dtype=dtype,
@@ -151,16 +152,26 @@ class SelfAttention(nnx.Module):
     """Residual self-attention over all positions, with ADM's head order.
 
     The 3C outputs of the joint projection are split into heads first and into q, k, v second; the output projection
-    starts at zero (Dhariwal and Nichol 2021).
+    starts at zero (Dhariwal and Nichol 2021), or, in autoencoders, does not.
     """
 
-    def __init__(self, channels: int, *, num_heads: int, groups: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int,
+        groups: int,
+        eps: float = 1e-5,
+        zero_init: bool = True,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> None:
         if channels % num_heads:
             raise ValueError(f"{channels} channels do not divide into {num_heads} heads")
         self.num_heads = num_heads
-        self.norm = GroupNorm(channels, groups=groups)
+        self.norm = GroupNorm(channels, groups=groups, eps=eps)
         self.qkv = linear(channels, 3 * channels, dtype=dtype, rngs=rngs)
-        self.out = linear(channels, channels, zero_init=True, dtype=dtype, rngs=rngs)
+        self.out = linear(channels, channels, zero_init=zero_init, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b h w c"], context: Float[Array, "b tokens d"] | None = None

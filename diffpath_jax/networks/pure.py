@@ -27,14 +27,16 @@ class PureNetwork:
         _, params, state = nnx.split(self.make(nnx.Rngs(key)), nnx.Param, ...)  # type: ignore[misc]
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
-    def apply(self, params: Tree, model_state: Tree, *args: Any, **kwargs: Any) -> tuple[Any, Tree]:
-        """Call the module.
+    def apply(
+        self, params: Tree, model_state: Tree, *args: Any, method: str = "__call__", **kwargs: Any
+    ) -> tuple[Any, Tree]:
+        """Call the module, or the ``method`` of it that is named.
 
         Returns:
             Its output and the model state after the call.
         """
         module = nnx.merge(self.graphdef, params, model_state)
-        out = module(*args, **kwargs)
+        out = getattr(module, method)(*args, **kwargs)
         _, _, state = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
         return out, nnx.to_pure_dict(state)
 
