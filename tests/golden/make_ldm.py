@@ -11,11 +11,10 @@ import re
 
 import numpy as np
 import torch
-from golden import from_torch, weights
-from golden.from_torch import images, named, single
-
 from diffusers import Transformer2DModel, UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
+from golden import from_torch, weights
+from golden.from_torch import images, named, single
 
 RESNET = {
     "norm1": "in_layers.0",
