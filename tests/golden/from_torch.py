@@ -8,7 +8,8 @@ import torch
 from golden import weights
 
 HERE = Path(__file__).parent
-# diffusers and lpips import torchvision, whose wheel lacks its compiled operators beside a CPU build of torch.
+# diffusers and lpips import torchvision, whose wheel lacks its compiled operators beside a CPU build of torch: this
+# module is imported before them.
 for operator in ("nms", "qnms"):
     torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 

@@ -11,10 +11,12 @@ import re
 
 import numpy as np
 import torch
-from diffusers import Transformer2DModel, UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
 from golden import from_torch, weights
 from golden.from_torch import images, named, single
+
+# isort: split
+from diffusers import Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 
 RESNET = {
     "norm1": "in_layers.0",
