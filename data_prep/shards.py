@@ -5,8 +5,10 @@ and its description; :func:`write_dataset` then lays the records of all units in
 last. A directory without a manifest is an unfinished job, whatever else it holds.
 """
 
+import functools
 import importlib.metadata
 import itertools
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -222,7 +224,7 @@ def write_dataset(
     (out / manifest.MANIFEST).unlink(missing_ok=True)
     for leftover in out.glob(f"{name}-*.array_record-*"):
         leftover.unlink()
-    record_bytes = int(np.prod(schema.image_px)) * 3
+    record_bytes = 2 * math.prod(schema.latent_shape) if schema.latent_shape else 3 * math.prod(schema.image_px)
     per_shard = max(1, MAX_SHARD_BYTES // record_bytes)
     shards = {}
     for split, labels in splits.items():
@@ -246,6 +248,7 @@ def write_dataset(
             "name": name,
             "image_px": list(schema.image_px),
             "classes": list(schema.classes),
+            **({"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}),
             "splits": {split: [asdict(shard) for shard in found] for split, found in shards.items()},
             "class_counts": {
                 split: {c: int(np.sum(np.asarray(labels) == i)) for i, c in enumerate(schema.classes)}
@@ -266,11 +269,13 @@ def _shard_length(count: int, number: int, index: int) -> int:
 def tfds_features(schema: records.Schema) -> tfds.features.FeaturesDict:
     """What TFDS must know to read the records; mirrors :func:`records.encode`."""
     scalar, text = tfds.features.Scalar, tfds.features.Text
+    array = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
+    own = {"image": array(shape=(*schema.image_px, 3), dtype=np.uint8)}
+    if schema.latent_shape:
+        own = {"latent": array(shape=schema.latent_shape, dtype=np.float16), "symmetry": scalar(np.int64)}
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Tensor(
-                shape=(*schema.image_px, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
-            ),
+            **own,
             "label": tfds.features.ClassLabel(names=schema.classes),
             "slide": text(),
             "patient": text(),

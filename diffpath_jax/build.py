@@ -2,27 +2,40 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from diffpath_jax import conditioning, diffusion, losses, timesteps
-from diffpath_jax.codecs import Codec, PixelCodec
+from diffpath_jax.autoencoding import (
+    PERCEPTUAL,
+    Adversary,
+    Bottleneck,
+    autoencoding_task,
+    codebook,
+    normal_distribution,
+)
+from diffpath_jax.codecs import CERTAIN, GAUSSIAN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.config import convert
 from diffpath_jax.diffusion import NoiseSchedule, Prediction
 from diffpath_jax.errors import DiffpathError
+from diffpath_jax.networks.autoencoder import AutoencoderConfig, KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.lpips import Lpips
+from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import PureNetwork, purify
 from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
+from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 from diffpath_jax.samplers import ancestral, ddim, grids, limits, scaling, solvers
 from diffpath_jax.samplers.loop import Method
-from diffpath_jax.sections import DiffusionConfig, NoiseConfig, RunConfig, SamplerConfig
+from diffpath_jax.sections import DiffusionConfig, LatentSpace, NoiseConfig, RunConfig, SamplerConfig
 from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, Timesteps, Tree
 from diffpath_jax.task import Denoising, Task, classification_task, diffusion_task, noisy_classification_task
 
@@ -47,7 +60,11 @@ NETWORKS = {
     "unet_authors": NetworkKind(AuthorsUNetConfig, AuthorsUNet, "diffusion"),
     "resnet": NetworkKind(ResNetConfig, ResNet, "classification"),
     "noisy_classifier": NetworkKind(NoisyClassifierConfig, NoisyClassifier, "noisy_classification"),
+    "unet_ldm": NetworkKind(LatentUNetConfig, LatentUNet, "diffusion"),
+    "vq_autoencoder": NetworkKind(VQConfig, VQAutoencoder, "autoencoding"),
+    "kl_autoencoder": NetworkKind(KLConfig, KLAutoencoder, "autoencoding"),
 }
+POSTERIORS = {"vq_autoencoder": CERTAIN, "kl_autoencoder": GAUSSIAN}
 
 
 # The spacing that belongs to a method; for the few-step solvers what is nearest to the exact flow of a Gaussian.
@@ -74,9 +91,16 @@ def network_config(config: RunConfig, *, num_classes: int, where: str = "config"
         why = f"{name!r} is no network for {config.task}"
         raise DiffpathError("key 'network.kind'", where=where, why=why, fix=f"use one of {', '.join(known)}")
     content = {key: value for key, value in config.network.items() if key != "kind"}
-    # A denoiser has the null class as one more.
-    rows = num_classes + (config.task == "diffusion")
-    return convert(NETWORKS[name].config, {**content, "num_classes": rows}, where=f"section 'network' of {where}")
+    if config.task != "autoencoding":
+        # A denoiser has the null class as one more.
+        content["num_classes"] = num_classes + (config.task == "diffusion")
+    return convert(NETWORKS[name].config, content, where=f"section 'network' of {where}")
+
+
+def whole_network(config: RunConfig, *, num_classes: int) -> dict[str, Any]:
+    """The section ``network`` with every key, given or default."""
+    shape = network_config(config, num_classes=num_classes)
+    return {"kind": config.network["kind"], **dataclasses.asdict(shape)}
 
 
 def network(config: RunConfig, *, num_classes: int) -> PureNetwork:
@@ -86,17 +110,60 @@ def network(config: RunConfig, *, num_classes: int) -> PureNetwork:
         DiffpathError: its numbers do not fit each other.
     """
     shape = network_config(config, num_classes=num_classes)
-    module = NETWORKS[config.network["kind"]].module
+    return _pure(config.network["kind"], shape, config.dtype, where="the config")
+
+
+def _pure(kind: str, shape: Any, dtype: DTypeLike, *, where: str) -> PureNetwork:
     try:
-        return purify(lambda rngs: module(shape, dtype=jnp.dtype(config.dtype), rngs=rngs))
+        return purify(lambda rngs: NETWORKS[kind].module(shape, dtype=jnp.dtype(dtype), rngs=rngs))
     except ValueError as error:
         fix = "choose numbers that divide"
-        raise DiffpathError("section 'network'", where="the config", why=str(error), fix=fix) from error
+        raise DiffpathError("section 'network'", where=where, why=str(error), fix=fix) from error
 
 
-def codec(config: RunConfig) -> Codec:
-    """The space the model works in."""
-    return PixelCodec()
+def autoencoder(section: Mapping[str, Any], *, dtype: DTypeLike, where: str) -> PureNetwork:
+    """The autoencoder that a section ``network`` describes.
+
+    Raises:
+        DiffpathError: a number does not fit.
+        ValueError: it describes another kind of network.
+    """
+    kind = section["kind"]
+    if kind not in POSTERIORS:
+        raise ValueError(f"{kind!r} is no autoencoder")
+    return _pure(kind, _autoencoder_config(section, where=where), dtype, where=where)
+
+
+def _autoencoder_config(section: Mapping[str, Any], *, where: str) -> AutoencoderConfig:
+    content = {key: value for key, value in section.items() if key != "kind"}
+    return convert(NETWORKS[section["kind"]].config, content, where=f"the autoencoder of {where}")
+
+
+def lpips(dtype: DTypeLike) -> PureNetwork:
+    """The perceptual distance."""
+    return purify(lambda rngs: Lpips(dtype=jnp.dtype(dtype), rngs=rngs))
+
+
+def published_space() -> LatentSpace:
+    """VQ-f4 as published, without its parameters: what a dry run assumes where no first stage is named."""
+    return LatentSpace(network={"kind": "vq_autoencoder", **dataclasses.asdict(VQConfig())}, scale=1.0, digest="")
+
+
+def codec(space: LatentSpace | None, *, dtype: DTypeLike) -> Codec:
+    """The space a model works in: pixels, or latents."""
+    return PixelCodec() if space is None else latent_codec(space, dtype=dtype)
+
+
+def latent_codec(space: LatentSpace, *, dtype: DTypeLike) -> LatentCodec:
+    """The latents of an autoencoder."""
+    shape = _autoencoder_config(space.network, where="the run")
+    return LatentCodec(
+        network=autoencoder(space.network, dtype=dtype, where="the run"),
+        posterior=POSTERIORS[space.network["kind"]],
+        factor=shape.factor,
+        channels=shape.latent_channels,
+        scale=space.scale,
+    )
 
 
 def schedule(config: NoiseConfig) -> NoiseSchedule:
@@ -107,17 +174,58 @@ def schedule(config: NoiseConfig) -> NoiseSchedule:
     return make[config.schedule](config.num_steps, beta_start=config.beta_start, beta_end=config.beta_end)
 
 
-def task(config: RunConfig, *, num_classes: int) -> Task:
-    """What the run learns."""
-    net, space = network(config, num_classes=num_classes), codec(config)
-    smoothing = config.classifier.label_smoothing
+def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = None, given: Tree | None = None) -> Task:
+    """What the run learns.
+
+    Args:
+        config: of the run.
+        num_classes: of its data.
+        space: latents that a diffusion model works in; none for pixels.
+        given: parameters that it uses and does not train: the first stage's under ``codec``, those of LPIPS under
+            ``perceptual``.
+    """
+    net, smoothing = network(config, num_classes=num_classes), config.classifier.label_smoothing
     if config.task == "classification":
-        return classification_task(net, space, label_smoothing=smoothing)
+        return classification_task(net, label_smoothing=smoothing)
+    if config.task == "autoencoding":
+        return _autoencoding(config, net, given or {})
     assert config.noise is not None
     if config.task == "noisy_classification":
-        return noisy_classification_task(net, space, schedule(config.noise), label_smoothing=smoothing)
+        return noisy_classification_task(net, schedule(config.noise), label_smoothing=smoothing)
     assert config.diffusion is not None
-    return diffusion_task(net, space, denoising(config.noise, config.diffusion), num_classes=num_classes)
+    how = denoising(config.noise, config.diffusion)
+    return diffusion_task(net, codec(space, dtype=config.dtype), how, num_classes=num_classes, given=given)
+
+
+def _autoencoding(config: RunConfig, net: PureNetwork, given: Tree) -> Task:
+    how = config.autoencoding
+    assert how is not None
+    shape, dtype = network_config(config, num_classes=0), jnp.dtype(config.dtype)
+    adversary = None
+    if how.adversarial_weight:
+        critic = PatchGanConfig(width=how.discriminator_width, num_layers=how.discriminator_layers)
+        judge = purify(lambda rngs: PatchDiscriminator(critic, dtype=dtype, rngs=rngs))
+        adversary = Adversary(judge, weight=how.adversarial_weight, start=how.adversarial_start)
+    perceptual = None
+    if PERCEPTUAL in given:
+        perceptual = (lpips(dtype), given[PERCEPTUAL])
+    makers: dict[str, Callable[[], Bottleneck]] = {
+        "vq_autoencoder": lambda: codebook(
+            net,
+            size=shape.codebook_size,
+            commitment=how.commitment,
+            on=how.commitment_on,
+            revive_after=how.revive_after,
+        ),
+        "kl_autoencoder": normal_distribution,
+    }
+    return autoencoding_task(
+        net,
+        makers[config.network["kind"]](),
+        adversary=adversary,
+        perceptual=perceptual,
+        bottleneck_weight=how.bottleneck_weight,
+    )
 
 
 def denoising(noise: NoiseConfig, config: DiffusionConfig) -> Denoising:
@@ -176,11 +284,12 @@ def _ddpm(respaced: NoiseSchedule, sampler: SamplerConfig, *, learns: bool) -> M
     return ancestral.ddpm_learned(respaced)
 
 
-def limit(sampler: SamplerConfig) -> limits.Limit:
-    """What keeps a sampler's estimates within bounds."""
-    if sampler.limit == "dynamic":
+def limit(config: RunConfig, sampler: SamplerConfig) -> limits.Limit:
+    """What keeps a sampler's estimates within bounds; latents have none."""
+    chosen = {"auto": "clip" if config.codec is None else "none"}.get(sampler.limit, sampler.limit)
+    if chosen == "dynamic":
         return limits.dynamic_threshold(sampler.percentile)
-    return {"clip": limits.clip, "none": limits.unlimited}[sampler.limit]
+    return {"clip": limits.clip, "none": limits.unlimited}[chosen]
 
 
 def denoiser(

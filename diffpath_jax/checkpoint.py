@@ -60,9 +60,9 @@ class Checkpoints:
         self._unsealed: int | None = None
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        """Larger is better. Accuracies are; losses and distances are not."""
+        """Larger is better, as it is of accuracies and likenesses, and not of losses and distances."""
         value = float(metrics[self._best])
-        return value if self._best.endswith("accuracy") else -value
+        return value if self._best.endswith(("accuracy", "psnr", "ssim")) else -value
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Begin to write a checkpoint in the background; the one before it is sealed first.

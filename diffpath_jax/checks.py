@@ -1,7 +1,7 @@
 """What is wrong with a config, its data or its options, said in one line before any work is done."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffpath_jax import build
@@ -10,9 +10,12 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.sections import (
+    AutoencodingConfig,
     ClassifierConfig,
+    CodecConfig,
     DataConfig,
     DiffusionConfig,
+    LatentSpace,
     NoiseConfig,
     RunConfig,
     SamplerConfig,
@@ -23,6 +26,8 @@ _SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "noise": NoiseConfig,
     "diffusion": DiffusionConfig,
+    "codec": CodecConfig,
+    "autoencoding": AutoencodingConfig,
     "classifier": ClassifierConfig,
     "optim": OptimConfig,
     "train": TrainConfig,
@@ -58,11 +63,16 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
         if isinstance(content.get(name), Mapping)
     }
     config = convert(RunConfig, {**content, **made}, where=where)
-    needed = {"diffusion": ("noise", "diffusion"), "noisy_classification": ("noise",)}.get(config.task, ())
+    needed = {
+        "diffusion": ("noise", "diffusion"),
+        "noisy_classification": ("noise",),
+        "autoencoding": ("autoencoding",),
+    }.get(config.task, ())
     for section in needed:
         if getattr(config, section) is None:
             raise DiffpathError(f"section {section!r}", where=where, why="missing", fix="add it, or change task")
     _check_variance(config, where=where)
+    _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
     return config
 
@@ -79,12 +89,40 @@ def _check_variance(config: RunConfig, *, where: str) -> None:
         )
 
 
+def _check_latents(config: RunConfig, *, where: str) -> None:
+    """Latents belong to diffusion, and the bound that teaches a variance to the 256 levels of pixels."""
+    if config.codec is None:
+        return
+    for key, wrong, why, fix in (
+        ("codec", config.task != "diffusion", f"{config.task} works with images", "remove the section"),
+        (
+            "diffusion.loss",
+            config.diffusion is not None and config.diffusion.loss == "hybrid",
+            "its bound is that of pixels with 256 levels, not of latents",
+            "use simple, and network.learn_sigma = False",
+        ),
+    ):
+        if wrong:
+            raise DiffpathError(f"key {key!r}", where=where, why=why, fix=fix)
+
+
+# What is measured at a look, by task; distances begin with one of these.
+_MEASURED = {
+    "diffusion": ("val_loss",),
+    "autoencoding": ("val_psnr", "val_ssim"),
+    "classification": ("val_accuracy",),
+    "noisy_classification": ("val_loss",),
+}
+_DISTANCES = {"diffusion": ("FD-", "FID"), "autoencoding": ("rFD-", "rFID")}
+
+
 def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
     """The best checkpoint can be kept only by what is measured at each look; a distance needs features."""
     best, looks = config.keep_best, config.eval_every
-    measured = "val_accuracy" if task == "classification" else "val_loss"
-    if best and best != measured and not (task == "diffusion" and best.startswith(("FD-", "FID"))):
-        fix = f"use {measured}" + (" or FD-NAME or FID" if task == "diffusion" else "")
+    distances = _DISTANCES.get(task, ())
+    if best and best not in _MEASURED[task] and not (distances and best.startswith(distances)):
+        named = [name + "NAME" if name.endswith("-") else name for name in distances]
+        fix = "use " + " or ".join((*_MEASURED[task], *named))
         raise DiffpathError("key 'train.keep_best'", where=where, why=f"{best!r} is not measured", fix=fix)
     if best and (not looks or config.checkpoint_every % looks):
         why = f"checkpoints come every {config.checkpoint_every} steps and looks every {looks}"
@@ -111,13 +149,24 @@ def check_devices(config: RunConfig, devices: int, *, where: str) -> None:
             raise DiffpathError(f"key {key!r}", where=where, why=why, fix="change it")
 
 
-def check_image_size(config: RunConfig, image_px: tuple[int, int], *, where: str, fix: str) -> None:
-    """Refuse images that the network cannot halve as often as it wants to; ``fix`` is what the user can do about it.
+def check_image_size(
+    config: RunConfig, image_px: tuple[int, int], *, space: LatentSpace | None = None, where: str, fix: str
+) -> None:
+    """Refuse images that network and codec cannot halve as often as they want to.
+
+    Args:
+        config: of the run.
+        image_px: (height, width).
+        space: latents that a diffusion model works in, where they are known.
+        where: where the size comes from.
+        fix: what the user can do about it.
 
     Raises:
         DiffpathError: naming the stride.
     """
     stride = getattr(build.network_config(config, num_classes=2, where=where), "stride", 1)
+    if config.codec is not None:
+        stride *= build.latent_codec(space or build.published_space(), dtype=config.dtype).factor
     if any(side <= 0 or side % stride for side in image_px):
         raise DiffpathError(
             "section 'network'",
@@ -125,6 +174,18 @@ def check_image_size(config: RunConfig, image_px: tuple[int, int], *, where: str
             why=f"images of {image_px[0]}x{image_px[1]} px are not a multiple of its stride {stride}",
             fix=fix,
         )
+
+
+def check_latent_size(space: LatentSpace, image_px: tuple[int, int], *, where: str) -> None:
+    """Refuse images that an autoencoder cannot halve as often as it wants to.
+
+    Raises:
+        DiffpathError: naming the stride.
+    """
+    stride = build.latent_codec(space, dtype="float32").factor
+    if any(side % stride for side in image_px):
+        why = f"{image_px[0]}x{image_px[1]} px are not a multiple of the autoencoder's stride {stride}"
+        raise DiffpathError("images", where=where, why=why, fix="prepare patches of another size")
 
 
 def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
@@ -147,6 +208,23 @@ def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
                 fix="mix only data sets of one size and one list of classes",
             )
     return found
+
+
+def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse another augmentation than that of stored latents, which cannot be turned any more.
+
+    Raises:
+        DiffpathError: naming both.
+    """
+    for dataset in datasets:
+        stored = dataset.details.get("latents", {}).get("augment", config.data.augment)
+        if stored != config.data.augment:
+            raise DiffpathError(
+                "key 'data.augment'",
+                where=dataset.directory,
+                why=f"its latents are those of images augmented by {stored!r}, not {config.data.augment!r}",
+                fix=f"add --config.data.augment={stored}, or run `diffpath encode` again",
+            )
 
 
 def check_sampler(config: RunConfig, sampler: SamplerConfig, *, classifier: bool) -> None:
@@ -173,6 +251,12 @@ def check_sampler(config: RunConfig, sampler: SamplerConfig, *, classifier: bool
         ("--guidance_from", least >= most, f"{least} is not below --guidance_to {most}", "change one"),
         ("--classifier_scale", sampler.classifier_scale > 0 and not classifier, "no classifier", "add --classifier"),
         ("--classifier", classifier and not sampler.classifier_scale, "its scale is 0", "add --classifier_scale"),
+        (
+            "--limit",
+            sampler.limit in ("clip", "dynamic") and config.codec is not None,
+            "latents have no bounds",
+            "leave it out",
+        ),
     ):
         if wrong:
             raise DiffpathError(option, where="the command line", why=why, fix=fix)

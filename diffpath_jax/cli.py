@@ -13,7 +13,9 @@ from diffpath_jax.errors import DiffpathError, ExitCode
 COMMANDS = {
     "demo": ("diffpath_jax.commands.demo", "everything below, on a real slide, in minutes on a CPU"),
     "prep": ("data_prep.run", "slides and annotations -> dataset directory"),
-    "train": ("diffpath_jax.commands.train", "train or resume a diffusion model or a classifier"),
+    "train": ("diffpath_jax.commands.train", "train or resume a diffusion model, an autoencoder or a classifier"),
+    "encode": ("diffpath_jax.commands.encode", "latents of a data set, written once"),
+    "reconstruct": ("diffpath_jax.commands.reconstruct", "images through an autoencoder and back; how near they come"),
     "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),
     "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import build, distributed, pictures, runs, sample, sections, sharding
+from diffpath_jax import build, distributed, first_stage, pictures, runs, sample, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.evaluation import extractors
 from diffpath_jax.metrics import fid, stain
+from diffpath_jax.metrics.batches import batched
 from diffpath_jax.metrics.classification import predictor, right
+from diffpath_jax.metrics.reconstruction import psnr, ssim
 from diffpath_jax.shapes import Tree
-from diffpath_jax.task import NETWORK, Task
+from diffpath_jax.task import CODEC, NETWORK, Task
 from diffpath_jax.train import Hook
 from diffpath_jax.train_step import TrainState
 
@@ -27,6 +29,10 @@ PREVIEW_STEPS = 25
 # Real images that stand for the data set's colours.
 STAIN_IMAGES = 512
 VALIDATION_LIMIT = 2000
+# Latents turned into images at once.
+DECODED_AT_ONCE = 64
+# Images on a preview of an autoencoder, above what it makes of them.
+PREVIEW_COLUMNS = 12
 # As published FIDs are measured.
 FD_RESIZE = "tf_bilinear"
 
@@ -37,13 +43,28 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return []
     if run.config.task == "classification":
         return [validation_accuracy(run, datasets[0])]
+    if run.config.task == "autoencoding":
+        return [reconstruction(run, datasets[0])]
     loss = validation_loss(run, task, datasets[0], mesh)
     if run.config.task == "noisy_classification":
         return [loss]
-    wanted = [preview(run, datasets[0], mesh), loss]
+    codec = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
+    wanted = [preview(run, datasets[0], mesh, codec), loss]
     if run.config.train.fd_images:
-        wanted.append(frechet(run, datasets[0], mesh))
+        wanted.append(frechet(run, datasets[0], mesh, codec))
     return wanted
+
+
+def real_images(run: runs.Run, dataset: Dataset, split: str, codec: Tree, *, limit: int) -> np.ndarray:
+    """Images of a split; where latents are stored instead, what their autoencoder makes of them."""
+    found = read_arrays(dataset, split, limit=limit)
+    if "image" in found:
+        return found["image"]
+    space = build.codec(run.space, dtype=run.config.dtype)
+    decode = jax.jit(lambda weights, part, key: space.decode(weights, space.encode(weights, {"latent": part}, key)))
+    starts = range(0, limit, DECODED_AT_ONCE)
+    parts = [found["latent"][start : start + DECODED_AT_ONCE] for start in starts]
+    return np.concatenate([decode(codec[CODEC], part, jax.random.key(0)) for part in parts if len(part)])
 
 
 def averaged(state: TrainState) -> Tree:
@@ -51,8 +72,13 @@ def averaged(state: TrainState) -> Tree:
     return (state.ema or state.params)[NETWORK]
 
 
-def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int) -> Callable[[TrainState], np.ndarray]:
-    """A function of the state that draws ``per_class`` images of each class, class by class."""
+def draw_balanced(
+    run: runs.Run, mesh: Mesh, codec: Tree, per_class: int, *, batch_size: int
+) -> Callable[[TrainState], np.ndarray]:
+    """A function of the state that draws ``per_class`` images of each class, class by class.
+
+    ``codec`` holds the parameters of the codec on the devices, under its name.
+    """
     assert run.config.noise is not None
     sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
     draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
@@ -64,7 +90,7 @@ def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int)
         for start in range(0, len(labels), size):
             indices = np.resize(np.arange(start, min(start + size, len(labels))), size)
             batch, _ = draw(
-                {sample.DENOISER: (averaged(state), state.model_state[NETWORK])},
+                {sample.DENOISER: (averaged(state), state.model_state[NETWORK]), sample.CODEC: codec.get(CODEC, {})},
                 jax.random.key(0),
                 jnp.asarray(indices),
                 jnp.asarray(labels[indices]),
@@ -75,10 +101,10 @@ def draw_balanced(run: runs.Run, mesh: Mesh, per_class: int, *, batch_size: int)
     return images
 
 
-def preview(run: runs.Run, dataset: Dataset, mesh: Mesh) -> Hook:
+def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     """A grid of samples under ``previews/``, one row a class, and how far their stain is from that of real images."""
-    draw = draw_balanced(run, mesh, PREVIEW_PER_CLASS, batch_size=PREVIEW_PER_CLASS * len(run.classes))
-    real = stain.stain_statistics(read_arrays(dataset, "train", limit=STAIN_IMAGES)["image"])
+    draw = draw_balanced(run, mesh, codec, PREVIEW_PER_CLASS, batch_size=PREVIEW_PER_CLASS * len(run.classes))
+    real = stain.stain_statistics(real_images(run, dataset, "train", codec, limit=STAIN_IMAGES))
 
     def look(state: TrainState) -> dict[str, float]:
         images = draw(state)
@@ -103,8 +129,10 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> 
     starts = range(0, len(data["label"]) - size + 1, size)
 
     @jax.jit
-    def loss(params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
-        return task.losses[NETWORK](params, model_state, batch, key)[0]
+    def loss(given: Tree, params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
+        return task.losses[NETWORK]({**given, **params}, model_state, batch, key)[0]
+
+    given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
 
     def validate(state: TrainState) -> dict[str, float]:
         values = []
@@ -112,25 +140,56 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> 
             part = {name: array[start : start + size] for name, array in data.items()}
             batch = {name: sharding.from_host(array, split) for name, array in part.items()}
             key = jax.random.fold_in(jax.random.key(0), number)
-            values.append(float(loss(state.ema or state.params, state.model_state, batch, key)))
+            values.append(float(loss(given, state.ema or state.params, state.model_state, batch, key)))
         return {"val_loss": float(np.mean(values))}
 
     return validate
 
 
-def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh) -> Hook:
+def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     """Frechet distance of ``train.fd_images`` samples from the training images, in ``train.fd_features``."""
     config = run.config.train
     extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE)
     per_class = -(-config.fd_images // len(run.classes))
-    draw = draw_balanced(run, mesh, per_class, batch_size=run.config.data.batch_size)
-    real = fid.fit_gaussian(extractor.extract(read_arrays(dataset, "train", limit=config.fd_images)["image"]))
+    draw = draw_balanced(run, mesh, codec, per_class, batch_size=run.config.data.batch_size)
+    real = fid.fit_gaussian(extractor.extract(real_images(run, dataset, "train", codec, limit=config.fd_images)))
 
     def measure(state: TrainState) -> dict[str, float]:
         drawn = fid.fit_gaussian(extractor.extract(draw(state)))
         return {extractor.frechet_name: fid.frechet_distance(drawn, real)}
 
     return measure
+
+
+def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
+    """Held-out images beside what an autoencoder makes of them, under ``previews/``, and how near they come back."""
+    if "val" not in dataset.splits:
+        return lambda state: {}
+    real = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)["image"]
+    reconstruct = batched(first_stage.round_trip(build.whole_network(run.config, num_classes=0), run.config.dtype))
+    colours = stain.stain_statistics(real)
+    config = run.config.train
+    extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE) if config.fd_images else None
+
+    def gaussian(images: np.ndarray) -> fid.Gaussian:
+        assert extractor is not None
+        return fid.fit_gaussian(extractor.extract(images[: config.fd_images]))
+
+    features = gaussian(real) if extractor else None
+
+    def look(state: TrainState) -> dict[str, float]:
+        images = reconstruct(jax.tree.map(sharding.to_host, averaged(state)), real)
+        if distributed.is_first():
+            shown = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
+            path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
+            pictures.write_png(path, pictures.tile(np.concatenate([real[shown], images[shown]]), columns=len(shown)))
+        drift = stain.stain_drift(stain.stain_statistics(images), colours)
+        measured = {"val_psnr": psnr(images, real).mean(), "val_ssim": ssim(images, real).mean()}
+        if extractor and features:
+            measured[f"r{extractor.frechet_name}"] = fid.frechet_distance(gaussian(images), features)
+        return {**{k: float(v) for k, v in measured.items()}, **{f"stain/{k}": v for k, v in drift.items()}}
+
+    return look
 
 
 def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:

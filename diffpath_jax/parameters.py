@@ -1,7 +1,7 @@
 """Parameters as safetensors files, and how a network takes over those of another."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from diffpath_jax.files import replace_file
 from diffpath_jax.shapes import Tree
 
 Flat = dict[str, np.ndarray]
+_FIX = "use the config of the network that the file holds"
 
 
 def flatten(params: Tree) -> Flat:
@@ -61,6 +62,33 @@ def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
         raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
 
 
+def arrange(found: Flat, like: Tree, *, where: str) -> Tree:
+    """Arrays by name in the structure of ``like``, of which shapes suffice.
+
+    Raises:
+        DiffpathError: a name is missing or left over, or a shape differs.
+    """
+    wanted = {_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    _check_names(found, wanted, where=where)
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
+            raise _wrong_shape(name, found[name].shape, shape, where=where)
+    return unflatten(found, like)
+
+
+def _check_names(found: Collection[str], wanted: Collection[str], *, where: str) -> None:
+    missing, spare = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or spare:
+        first = f"no {missing[0]!r}" if missing else f"{spare[0]!r} has no place"
+        why = f"{len(missing)} names missing and {len(spare)} left over: {first}"
+        raise DiffpathError("parameters", where=where, why=why, fix=_FIX)
+
+
+def _wrong_shape(name: str, found: tuple, wanted: tuple, *, where: str) -> DiffpathError:
+    why = f"{name} has shape {found} where {wanted} is asked for"
+    return DiffpathError("parameters", where=where, why=why, fix=_FIX)
+
+
 @dataclass(frozen=True)
 class Adapted:
     """Parameters taken over from another network.
@@ -89,12 +117,7 @@ def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
         DiffpathError: names are missing or left over, or another shape differs; all are counted, the first named.
     """
     wanted = flatten(fresh)
-    fix = "use the config of the network that the file holds"
-    missing, spare = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    if missing or spare:
-        first = f"no {missing[0]!r}" if missing else f"{spare[0]!r} has no place"
-        why = f"{len(missing)} names missing and {len(spare)} left over: {first}"
-        raise DiffpathError("parameters", where=where, why=why, fix=fix)
+    _check_names(found, wanted, where=where)
     taken, notes = {}, []
     for name, own in wanted.items():
         other = found[name]
@@ -103,8 +126,7 @@ def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
             continue
         axis, rule = next((rule for ending, rule in _RULES.items() if name.endswith(ending)), (None, None))
         if rule is None or _without(other.shape, axis) != _without(own.shape, axis):
-            why = f"{name} has shape {other.shape} where {own.shape} is asked for"
-            raise DiffpathError("parameters", where=where, why=why, fix=fix)
+            raise _wrong_shape(name, other.shape, own.shape, where=where)
         taken[name] = rule(other, own)
         notes.append(f"{name}: {other.shape} -> {own.shape}, {(rule.__doc__ or '').rstrip('.').lower()}")
     return Adapted(unflatten(taken, fresh), tuple(notes))

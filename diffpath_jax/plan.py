@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from diffpath_jax import build, sections, sharding
+from diffpath_jax.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
-from diffpath_jax.task import NETWORK, Task
+from diffpath_jax.task import CODEC, NETWORK, Task
 from diffpath_jax.train_step import TrainState, init_state
 
 # A training step is a forward pass and a backward pass of twice its work; rematerialisation adds a forward pass.
@@ -49,25 +50,50 @@ class Plan:
         return self.steps * self.step_flop / flop_per_second / 3600
 
 
-def plan(config: sections.RunConfig, *, image_px: tuple[int, int], num_classes: int, devices: int) -> Plan:
-    """Work out a run on ``devices`` devices; nothing is allocated or compiled."""
-    task = build.task(config, num_classes=num_classes)
-    batch = _shapes(config.data.batch_size, image_px)
+def plan(
+    config: sections.RunConfig,
+    *,
+    image_px: tuple[int, int],
+    num_classes: int,
+    devices: int,
+    space: sections.LatentSpace | None = None,
+    stored: bool = False,
+) -> Plan:
+    """Work out a run on ``devices`` devices; nothing is allocated or compiled.
+
+    Args:
+        config: of the run.
+        image_px: (height, width) of the images.
+        num_classes: of the data.
+        devices: to plan for.
+        space: latents of a diffusion model that has a codec; VQ-f4 as published where it is not known.
+        stored: whether latents are read, and not made by the encoder in each step.
+    """
+    space = None if config.codec is None else space or build.published_space()
+    codec = build.latent_codec(space, dtype=config.dtype) if space else None
+    given = {CODEC: jax.eval_shape(codec.network.init, jax.random.key(0))[0]} if codec else {}
+    task = build.task(config, num_classes=num_classes, space=space, given=given)
+    images = _shapes(config.data.batch_size, image_px)
+    latents = jax.eval_shape(codec.code, given[CODEC], images["image"]) if codec and stored else None
+    batch = images if latents is None else {"latent": latents, "label": images["label"]}
     state = jax.eval_shape(
         lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
         jax.random.key(0),
     )
     split = sharding.state_shardings(state, sharding.abstract_mesh(devices, fsdp=config.train.fsdp))
-    forward = _forward_flop(config, image_px, num_classes)
+    forward = _forward_flop(config, codec.shape(image_px) if codec else (*image_px, 3), num_classes)
     forwards = REMAT_FORWARDS if config.network.get("remat") else TRAIN_FORWARDS
     part = max(config.data.batch_size // config.optim.accumulate // devices, 1)
+    an_image = forwards * forward + (_encoder_flop(codec, given, image_px) if codec and not stored else 0.0)
+    if config.task == "autoencoding":
+        an_image = _gradient_flop(task, state, _first(batch, 1))
     return Plan(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         forward_flop=forward,
-        step_flop=forwards * forward * config.data.batch_size,
+        step_flop=an_image * config.data.batch_size,
         state_bytes=_bytes_on_one(state, split),
         gradient_bytes=_bytes_on_one(state.params, split.params),
-        saved_bytes=_saved_bytes(task, state, _shapes(part, image_px)),
+        saved_bytes=_saved_bytes(task, state, _first(batch, part)),
         steps=config.train.num_steps,
     )
 
@@ -77,6 +103,36 @@ def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeSt
         "image": jax.ShapeDtypeStruct((count, *image_px, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((count,), jnp.int32),
     }
+
+
+def _first(batch: Tree, count: int) -> Tree:
+    """The shapes of so many images of a batch."""
+    return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in batch.items()}
+
+
+def _flop(function: Callable, *shapes: Any) -> float:
+    """FLOP of a call, as XLA counts them before it optimises."""
+    return float((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", float("nan")))
+
+
+def _encoder_flop(codec: LatentCodec, given: Tree, image_px: tuple[int, int]) -> float:
+    """FLOP of encoding one image."""
+    return _flop(codec.code, given[CODEC], _shapes(1, image_px)["image"])
+
+
+def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
+    """FLOP of all losses and their gradients; two networks that judge each other share no simple rule."""
+
+    def gradients(params: Tree, model_state: Tree, batch: Tree) -> Tree:
+        def of(group: str) -> Tree:
+            key, others = jax.random.key(0), {**task.given, **params}
+            return jax.grad(lambda own: task.losses[group]({**others, group: own}, model_state, batch, key)[0])(
+                params[group]
+            )
+
+        return {group: of(group) for group in task.losses}
+
+    return _flop(gradients, state.params, state.model_state, batch)
 
 
 def _bytes_on_one(shapes: Any, places: Any) -> int:
@@ -93,24 +149,25 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
     XLA fuses and recomputes some of them, so the true number is lower; temporary buffers come on top.
     """
 
-    def backward(params: Tree, model_state: Tree, batch: Tree) -> Callable:
-        def loss(params: Tree) -> jax.Array:
-            return task.losses[NETWORK](params, model_state, batch, jax.random.key(0))[0]
+    def backward(params: Tree, given: Tree, model_state: Tree, batch: Tree) -> Callable:
+        def loss(own: Tree) -> jax.Array:
+            everything = {**given, **params, NETWORK: own}
+            return task.losses[NETWORK](everything, model_state, batch, jax.random.key(0))[0]
 
-        return jax.vjp(loss, params)[1]
+        return jax.vjp(loss, params[NETWORK])[1]
 
-    kept = jax.eval_shape(backward, state.params, state.model_state, batch)
+    kept = jax.eval_shape(backward, state.params, task.given, state.model_state, batch)
     own = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state.params)}
     leaves = [leaf for leaf in jax.tree.leaves(kept) if (leaf.shape, leaf.dtype) not in own]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _forward_flop(config: sections.RunConfig, image_px: tuple[int, int], num_classes: int) -> float:
+def _forward_flop(config: sections.RunConfig, shape: tuple[int, int, int], num_classes: int) -> float:
     network = build.network(config, num_classes=num_classes)
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *image_px, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)
-    wanted = {"diffusion": (image, number, number), "noisy_classification": (image, number), "classification": (image,)}
-    inputs, options = wanted[config.task], {"train": False} if config.task == "classification" else {}
-    lowered = jax.jit(lambda p, s, *x: network.apply(p, s, *x, **options)[0]).lower(params, model_state, *inputs)
-    return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+    wanted = {"diffusion": (image, number, number), "noisy_classification": (image, number)}
+    inputs = wanted.get(config.task, (image,))
+    options: dict[str, Any] = {"train": False} if config.task == "classification" else {}
+    return _flop(lambda p, s, *x: network.apply(p, s, *x, **options)[0], params, model_state, *inputs)

@@ -1,7 +1,7 @@
 """A run directory: what was trained, on what, and the parameters it led to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,15 @@ from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK
 
 RUN = "config.json"
+# The run's own copy of the autoencoder whose latents it works in.
+FIRST_STAGE = "first_stage.safetensors"
 # Where things lie and how the work is laid out: the results are the same.
 _MAY_CHANGE = {
     f"config.{key}"
-    for key in ("data.train", "data.workers", "train.fsdp", "train.keep_checkpoints", "train.keep_every")
+    for key in (
+        *("data.train", "data.workers", "codec.first_stage"),
+        *("train.fsdp", "train.keep_checkpoints", "train.keep_every"),
+    )
 }
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
@@ -40,7 +45,8 @@ class Run:
         image_px: (height, width) of the training images.
         mpp: um per pixel of the training images.
         data: digest of each training data set.
-        digest: SHA-256 of config and data digests.
+        digest: SHA-256 of config, data digests and latents.
+        space: the latents that the model works in; none for pixels.
     """
 
     workdir: Path
@@ -50,15 +56,30 @@ class Run:
     mpp: float
     data: tuple[str, ...]
     digest: str
+    space: sections.LatentSpace | None = None
 
     @property
     def meaning(self) -> str:
-        """SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px."""
+        """SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px, latents."""
         config = build.as_json(self.config)
         network = {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING}
         parts = {"task": config["task"], "network": network, "noise": config["noise"]}
         prediction = self.config.diffusion.prediction if self.config.diffusion else None
-        return sha256_json({**parts, "prediction": prediction, "classes": self.classes, "mpp": self.mpp})
+        latents = {"latents": [self.space.digest, self.space.scale]} if self.space else {}
+        return sha256_json({**parts, **latents, "prediction": prediction, "classes": self.classes, "mpp": self.mpp})
+
+
+@dataclass(frozen=True)
+class Codec:
+    """An autoencoder as a run uses it.
+
+    Attributes:
+        space: what its latents are.
+        params: its parameters, on the host.
+    """
+
+    space: sections.LatentSpace
+    params: Tree
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,7 @@ class Trained:
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
         averaged: whether ``params`` is the moving average.
+        codec: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
     params: Tree
@@ -78,10 +100,16 @@ class Trained:
     step: int
     digest: str
     averaged: bool
+    codec: Tree = field(default_factory=dict)
 
 
 def begin(
-    workdir: Path, config: sections.RunConfig, datasets: Sequence[Dataset], *, allow_change: Sequence[str] = ()
+    workdir: Path,
+    config: sections.RunConfig,
+    datasets: Sequence[Dataset],
+    *,
+    codec: Codec | None = None,
+    allow_change: Sequence[str] = (),
 ) -> Run:
     """Describe a new run in its directory, or check that this is the run that is already there.
 
@@ -91,6 +119,7 @@ def begin(
         workdir: run directory.
         config: resolved config.
         datasets: opened training data.
+        codec: autoencoder whose latents a diffusion model works in; none for pixels.
         allow_change: dotted keys (or sections) that may differ from before.
 
     Raises:
@@ -103,6 +132,7 @@ def begin(
         "image_px": list(first.schema.image_px),
         "mpp": first.details["mpp"],
         "data": [dataset.digest for dataset in datasets],
+        **({"latents": asdict(codec.space)} if codec else {}),
         "versions": shards.versions("jax", "flax", "optax"),
     }
     path = workdir / RUN
@@ -129,6 +159,8 @@ def begin(
         fix = "check train.init_from"
         raise DiffpathError("parameters to start from", where=source, why="no such file or run", fix=fix)
     if distributed.is_first():
+        if codec and not (workdir / FIRST_STAGE).exists():
+            parameters.write_parameters(workdir / FIRST_STAGE, parameters.flatten(codec.params), asdict(codec.space))
         write_json(path, content)
     distributed.wait_for_all("run is described")
     return open_run(workdir)
@@ -147,11 +179,13 @@ def open_run(workdir: Path) -> Run:
             "image_px": tuple(content["image_px"]),
             "mpp": float(content["mpp"]),
             "data": tuple(content["data"]),
+            "space": sections.LatentSpace(**content["latents"]) if "latents" in content else None,
         }
         config = checks.run_config(content["config"], where=str(workdir / RUN))
     except (KeyError, TypeError, ValueError) as error:
         raise DiffpathError("run", where=workdir / RUN, why=f"not a run ({error})", fix=_FIX) from error
-    digest = sha256_json({"config": content["config"], "data": content["data"]})
+    latents = {"latents": content["latents"]} if "latents" in content else {}
+    digest = sha256_json({"config": content["config"], "data": content["data"], **latents})
     return Run(workdir=workdir, config=config, digest=digest, **described)
 
 
@@ -186,7 +220,25 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
-    return Trained(params, model_state, chosen, digest, averaged=source == "ema")
+    return Trained(params, model_state, chosen, digest, averaged=source == "ema", codec=_codec_parameters(run))
+
+
+def _codec_parameters(run: Run) -> Tree:
+    """Parameters of the run's own copy of its autoencoder; none for a model of pixels.
+
+    Raises:
+        DiffpathError: the copy is missing, or not the one that the run began with (exit code 5).
+    """
+    if run.space is None:
+        return {}
+    path = run.workdir / FIRST_STAGE
+    network = build.autoencoder(run.space.network, dtype="float32", where=str(path))
+    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
+    found = parameters.arrange(parameters.read_parameters(path)[0], expected, where=str(path))
+    if tree_digest(found) != run.space.digest:
+        why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
+        raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
+    return found
 
 
 def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:

@@ -32,7 +32,7 @@ Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Ar
 SPLIT = "train"
 TABLE = "samples.parquet"
 # Parts of the weights.
-DENOISER, CLASSIFIER = "denoiser", "classifier"
+DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Model:
     @property
     def weights(self) -> Tree:
         """Parameters and model states, as :data:`Draw` takes them."""
-        found = {DENOISER: (self.trained.params, self.trained.model_state)}
+        found = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec}
         if self.classifier:
             found[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
         return found
@@ -91,8 +91,8 @@ def make_draw(
 
     Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
-    codec, num_classes = build.codec(run.config), len(run.classes)
-    method, limit = build.method(run.config, sampler), build.limit(sampler)
+    codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
+    method, limit = build.method(run.config, sampler), build.limit(run.config, sampler)
 
     def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
         common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
@@ -115,7 +115,7 @@ def make_draw(
             limit=limit,
             film_frames=film_frames,
         )
-        return codec.decode(x), jax.lax.map(codec.decode, film)
+        return codec.decode(weights[CODEC], x), jax.lax.map(lambda frame: codec.decode(weights[CODEC], frame), film)
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     on_each = jax.shard_map(
@@ -254,6 +254,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         "checkpoint_digest": model.trained.digest,
         "averaged_parameters": model.trained.averaged,
         "run_digest": model.run.digest,
+        **({"codec_digest": model.run.space.digest} if model.run.space else {}),
     }
     if model.classifier:
         found["classifier_digest"] = model.classifier[1].digest

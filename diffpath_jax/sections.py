@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from diffpath_jax.autoencoding import Commitment
 from diffpath_jax.data.pipeline import Augmentation
 from diffpath_jax.diffusion import Prediction
 from diffpath_jax.optim import OptimConfig
 
+TaskName = Literal["diffusion", "autoencoding", "classification", "noisy_classification"]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -82,6 +84,63 @@ class DiffusionConfig:
 
 
 @dataclass(frozen=True)
+class CodecConfig:
+    """The latents that a diffusion model works in; a config without this section works in pixels.
+
+    Attributes:
+        first_stage: the autoencoder: a run directory, or a safetensors file of ``diffpath convert`` or ``diffpath
+            export``. It is copied into the run.
+        scale: factor of latents; 0 measures it when the run begins, so that their standard deviation is 1.
+    """
+
+    first_stage: str = ""
+    scale: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """Latents of one autoencoder, as a run and a data set of latents describe them.
+
+    Attributes:
+        network: section ``network`` of the autoencoder's config, with every key.
+        scale: factor of its latents.
+        digest: SHA-256 of its parameters.
+    """
+
+    network: dict[str, Any]
+    scale: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class AutoencodingConfig:
+    """How an autoencoder is taught; the defaults are those published with VQGAN.
+
+    Attributes:
+        bottleneck_weight: factor of the codebook's loss, or of the KL divergence (published: 1e-6).
+        commitment: beta of the codebook's loss.
+        commitment_on: which half of it beta belongs to: ``codes``, as in the published code, or ``latents``, as in the
+            paper's formula.
+        revive_after: steps without use after which a code is moved to a latent of the batch; 0 for never.
+        lpips: safetensors file of ``diffpath convert --from lpips``; empty for L1 without a perceptual loss.
+        adversarial_weight: of the discriminator's term; 0 for no discriminator.
+        adversarial_start: step from which the discriminator takes part.
+        discriminator_width: channels of the discriminator's first layer.
+        discriminator_layers: its strided layers after the first.
+    """
+
+    bottleneck_weight: Annotated[float, Field(ge=0)] = 1.0
+    commitment: Annotated[float, Field(ge=0)] = 0.25
+    commitment_on: Commitment = "codes"
+    revive_after: Annotated[int, Field(ge=0)] = 0
+    lpips: str = ""
+    adversarial_weight: Annotated[float, Field(ge=0)] = 0.75
+    adversarial_start: Annotated[int, Field(ge=0)] = 0
+    discriminator_width: Positive = 64
+    discriminator_layers: Positive = 3
+
+
+@dataclass(frozen=True)
 class ClassifierConfig:
     """Loss of a classifier."""
 
@@ -100,8 +159,8 @@ class TrainConfig:
             validation accuracy); 0 for none.
         keep_checkpoints: newest checkpoints to keep (at least 2 are).
         keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
-        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy`` or an
-            ``FD-NAME`` or ``FID``; empty for none.
+        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
+            or an ``FD-NAME`` or ``FID``; empty for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
         fd_features: what it is measured in: what ``diffpath eval --features`` takes.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
@@ -127,10 +186,11 @@ class RunConfig:
     """A whole training run, as resolved from a config file and its overrides.
 
     ``network`` names its ``kind``; the other keys are those of the kind's own dataclass. ``noise`` belongs to the
-    tasks ``diffusion`` and ``noisy_classification``, ``diffusion`` to the former, ``classifier`` to both others.
+    tasks ``diffusion`` and ``noisy_classification``, ``diffusion`` and ``codec`` to the former, ``autoencoding`` to the
+    task of that name, ``classifier`` to classifiers.
     """
 
-    task: Literal["diffusion", "classification", "noisy_classification"]
+    task: TaskName
     seed: Annotated[int, Field(ge=0)]
     dtype: Literal["float32", "bfloat16"]
     data: DataConfig
@@ -139,6 +199,8 @@ class RunConfig:
     train: TrainConfig
     noise: NoiseConfig | None = None
     diffusion: DiffusionConfig | None = None
+    codec: CodecConfig | None = None
+    autoencoding: AutoencodingConfig | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
 
 
@@ -165,7 +227,7 @@ class SamplerConfig:
         classifier_scale: of a noisy classifier's gradient; 0 for none.
         unconditional: do not tell the network the class, so that a classifier alone chooses it.
         limit: what keeps estimates of the image within [-1, 1]: ``clip``, ``dynamic`` thresholding, or ``none`` (the
-            authors' code).
+            authors' code); ``auto`` clips pixels and leaves latents, which have no bounds.
         percentile: share of an image's values that dynamic thresholding leaves uncut.
     """
 
@@ -181,5 +243,5 @@ class SamplerConfig:
     guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
     classifier_scale: Annotated[float, Field(ge=0)] = 0.0
     unconditional: bool = False
-    limit: Literal["clip", "dynamic", "none"] = "clip"
+    limit: Literal["auto", "clip", "dynamic", "none"] = "auto"
     percentile: Annotated[float, Field(gt=0, le=1)] = 0.995

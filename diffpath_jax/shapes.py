@@ -17,7 +17,7 @@ Scalar = Float[Array, ""]
 Weighted = Float[Array, "2"]
 # Parameters and states are plain nested dicts of arrays.
 Tree = Mapping[str, Any]
-# A batch of the data pipeline: "image" (PixelImages) and "label" (Labels).
+# A batch of the data pipeline: "image" (PixelImages) or, where those are stored, "latent" (Images); "label" (Labels).
 Batch = Mapping[str, jax.Array]
 
 

@@ -1,17 +1,17 @@
-"""What there is to learn: parameters to start from, losses, and the space the model works in.
+"""What there is to learn: parameters to start from, and losses.
 
 The training loop knows a :class:`Task` and nothing else of diffusion or classification.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffpath_jax import conditioning, diffusion, losses
-from diffpath_jax.codecs import Codec
+from diffpath_jax.codecs import Codec, to_unit
 from diffpath_jax.diffusion import NoiseSchedule, Prediction, Table
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
@@ -19,9 +19,17 @@ from diffpath_jax.timesteps import TimestepSampler
 
 # (all parameters by group, model state, batch, key) -> (loss, {"metrics": name -> Weighted, "model_state": ...})
 Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
-# Names in the parameters and in the model state: the network, and what the timestep sampler has learnt.
+# (parameters, their average, model state) -> the same, revised
+Revise = Callable[[Tree, Tree, Tree], tuple[Tree, Tree, Tree]]
+# Names in the parameters and in the model state: the network, its codec's, and what the timestep sampler has learnt.
 NETWORK = "network"
+CODEC = "codec"
 TIMESTEPS = "timesteps"
+
+
+def unrevised(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+    """Nothing is done after a step."""
+    return params, average, model_state
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Task:
     Attributes:
         init: key -> (parameters by group, model state by name).
         losses: the loss of each parameter group; groups are updated in this order within a step.
-        codec: between images and the model's space.
+        given: parameters by group that the losses read and nobody trains (a first stage, a perceptual network).
+        revise: what is done to parameters after each step besides descending a gradient.
     """
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
     losses: Mapping[str, Loss]
-    codec: Codec
+    given: Tree = field(default_factory=dict)
+    revise: Revise = unrevised
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,10 @@ class Denoising:
     input_perturbation: float = 0.0
 
 
-def diffusion_task(network: PureNetwork, codec: Codec, how: Denoising, *, num_classes: int) -> Task:
-    """Class-conditional denoising (Ho et al. 2020, equation 14).
+def diffusion_task(
+    network: PureNetwork, codec: Codec, how: Denoising, *, num_classes: int, given: Tree | None = None
+) -> Task:
+    """Class-conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
 
     With input perturbation (Ning et al. 2023, "Input perturbation reduces exposure bias", algorithm 1) the network
     sees x_t made with ``eps + gamma xi`` and is still asked for what belongs to eps. A learned variance adds
@@ -78,8 +90,8 @@ def diffusion_task(network: PureNetwork, codec: Codec, how: Denoising, *, num_cl
         return {NETWORK: params}, {NETWORK: state, TIMESTEPS: how.timesteps.init()}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        t_key, noise_key, label_key, dropout_key, perturbation_key = jax.random.split(key, 5)
-        x_0 = codec.encode(batch["image"])
+        t_key, noise_key, label_key, dropout_key, perturbation_key, codec_key = jax.random.split(key, 6)
+        x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t, importance = how.timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
         eps = jax.random.normal(noise_key, x_0.shape)
         labels = conditioning.drop_labels(
@@ -114,10 +126,10 @@ def diffusion_task(network: PureNetwork, codec: Codec, how: Denoising, *, num_cl
         }
         return (values * importance).mean(), {"metrics": metrics, "model_state": model_state}
 
-    return Task(init, {NETWORK: loss}, codec)
+    return Task(init, {NETWORK: loss}, given or {})
 
 
-def classification_task(network: PureNetwork, codec: Codec, *, label_smoothing: float) -> Task:
+def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
     """Tell the class of an image."""
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
@@ -125,19 +137,17 @@ def classification_task(network: PureNetwork, codec: Codec, *, label_smoothing: 
         return {NETWORK: params}, {NETWORK: state}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        x = codec.encode(batch["image"])
+        x = to_unit(batch["image"])
         (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
         correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
         metrics = {"accuracy": losses.weighted(correct)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(init, {NETWORK: loss}, codec)
+    return Task(init, {NETWORK: loss})
 
 
-def noisy_classification_task(
-    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float
-) -> Task:
+def noisy_classification_task(network: PureNetwork, schedule: NoiseSchedule, *, label_smoothing: float) -> Task:
     """Tell the class of a noisy image at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
@@ -146,7 +156,7 @@ def noisy_classification_task(
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
         t_key, noise_key, dropout_key = jax.random.split(key, 3)
-        x_0 = codec.encode(batch["image"])
+        x_0 = to_unit(batch["image"])
         t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
         x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
         logits, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, dropout_key)
@@ -155,4 +165,4 @@ def noisy_classification_task(
         metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(init, {NETWORK: loss}, codec)
+    return Task(init, {NETWORK: loss})

@@ -84,7 +84,8 @@ def fit(
         first = next(data)
         shapes = _global_shapes(first, batch_size, mesh)
         state = _start(task, optim_config, config, checkpoints, done, shapes, key=init_key, mesh=mesh, initial=initial)
-        step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, mesh)
+        given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
+        step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, given, mesh)
         keeper = _Keeper(
             config=config,
             workdir=workdir,
@@ -99,7 +100,7 @@ def fit(
             for batch in sharding.prefetch(itertools.chain([first], data), mesh):
                 if step == config.num_steps:
                     break
-                state, bad_steps = step_fn(state, batch, run_key)
+                state, bad_steps = step_fn(state, batch, run_key, given)
                 # The devices work on this step while the host waits for the one before.
                 _stop_if_diverged(workdir, step, before)
                 before = bad_steps
@@ -205,10 +206,14 @@ def _start(
         # A user who goes on after divergence, with other settings, gets the full number of tries again.
         return replace(state, bad_steps=jnp.where(state.bad_steps < MAX_BAD_STEPS, state.bad_steps, 0))
     state = jax.jit(fresh_state, out_shardings=places)(key)
-    given = initial()
-    if given is None:
+    start = initial()
+    if start is None:
         return state
-    params = jax.tree.map(sharding.from_host, jax.tree.map(np.asarray, given), places.params)
+    placed = {
+        group: jax.tree.map(sharding.from_host, jax.tree.map(np.asarray, params), places.params[group])
+        for group, params in start.items()
+    }
+    params = {**state.params, **placed}
     return replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if optim_config.ema_decay else {})
 
 
@@ -219,13 +224,14 @@ def _compile(
     state: TrainState,
     batch: Tree,
     key: PRNGKey,
+    given: Tree,
     mesh: Mesh,
 ) -> tuple[Step, float]:
     """The compiled step, which reuses the memory of the state it is given, and the FLOP it takes (0 if unknown)."""
     step = make_train_step(task, optim_config, num_steps=config.num_steps, log_every=config.log_every)
     places = jax.tree.map(lambda array: array.sharding, state)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    lowered = jitted.lower(state, batch, key)
+    lowered = jitted.lower(state, batch, key, given)
     cost = lowered.cost_analysis() or {}
     return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(optim_config.accumulate)
 

@@ -47,8 +47,8 @@ class TrainState:
     window: Tree
 
 
-# (state, batch, run key) -> (new state, its bad_steps once more: readable after the state itself is donated)
-Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]
+# (state, batch, run key, task.given) -> (new state, its bad_steps once more: readable after the state is donated)
+Step = Callable[..., tuple[TrainState, jax.Array]]
 # (own parameters, model state, batch, key) -> (loss, aux) of one parameter group
 GroupLoss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
 
@@ -61,14 +61,16 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
     optimizer = optim.make_optimizer(config, num_steps)
     relative = optim.relative_schedule(config, num_steps)
 
-    def step(state: TrainState, batch: Batch, run_key: PRNGKey) -> tuple[TrainState, jax.Array]:
+    def step(
+        state: TrainState, batch: Batch, run_key: PRNGKey, given: Tree | None = None
+    ) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(run_key, state.step)
         params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
         metrics: dict[str, jax.Array] = {"learning_rate": _once(config.learning_rate * relative(state.step))}
         finite = jnp.asarray(True)
         for number, (group, loss_fn) in enumerate(task.losses.items()):
             loss, aux, grads = _gradient(
-                _of_group(loss_fn, params, group),
+                _of_group(loss_fn, {**(given or {}), **params}, group),
                 params[group],
                 model_state,
                 batch,
@@ -87,7 +89,8 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
             if config.ema_decay
             else state.ema
         )
-        moved = replace(state, params=params, ema=ema, opt_state=opt_state, model_state=model_state)
+        revised, ema, model_state = task.revise(params, ema, model_state)
+        moved = replace(state, params=revised, ema=ema, opt_state=opt_state, model_state=model_state)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
         fresh = state.step % log_every == 0
         bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
@@ -164,7 +167,7 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
     optimizer = optim.make_optimizer(config, num_steps)
     names = ["learning_rate"]
     for group, loss_fn in task.losses.items():
-        _, aux = jax.eval_shape(loss_fn, params, model_state, batch, key)
+        _, aux = jax.eval_shape(loss_fn, {**task.given, **params}, model_state, batch, key)
         names += [_prefix(task, group) + name for name in ("loss", "grad_norm", *aux["metrics"])]
     return TrainState(
         step=_counter(),

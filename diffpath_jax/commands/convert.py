@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpath_jax.checkpoint import tree_digest
-from diffpath_jax.convert import adm, checkpoints, inception
+from diffpath_jax.convert import adm, checkpoints, inception, ldm
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sha256_file
 from diffpath_jax.parameters import flatten, write_parameters
@@ -39,6 +39,11 @@ SOURCES = {
         use="fine-tune: --config.train.init_from={out}",
         options=("num_heads", "head_channels"),
     ),
+    "ldm": Source(
+        ldm.from_ldm,
+        use="fine-tune: --config.train.init_from={out}; its first stage: diffpath convert --from vqgan, the same file",
+        options=("num_heads", "head_channels", "raw_parameters"),
+    ),
     "inception": Source(
         inception.from_inception,
         use="the features of FID: {out}",
@@ -47,8 +52,9 @@ SOURCES = {
 }
 # Options of single sources; what is not given is left to the source.
 OPTIONS = {
-    "num_heads": "adm: heads of a UNet (4, as the published one for 128 px, where it is not given)",
-    "head_channels": "adm: channels of a head, instead of num_heads",
+    "num_heads": "adm, ldm: heads of a UNet (4 and 1, as the published ones for 128 px and VQ-f4, if not given)",
+    "head_channels": "adm, ldm: channels of a head, instead of num_heads",
+    "raw_parameters": "ldm: the weights themselves, not their moving average",
 }
 
 
@@ -63,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unverified", action="store_true", help="take a file that is not the published one; the result says so"
     )
     for name, text in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=text)
+        kind: dict[str, Any] = {"action": "store_true"} if name.startswith("raw") else {"type": int}
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text, **kind)
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:

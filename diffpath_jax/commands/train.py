@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, checks, config, distributed, hardware, monitors, runs, sections, sharding
+from diffpath_jax import build, checks, config, distributed, first_stage, hardware, monitors, runs, sections, sharding
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.plan import plan
 from diffpath_jax.progress import console
-from diffpath_jax.task import Task
+from diffpath_jax.task import CODEC, Task
 from diffpath_jax.train import fit
 
 # What `--dry_run` assumes where no data set is named: the paper's.
@@ -54,17 +54,27 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     distributed.start_if_asked(arguments)
     datasets = checks.datasets(settings, where=arguments.config)
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
-    checks.check_image_size(settings, datasets[0].schema.image_px, where=arguments.config, fix=SIZE_FIX)
-    task = build.task(settings, num_classes=len(datasets[0].schema.classes))
+    checks.check_augmentation(settings, datasets)
+    codec = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
+    space = codec.space if codec else None
+    checks.check_image_size(settings, datasets[0].schema.image_px, space=space, where=arguments.config, fix=SIZE_FIX)
+    given = {CODEC: codec.params} if codec else first_stage.perceptual(settings)
+    task = build.task(settings, num_classes=len(datasets[0].schema.classes), space=space, given=given)
     with distributed.own_directory(arguments.workdir):
-        done = _train(settings, task, datasets, arguments)
+        done = _train(settings, task, codec, datasets, arguments)
     if distributed.is_first():
         console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
     return ExitCode.OK
 
 
-def _train(settings: sections.RunConfig, task: Task, datasets: Sequence[Dataset], arguments: argparse.Namespace) -> int:
-    run = runs.begin(arguments.workdir, settings, datasets, allow_change=arguments.allow_change)
+def _train(
+    settings: sections.RunConfig,
+    task: Task,
+    codec: runs.Codec | None,
+    datasets: Sequence[Dataset],
+    arguments: argparse.Namespace,
+) -> int:
+    run = runs.begin(arguments.workdir, settings, datasets, codec=codec, allow_change=arguments.allow_change)
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -95,6 +105,13 @@ def _train(settings: sections.RunConfig, task: Task, datasets: Sequence[Dataset]
     return int(state.step)
 
 
+def _known_space(settings: sections.RunConfig) -> sections.LatentSpace | None:
+    """The latents of the first stage that a config names; none where it names none."""
+    if settings.codec is None or not settings.codec.first_stage:
+        return None
+    return first_stage.open_first_stage(Path(settings.codec.first_stage)).space(1.0)
+
+
 def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
     """Print what a run would be, without allocating it."""
     datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
@@ -108,8 +125,10 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         data = f"none named: {PAPER_PX} px and {PAPER_CLASSES} classes assumed"
     devices = arguments.devices or jax.device_count()
     checks.check_devices(settings, devices, where=arguments.config)
-    checks.check_image_size(settings, image_px, where=arguments.config, fix=SIZE_FIX)
-    cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices)
+    stored = bool(datasets) and datasets[0].schema.latent_shape is not None
+    space = _known_space(settings)
+    checks.check_image_size(settings, image_px, space=space, where=arguments.config, fix=SIZE_FIX)
+    cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices, space=space, stored=stored)
     measured = not arguments.peak_tflops
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
     hours = cost.hours(flop_per_second=devices * peak * arguments.share)

@@ -30,10 +30,11 @@ ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
 POOL = {"": "", "qkv": "qkv_proj", "out": "c_proj"}
 
 
-def adm_names(like: Tree) -> dict[Path, str]:
+def adm_names(like: Tree, *, attention: Mapping[str, str] = ATTENTION) -> dict[Path, str]:
     """Path of each layer in our UNet or noisy classifier -> its name in guided-diffusion.
 
-    There every stage of ours is one or two neighbours in a numbered sequence: the block, then its attention.
+    There every stage of ours is one or two neighbours in a numbered sequence: the block, then its attention, whose
+    layers are in the table ``attention``.
     """
     names: dict[Path, str] = {
         ("time", "into"): "time_embed.0",
@@ -54,7 +55,7 @@ def adm_names(like: Tree) -> dict[Path, str]:
             stage: Any = like
             for key in path:
                 stage = stage[key]
-            tables = {"block": BLOCK | (UP if path[0] == "decoder" else DOWN), "attention": ATTENTION}
+            tables = {"block": BLOCK | (UP if path[0] == "decoder" else DOWN), "attention": attention}
             for part in tables.keys() & stage.keys():
                 place = number + (part == "attention")
                 names |= layers(tables[part], (*path, part), f"{sequence}.{place}")
@@ -102,23 +103,7 @@ def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: 
 
 def adm_config(state: Flat, *, num_heads: int, head_channels: int) -> UNetConfig | NoisyClassifierConfig:
     """The shape of a network of guided-diffusion, from names and shapes of its arrays."""
-    widths = _block_widths(state)
-    attended = {
-        int(name.split(".")[1]) - 1
-        for name in state
-        if name.startswith("input_blocks.") and name.endswith(".qkv.weight")
-    }
-    channels, length = state["input_blocks.0.0.weight"].shape[0], _blocks_a_level(widths, attended)
-    levels = (len(widths) + 1) // length
-    first = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
-    common: dict[str, Any] = {
-        "channels": channels,
-        "channel_mult": tuple(widths[level * length] // channels for level in range(levels)),
-        "num_res_blocks": length - 1,
-        "attention_downsamples": tuple(sorted({2 ** (block // length) for block in attended})),
-        "film": first == 2 * widths[0],
-        "resample": "conv" if any(name.endswith(".op.weight") for name in state) else "block",
-    }
+    common = encoder_shape(state, attention=".qkv.weight")
     if "out.2.positional_embedding" in state:
         side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
         logits = state["out.2.c_proj.weight"].shape[0]
@@ -126,6 +111,32 @@ def adm_config(state: Flat, *, num_heads: int, head_channels: int) -> UNetConfig
     rows = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
     learns = state["out.2.weight"].shape[0] == 2 * state["input_blocks.0.0.weight"].shape[1]
     return UNetConfig(num_classes=rows, learn_sigma=learns, num_heads=num_heads, head_channels=head_channels, **common)
+
+
+def encoder_shape(state: Mapping[str, np.ndarray], *, attention: str) -> dict[str, Any]:
+    """The shape of the downward path, which ADM and latent diffusion share.
+
+    Args:
+        state: arrays by name.
+        attention: ending of a name that each block of attention has once.
+    """
+    widths = _block_widths(state)
+    attended = {
+        int(name.split(".")[1]) - 1
+        for name in state
+        if name.startswith("input_blocks.") and name.split(".")[2] == "1" and name.endswith(attention)
+    }
+    channels, length = state["input_blocks.0.0.weight"].shape[0], _blocks_a_level(widths, attended)
+    levels = (len(widths) + 1) // length
+    first = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
+    return {
+        "channels": channels,
+        "channel_mult": tuple(widths[level * length] // channels for level in range(levels)),
+        "num_res_blocks": length - 1,
+        "attention_downsamples": tuple(sorted({2 ** (block // length) for block in attended})),
+        "film": first == 2 * widths[0],
+        "resample": "conv" if any(name.endswith(".op.weight") for name in state) else "block",
+    }
 
 
 def _blocks_a_level(widths: list[int], attended: set[int]) -> int:
@@ -143,7 +154,7 @@ def _blocks_a_level(widths: list[int], attended: set[int]) -> int:
     raise ValueError(f"{len(widths)} input blocks do not divide into levels")
 
 
-def _block_widths(state: Flat) -> list[int]:
+def _block_widths(state: Mapping[str, np.ndarray]) -> list[int]:
     """Output channels of each input block after the stem."""
     widths: list[int] = []
     while True:

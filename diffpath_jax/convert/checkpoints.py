@@ -28,11 +28,14 @@ LEAVES = {
 
 
 def layers(table: Mapping[str, str], path: Path = (), prefix: str = "") -> dict[Path, str]:
-    """Path of each layer of a block in our tree -> its published name."""
+    """Path of each layer of a block in our tree -> its published name; dots part the steps of a path within it."""
     return {
-        (*path, *([ours] if ours else [])): ".".join(part for part in (prefix, theirs) if part)
-        for ours, theirs in table.items()
+        (*path, *_steps(ours)): ".".join(part for part in (prefix, theirs) if part) for ours, theirs in table.items()
     }
+
+
+def _steps(text: str) -> Path:
+    return tuple(int(step) if step.isdecimal() else step for step in text.split(".") if step)
 
 
 def _ours(kind: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

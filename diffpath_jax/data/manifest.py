@@ -68,7 +68,14 @@ class Dataset:
         return [self.directory / shard.file for shard in self.shards(split)]
 
     def read(self, split: str) -> Iterator[records.PatchRecord]:
-        """Every record of a split, in stored order."""
+        """Every image of a split, in stored order.
+
+        Raises:
+            DiffpathError: there is no such split, or it holds latents.
+        """
+        if self.schema.latent_shape:
+            fix = "name the data set that they were made from"
+            raise DiffpathError("data set", where=self.directory, why="it holds latents, not images", fix=fix)
         for path in self.paths(split):
             for data in read_shard(path):
                 yield records.decode(data, self.schema)
@@ -76,10 +83,12 @@ class Dataset:
 
 def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...]]) -> str:
     """Digest of what a dataset holds, independent of where it lies and who made it."""
+    latents = {"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}
     return sha256_json(
         {
             "image_px": list(schema.image_px),
             "classes": list(schema.classes),
+            **latents,
             "shards": {split: [s.sha256 for s in shards] for split, shards in splits.items()},
         }
     )
@@ -118,7 +127,8 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
     try:
         if content["format"] != FORMAT:
             raise ValueError(f"format is {content['format']!r}, not {FORMAT!r}")
-        schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]))
+        latent_shape = tuple(content["latent_shape"]) if "latent_shape" in content else None
+        schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]), latent_shape)
         splits = {k: tuple(Shard(**shard) for shard in v) for k, v in content["splits"].items()}
         dataset = Dataset(
             directory=directory,

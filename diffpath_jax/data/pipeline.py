@@ -15,7 +15,7 @@ Augmentation = Literal["none", "hflip", "flips", "dihedral"]
 
 
 class Records:
-    """Random access to the records of one or several data sets, as images with labels."""
+    """Random access to the records of one or several data sets, as images (or latents) with labels."""
 
     def __init__(self, datasets: Sequence[Dataset], split: str) -> None:
         self._parts = [(d.schema, grain.sources.ArrayRecordDataSource(d.paths(split))) for d in datasets]
@@ -30,6 +30,9 @@ class Records:
         schema, source = self._parts[part]
         offset = index - (int(self._ends[part - 1]) if part else 0)
         try:
+            if schema.latent_shape:
+                latent = records.decode_latent(source[offset], schema)
+                return {"latent": latent.latent, "label": np.asarray(latent.label, np.int32)}
             record = records.decode(source[offset], schema)
         except Exception as error:
             raise DiffpathError(
@@ -40,6 +43,21 @@ class Records:
                 code=ExitCode.DAMAGED,
             ) from error
         return {"image": record.image, "label": np.asarray(record.label, np.int32)}
+
+
+# Symmetries by number: three bits, of 90 degrees' turns (two) and, afterwards, a flip of left and right (one).
+SYMMETRIES: dict[Augmentation, tuple[int, ...]] = {
+    "none": (0,),
+    "hflip": (0, 4),
+    "flips": (0, 4, 2, 6),  # half a turn and a flip of left and right are a flip of up and down
+    "dihedral": (0, 1, 2, 3, 4, 5, 6, 7),
+}
+
+
+def symmetric(image: np.ndarray, number: int) -> np.ndarray:
+    """The copy of a square (height, width, ...) image that a symmetry's number stands for."""
+    turned = np.rot90(image, number % 4)
+    return np.ascontiguousarray(turned[:, ::-1] if number >= 4 else turned)
 
 
 @dataclass(frozen=True)
@@ -54,16 +72,11 @@ class Symmetry(grain.transforms.RandomMap):
     group: Augmentation
 
     def random_map(self, element: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Turn and flip the image."""
-        turns, left_right, up_down = int(rng.integers(4)), int(rng.integers(2)), int(rng.integers(2))
-        image = element["image"]
-        if self.group == "dihedral":
-            image = np.rot90(image, turns)
-        if self.group != "none" and left_right:
-            image = image[:, ::-1]
-        if self.group == "flips" and up_down:
-            image = image[::-1]
-        return {**element, "image": np.ascontiguousarray(image)}
+        """Turn and flip the image; stored latents are turned and flipped already."""
+        if "image" not in element:
+            return element
+        numbers = SYMMETRIES[self.group]
+        return {**element, "image": symmetric(element["image"], numbers[int(rng.integers(len(numbers)))])}
 
 
 def training_batches(
@@ -104,11 +117,8 @@ def training_batches(
 
 
 def read_arrays(dataset: Dataset, split: str, *, limit: int | None = None) -> dict[str, np.ndarray]:
-    """The images and labels of a split, or an evenly spread part of it, as two arrays."""
+    """The images (or latents) and labels of a split, or an evenly spread part of it, as two arrays."""
     source = Records([dataset], split)
     count = len(source) if limit is None else min(limit, len(source))
     chosen = [source[int(i)] for i in np.linspace(0, len(source) - 1, count).round()]
-    return {
-        "image": np.stack([item["image"] for item in chosen]),
-        "label": np.array([item["label"] for item in chosen], np.int32),
-    }
+    return {name: np.stack([item[name] for item in chosen]) for name in chosen[0]}

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.codecs import to_unit
 from diffpath_jax.metrics.batches import Batched, batched
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Tree
@@ -17,7 +17,7 @@ def predictor(network: PureNetwork) -> Batched:
 
     def forward(weights: tuple[Tree, Tree], images: jax.Array) -> Any:
         params, model_state = weights
-        return network.apply(params, model_state, PixelCodec().encode(images), train=False)[0]
+        return network.apply(params, model_state, to_unit(images), train=False)[0]
 
     return batched(forward)
 

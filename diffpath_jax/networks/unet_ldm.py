@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -80,7 +79,7 @@ class TransformerBlock(nnx.Module):
 
     def __init__(self, config: LatentUNetConfig, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         heads = channels // config.head_channels if config.head_channels else config.num_heads
-        self.norms = nnx.List([LayerNorm(channels, rngs=rngs) for _ in range(3)])
+        self.norms = nnx.List([layer_norm(channels, rngs=rngs) for _ in range(3)])
         self.to_self = Attention(channels, channels, num_heads=heads, dtype=dtype, rngs=rngs)
         self.to_context = Attention(channels, config.context_width, num_heads=heads, dtype=dtype, rngs=rngs)
         self.gate = layers.linear(channels, 2 * FEED_FORWARD * channels, dtype=dtype, rngs=rngs)
@@ -89,24 +88,18 @@ class TransformerBlock(nnx.Module):
     def __call__(self, x: Float[Array, "b n c"], context: adm.Context | None) -> Float[Array, "b n c"]:
         """Apply; without a context the second attention looks at the image once more."""
         before_self, before_context, before_feed = self.norms
-        h = before_self(x)
+        h = before_self(x).astype(x.dtype)
         x = x + self.to_self(h, h)
-        h = before_context(x)
+        h = before_context(x).astype(x.dtype)
         x = x + self.to_context(h, h if context is None else context.astype(x.dtype))
         # GEGLU (Shazeer 2020): half of the numbers, times GELU of the others.
-        values, gates = jnp.split(self.gate(before_feed(x)), 2, axis=-1)
+        values, gates = jnp.split(self.gate(before_feed(x).astype(x.dtype)), 2, axis=-1)
         return x + self.feed(values * nnx.gelu(gates, approximate=False))
 
 
-class LayerNorm(nnx.LayerNorm):
-    """Layer normalisation in float32; the result has the type of its input."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        super().__init__(channels, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise the last axis."""
-        return super().__call__(x).astype(x.dtype)
+def layer_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer normalisation, computed in float32."""
+    return nnx.LayerNorm(channels, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
 
 
 class Attention(nnx.Module):

@@ -1,0 +1,292 @@
+"""How an autoencoder is taught: the first stage of latent diffusion (Esser et al. 2021; Rombach et al. 2022).
+
+Two networks learn against each other. The autoencoder minimises
+
+    mean(|x - x^| + LPIPS(x, x^)) + w (-mean D(x^)) + bottleneck,
+
+the discriminator a hinge loss; the weight ``w`` keeps the gradients of both kinds of loss at the decoder's last
+convolution in a fixed proportion. The bottleneck is a codebook or a normal distribution.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+from diffpath_jax import losses
+from diffpath_jax.codecs import draw_gaussian, gaussian_moments, to_unit
+from diffpath_jax.networks.pure import PureNetwork
+from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
+from diffpath_jax.task import NETWORK, Revise, Task, unrevised
+
+DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
+# Names in the model state: steps taken, and what is remembered of the codebook.
+STEPS, CODES = "steps", "codes"
+# Where the decoder's last convolution is in its parameters.
+LAST_LAYER = ("decoder", "out_conv", "kernel")
+LARGEST_WEIGHT = 1e4
+
+Commitment = Literal["codes", "latents"]
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The discriminator and its part in the loss.
+
+    Attributes:
+        network: images to logits, a map for each image.
+        weight: factor of its term, after the gradients are brought in proportion (published: 0.75).
+        start: step from which it takes part; before, it learns nothing.
+    """
+
+    network: PureNetwork
+    weight: float
+    start: int
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """What happens between encoder and decoder.
+
+    Attributes:
+        init: what is remembered of it from step to step.
+        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`.
+        revise: what is done to it after each step.
+    """
+
+    init: Callable[[], Tree]
+    apply: Callable[[Tree, Tree, jax.Array, jax.Array, int], "Passed"]
+    revise: Revise = unrevised
+
+
+class Passed(NamedTuple):
+    """What comes out of a bottleneck.
+
+    Attributes:
+        z: latents for the decoder; gradients pass through them to the encoder.
+        loss: the bottleneck's own.
+        metrics: for the log.
+        memory: for the next step.
+    """
+
+    z: jax.Array
+    loss: jax.Array
+    metrics: dict[str, jax.Array]
+    memory: Tree
+
+
+def straight_through(z: Images, z_q: Images) -> Images:
+    """``z_q``, with the gradient of ``z`` (van den Oord et al. 2017, section 3.1)."""
+    return z + jax.lax.stop_gradient(z_q - z)
+
+
+def codebook_loss(z: Images, z_q: Images, *, commitment: float, on: Commitment) -> Scalar:
+    """Draws codes to latents and latents to codes, one of them with the factor ``commitment``.
+
+    ``on="codes"`` is what the published code does, ``mean (sg z_q - z)^2 + beta mean (z_q - sg z)^2``;
+    ``on="latents"`` is the formula of the paper, ``mean (z_q - sg z)^2 + beta mean (sg z_q - z)^2``.
+    """
+    moves_latents = jnp.square(jax.lax.stop_gradient(z_q) - z).mean()
+    moves_codes = jnp.square(z_q - jax.lax.stop_gradient(z)).mean()
+    factors = {"codes": (1.0, commitment), "latents": (commitment, 1.0)}[on]
+    return factors[0] * moves_latents + factors[1] * moves_codes
+
+
+def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitment, revive_after: int) -> Bottleneck:
+    """Vector quantisation; the codebook's usage is watched.
+
+    Args:
+        network: the autoencoder, with the method ``quantise``.
+        size: codes in the book.
+        commitment: beta of :func:`codebook_loss`.
+        on: where beta is.
+        revive_after: steps without use after which a code is moved to a latent of the batch; 0 for never.
+    """
+
+    def init() -> Tree:
+        return {"age": jnp.zeros(size, jnp.int32), "candidates": jnp.zeros((size, channels), jnp.float32)}
+
+    shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
+    channels = shapes["codebook"]["embedding"].shape[-1]
+
+    def apply(params: Tree, memory: Tree, z: jax.Array, key: jax.Array, values: int) -> Passed:
+        (z_q, indices), _ = network.apply(params, {}, z, method="quantise")
+        used = jnp.zeros(size, jnp.float32).at[indices.ravel()].add(1.0)
+        age = jnp.where(used > 0, 0, memory["age"] + 1)
+        metrics = {
+            "codebook_perplexity": _once(perplexity(used)),
+            "codebook_used": losses.weighted((age < (revive_after or UNUSED_AFTER)).astype(jnp.float32)),
+        }
+        some = jax.random.randint(key, (size,), 0, z.size // channels)
+        candidates = jax.lax.stop_gradient(z.reshape(-1, channels)[some])
+        loss = codebook_loss(z, z_q, commitment=commitment, on=on)
+        return Passed(straight_through(z, z_q), loss, metrics, {"age": age, "candidates": candidates})
+
+    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        memory = model_state[CODES]
+        dead = memory["age"] >= revive_after
+
+        def moved(groups: Tree) -> Tree:
+            if not groups:
+                return groups
+            codes = revive(groups[NETWORK]["codebook"]["embedding"], memory["candidates"], dead)
+            return {**groups, NETWORK: {**groups[NETWORK], "codebook": {"embedding": codes}}}
+
+        revised = {**memory, "age": jnp.where(dead, 0, memory["age"])}
+        return moved(params), moved(average), {**model_state, CODES: revised}
+
+    return Bottleneck(init, apply, revise if revive_after else unrevised)
+
+
+# A code counts as used, for the log, if it was within so many steps, where none are revived.
+UNUSED_AFTER = 100
+
+
+def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
+    """The codebook with its ``dead`` codes replaced by candidates."""
+    return jnp.where(dead[:, None], candidates, codes)
+
+
+def perplexity(counts: Float[Array, "k"]) -> Scalar:
+    """Exp of the entropy of how often each code was used: as many codes, used evenly, would be as varied."""
+    shares = counts / counts.sum()
+    return jnp.exp(-(shares * jnp.log(jnp.where(shares > 0, shares, 1.0))).sum())
+
+
+def normal_distribution() -> Bottleneck:
+    """A KL encoder's normal distribution, kept near the standard one.
+
+    The published loss is a sum over all values of an image. Here it is a mean over them, so the divergence, a sum over
+    the latent, is divided by their number too: its published factor (1e-6) then means the same.
+    """
+
+    def apply(params: Tree, memory: Tree, moments: jax.Array, key: jax.Array, values: int) -> Passed:
+        mean, variance = gaussian_moments(moments)
+        zeros = jnp.zeros_like(mean)
+        nats = losses.normal_kl(mean, jnp.log(variance), zeros, zeros).sum(axis=(1, 2, 3))
+        return Passed(draw_gaussian(moments, key), nats.mean() / values, {"kl_nats": losses.weighted(nats)}, memory)
+
+    return Bottleneck(dict, apply)
+
+
+def hinge_loss(real: Float[Array, "b h w 1"], fake: Float[Array, "b h w 1"]) -> Scalar:
+    """Of the discriminator: ``(mean relu(1 - D(x)) + mean relu(1 + D(x^))) / 2``."""
+    return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
+
+
+def adaptive_weight(of_image: Tree | jax.Array, of_critic: Tree | jax.Array) -> Scalar:
+    """``|g_image| / (|g_critic| + 1e-4)``, at most 1e4, of two gradients (Esser et al. 2021, equation 7)."""
+    ratio = optax.global_norm(of_image) / (optax.global_norm(of_critic) + 1e-4)
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST_WEIGHT))
+
+
+def autoencoding_task(
+    network: PureNetwork,
+    bottleneck: Bottleneck,
+    *,
+    adversary: Adversary | None,
+    perceptual: tuple[PureNetwork, Tree] | None,
+    bottleneck_weight: float = 1.0,
+) -> Task:
+    """Give images back, through a bottleneck.
+
+    Args:
+        network: the autoencoder: ``encode``, ``features`` (all of the decoder but its last layer), ``to_image``.
+        bottleneck: between encoder and decoder.
+        adversary: the discriminator; none for L1 (and LPIPS) alone.
+        perceptual: LPIPS and its parameters, if they are at hand.
+        bottleneck_weight: factor of the bottleneck's loss.
+    """
+    given = {PERCEPTUAL: perceptual[1]} if perceptual else {}
+
+    def init(key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = network.init(key)
+        groups, states = {NETWORK: params}, {NETWORK: state, CODES: bottleneck.init(), STEPS: jnp.zeros((), jnp.int32)}
+        if adversary:
+            groups[DISCRIMINATOR], states[DISCRIMINATOR] = adversary.network.init(jax.random.fold_in(key, 1))
+        return groups, states
+
+    def distance(params: Tree, x: Images, x_hat: Images) -> tuple[Scalar, dict[str, Weighted]]:
+        l1 = jnp.abs(x - x_hat).mean(axis=(1, 2, 3))
+        parts = {"l1": losses.weighted(l1)}
+        if perceptual is None:
+            return l1.mean(), parts
+        felt = perceptual[0].apply(params[PERCEPTUAL], {}, x, x_hat)[0]
+        return l1.mean() + felt.mean(), {**parts, "lpips": losses.weighted(felt)}
+
+    def passed(params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[Images, Passed]:
+        """What the decoder knows before its last layer, and what came through the bottleneck."""
+        code, _ = network.apply(params[NETWORK], {}, x, method="encode")
+        through = bottleneck.apply(params[NETWORK], model_state[CODES], code, key, x[0].size)
+        return network.apply(params[NETWORK], {}, through.z, method="features")[0], through
+
+    def autoencoder_loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+        x = to_unit(batch["image"])
+        h, through = passed(params, model_state, x, key)
+        x_hat = to_image(params, h)
+        value, metrics = distance(params, x, x_hat)
+        metrics |= {"bottleneck_loss": _once(through.loss), **through.metrics}
+        total = value + bottleneck_weight * through.loss
+        if adversary:
+            fixed = jax.lax.stop_gradient(h)
+
+            def at_last(loss: Callable[[Images], Scalar]) -> jax.Array:
+                kernel = _last_kernel(params[NETWORK])
+                return jax.grad(lambda k: loss(to_image(_with_last_kernel(params, k), fixed)))(kernel)
+
+            def critic(image: Images) -> Scalar:
+                logits, _ = judge(params, model_state, image)
+                return -logits.mean()
+
+            ratio = adaptive_weight(at_last(lambda image: distance(params, x, image)[0]), at_last(critic))
+            active = (model_state[STEPS] >= adversary.start).astype(jnp.float32)
+            generator = critic(x_hat)
+            total += active * adversary.weight * ratio * generator
+            metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(adversary.weight * ratio)}
+        state = {**model_state, CODES: through.memory}
+        # With an adversary the steps are counted where the step ends.
+        return total, {"metrics": metrics, "model_state": state if adversary else _counted(state)}
+
+    def to_image(params: Tree, h: jax.Array) -> Images:
+        return network.apply(params[NETWORK], {}, h, method="to_image")[0]
+
+    def judge(params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
+        assert adversary is not None
+        return adversary.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
+
+    def discriminator_loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+        assert adversary is not None
+        x = to_unit(batch["image"])
+        h, _ = passed(params, model_state, x, key)
+        real, state = judge(params, model_state, x)
+        fake, state = judge(params, {DISCRIMINATOR: state}, jax.lax.stop_gradient(to_image(params, h)))
+        active = (model_state[STEPS] >= adversary.start).astype(jnp.float32)
+        metrics = {"logits_real": _once(real.mean()), "logits_fake": _once(fake.mean())}
+        after = _counted({**model_state, DISCRIMINATOR: state})
+        return active * hinge_loss(real, fake), {"metrics": metrics, "model_state": after}
+
+    both = {NETWORK: autoencoder_loss, DISCRIMINATOR: discriminator_loss}
+    return Task(init, both if adversary else {NETWORK: autoencoder_loss}, given, bottleneck.revise)
+
+
+def _counted(model_state: Tree) -> dict[str, Any]:
+    return {**model_state, STEPS: model_state[STEPS] + 1}
+
+
+def _once(value: Scalar) -> Weighted:
+    return losses.weighted(jnp.atleast_1d(value.astype(jnp.float32)))
+
+
+def _last_kernel(params: Tree) -> jax.Array:
+    one, other, leaf = LAST_LAYER
+    return params[one][other][leaf]
+
+
+def _with_last_kernel(params: Tree, kernel: jax.Array) -> Tree:
+    one, other, leaf = LAST_LAYER
+    own = params[NETWORK]
+    return {**params, NETWORK: {**own, one: {**own[one], other: {**own[one][other], leaf: kernel}}}}

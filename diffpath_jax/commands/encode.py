@@ -1,0 +1,86 @@
+"""``diffpath encode``: the latents of a data set, written once, for training that does not run the encoder."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from diffpath_jax import checks, first_stage, hardware, latents
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.data.pipeline import Augmentation
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.files import own_directory
+from diffpath_jax.progress import console
+
+DTYPES = ("float32", "bfloat16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``diffpath encode``."""
+    add_common_arguments(parser, name="latents")
+    parser.add_argument(
+        "--augment",
+        default="dihedral",
+        choices=get_args(Augmentation),
+        help="orientations of each training image that are encoded (default: %(default)s)",
+    )
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
+    """What all commands have in common that apply an autoencoder to a data set."""
+    parser.add_argument("--data", required=True, type=Path, help="data set of images")
+    parser.add_argument(
+        "--first_stage", required=True, type=Path, help="run directory of an autoencoder, or a safetensors file"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="data set directory to write")
+    parser.add_argument("--name", default=name, help="data set name (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default=DTYPES[0], choices=DTYPES, help="of the network's activations (default: %(default)s)"
+    )
+
+
+def main(arguments: argparse.Namespace) -> ExitCode:
+    """Encode.
+
+    Raises:
+        DiffpathError: no images, no autoencoder, sizes that do not fit, or another job's directory.
+    """
+    hardware.use_compilation_cache()
+    source = open_dataset(arguments.data)
+    if latents.TRAIN not in source.splits:
+        fix = "name a data set with a split 'train'"
+        raise DiffpathError("data set", where=source.directory, why="nothing to train on in it", fix=fix)
+    stage = open_stage(arguments, source.schema.image_px)
+    with own_directory(arguments.out):
+        dataset = latents.encode(
+            source,
+            stage,
+            out=arguments.out,
+            name=arguments.name,
+            augment=arguments.augment,
+            dtype=arguments.dtype,
+        )
+    found, shape = dataset.details["latents"], "x".join(map(str, dataset.schema.latent_shape or ()))
+    total = sum(dataset.count(split) for split in dataset.splits)
+    console.print(
+        f"{arguments.out}: {total} latents of {shape}, augmented by {found['augment']}, scale {found['scale']:.4g}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  --config.data.train={arguments.out} --config.data.augment={found['augment']} "
+        f"--config.codec.first_stage={arguments.first_stage}",
+        soft_wrap=True,
+    )
+    return ExitCode.OK
+
+
+def open_stage(arguments: argparse.Namespace, image_px: tuple[int, int]) -> first_stage.FirstStage:
+    """The autoencoder that is asked for.
+
+    Raises:
+        DiffpathError: it is none, or the images are no multiple of its stride.
+    """
+    if not arguments.first_stage.exists():
+        raise DiffpathError("first stage", where=arguments.first_stage, why="no such file or run", fix="check the path")
+    stage = first_stage.open_first_stage(arguments.first_stage)
+    checks.check_latent_size(stage.space(1.0), image_px, where=str(arguments.data))
+    return stage

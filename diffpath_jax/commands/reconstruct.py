@@ -1,0 +1,49 @@
+"""``diffpath reconstruct``: images through an autoencoder and back, and how near they come."""
+
+import argparse
+
+from diffpath_jax import build, hardware, reconstruct
+from diffpath_jax.commands.encode import add_common_arguments, open_stage
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.errors import ExitCode
+from diffpath_jax.files import own_directory
+from diffpath_jax.progress import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``diffpath reconstruct``."""
+    add_common_arguments(parser, name="reconstructions")
+    parser.add_argument("--split", default="test", help="whose images (default: %(default)s)")
+
+
+def main(arguments: argparse.Namespace) -> ExitCode:
+    """Reconstruct.
+
+    Raises:
+        DiffpathError: no images, no autoencoder, sizes that do not fit, or another job's directory.
+    """
+    hardware.use_compilation_cache()
+    source = open_dataset(arguments.data)
+    source.shards(arguments.split)
+    stage = open_stage(arguments, source.schema.image_px)
+    codec = build.latent_codec(stage.space(1.0), dtype=arguments.dtype)
+    with own_directory(arguments.out):
+        _, found = reconstruct.reconstruct(
+            source,
+            stage,
+            split=arguments.split,
+            out=arguments.out,
+            name=arguments.name,
+            factor=codec.factor,
+            dtype=arguments.dtype,
+        )
+    console.print(
+        f"{arguments.out}: {found['images']} images of {arguments.split}: PSNR {found['psnr']:.2f} dB, "
+        f"SSIM {found['ssim']:.3f}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  {found['baseline']}: PSNR {found['baseline_psnr']:.2f} dB, SSIM {found['baseline_ssim']:.3f}",
+        soft_wrap=True,
+    )
+    return ExitCode.OK

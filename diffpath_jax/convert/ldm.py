@@ -1,0 +1,107 @@
+"""The UNet of a latent-diffusion checkpoint (Rombach et al. 2022), with its class embedding and its moving average.
+
+The first stage in the same file is read by :mod:`diffpath_jax.convert.vqgan`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffpath_jax.convert import adm
+from diffpath_jax.convert.checkpoints import Converted, fill
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.networks.pure import purify
+from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
+from diffpath_jax.parameters import Flat
+
+KIND = "unet_ldm"
+UNET, AVERAGE, CLASSES = "model.diffusion_model.", "model_ema.diffusion_model", "cond_stage_model.embedding.weight"
+# The name of the class embedding beside those of the UNet.
+LABELS = "label_emb.weight"
+# Ours -> theirs, inside a spatial transformer; a transformer block of theirs is numbered.
+TRANSFORMER = {"norm": "norm", "into": "proj_in", "out": "proj_out"}
+BLOCK = {
+    **{f"norms.{i}": f"norm{i + 1}" for i in range(3)},
+    **{
+        f"{ours}.{part}": f"{theirs}.{name}"
+        for ours, theirs in (("to_self", "attn1"), ("to_context", "attn2"))
+        for part, name in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("out", "to_out.0"))
+    },
+    "gate": "ff.net.0.proj",
+    "feed": "ff.net.2",
+}
+
+
+def transformer_table(depth: int) -> dict[str, str]:
+    """Our layers of a spatial transformer -> theirs."""
+    blocks = {
+        f"blocks.{i}.{ours}": f"transformer_blocks.{i}.{name}" for i in range(depth) for ours, name in BLOCK.items()
+    }
+    return TRANSFORMER | blocks
+
+
+def from_ldm(
+    state: Flat, *, num_heads: int = 1, head_channels: int = 0, raw_parameters: bool = False, where: str
+) -> Converted:
+    """A class-conditional UNet of latent diffusion.
+
+    Args:
+        state: a whole checkpoint's arrays by their names.
+        num_heads: heads of each attention, which leave no trace in the arrays (published with VQ-f4: 1).
+        head_channels: channels of a head, above 0 instead of ``num_heads``.
+        raw_parameters: the weights themselves where their moving average is there too.
+        where: the file, for errors.
+
+    Raises:
+        DiffpathError: names or shapes are not those of latent diffusion (exit code 5).
+    """
+    try:
+        found = _unet(state, averaged=not raw_parameters)
+        config = ldm_config(found, num_heads=num_heads, head_channels=head_channels)
+        network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
+        like, _ = jax.eval_shape(network.init, jax.random.key(0))
+        names = adm.adm_names(like, attention=transformer_table(config.transformer_depth))
+        params = fill(like, names, found)
+    except (ValueError, KeyError, IndexError, ZeroDivisionError, StopIteration) as error:
+        raise DiffpathError(
+            "checkpoint",
+            where=where,
+            why=f"no class-conditional UNet of latent diffusion in it ({error})",
+            fix="give a checkpoint of latent diffusion with conditioning by cross-attention",
+            code=ExitCode.DAMAGED,
+        ) from error
+    return Converted(KIND, config, params)
+
+
+def _unet(state: Flat, *, averaged: bool) -> dict[str, np.ndarray]:
+    """The UNet's arrays by their own names, averaged where that is wanted and there, and the class embedding."""
+    own = {name.removeprefix(UNET): value for name, value in state.items() if name.startswith(UNET)}
+    if not own:
+        raise ValueError(f"no name begins with {UNET}")
+    # The moving average is kept under the same names without their dots.
+    means = {name.removeprefix(AVERAGE): value for name, value in state.items() if name.startswith(AVERAGE)}
+    if averaged and means:
+        own = {name: means[name.replace(".", "")] for name in own}
+    if CLASSES not in state:
+        raise ValueError(f"{CLASSES} is missing")
+    return {**own, LABELS: state[CLASSES]}
+
+
+def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels: int) -> LatentUNetConfig:
+    """The shape of a UNet of latent diffusion, from names and shapes of its arrays."""
+    shape: dict[str, Any] = adm.encoder_shape(state, attention=".norm.weight")
+    key = next(name for name in sorted(state) if name.endswith("attn2.to_k.weight"))
+    blocks = key.partition("transformer_blocks.")[0] + "transformer_blocks."
+    return LatentUNetConfig(
+        num_classes=state[LABELS].shape[0],
+        image_channels=state["input_blocks.0.0.weight"].shape[1],
+        context_width=state[key].shape[1],
+        transformer_depth=len({name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)}),
+        num_heads=num_heads,
+        head_channels=head_channels,
+        learn_sigma=state["out.2.weight"].shape[0] == 2 * state["input_blocks.0.0.weight"].shape[1],
+        **shape,
+    )

@@ -1,0 +1,142 @@
+"""The first stage of latent diffusion: a trained autoencoder, its identity, and the scale of its latents."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffpath_jax import build, parameters, runs, sections
+from diffpath_jax.autoencoding import PERCEPTUAL
+from diffpath_jax.checkpoint import tree_digest
+from diffpath_jax.data.manifest import Dataset
+from diffpath_jax.data.pipeline import read_arrays
+from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.progress import console
+from diffpath_jax.shapes import Tree
+
+# Images that the scale of latents is measured on, spread evenly over the training images, and how many at once.
+SCALE_IMAGES, SCALE_BATCH = 512, 32
+_FIX = "name a run of task 'autoencoding', or a file of `diffpath convert --from vqgan` or `diffpath export`"
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """An autoencoder ready to be used as a codec.
+
+    Attributes:
+        network: section ``network`` of its config.
+        params: its parameters, on the host.
+        digest: SHA-256 of ``params``.
+        scale: factor of its latents, if it is known already.
+    """
+
+    network: Mapping[str, Any]
+    params: Tree
+    digest: str
+    scale: float | None = None
+
+    def space(self, scale: float) -> sections.LatentSpace:
+        """What a config and a data set say of it."""
+        return sections.LatentSpace(network=dict(self.network), scale=scale, digest=self.digest)
+
+
+def open_first_stage(path: Path) -> FirstStage:
+    """Read an autoencoder from a run directory or a safetensors file.
+
+    Raises:
+        DiffpathError: it is none, or its parameters do not fit its description.
+    """
+    if path.is_dir():
+        run = runs.open_run(path)
+        if run.config.task != "autoencoding":
+            raise DiffpathError("first stage", where=path, why="not an autoencoder's run", fix=_FIX)
+        trained = runs.load_parameters(run)
+        return FirstStage(build.whole_network(run.config, num_classes=len(run.classes)), trained.params, trained.digest)
+    flat, about = parameters.read_parameters(path)
+    try:
+        section = dict(about["network"])
+        network = build.autoencoder(section, dtype=jnp.float32, where=str(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DiffpathError("first stage", where=path, why="not an autoencoder", fix=_FIX) from error
+    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
+    params = parameters.arrange(flat, expected, where=str(path))
+    scale = about.get("scale")
+    return FirstStage(section, params, tree_digest(params), None if scale is None else float(scale))
+
+
+def prepare(config: sections.RunConfig, datasets: Sequence[Dataset], *, workdir: Path, where: str) -> runs.Codec | None:
+    """The codec of a run that begins or goes on; none for a model of pixels.
+
+    A run that goes on uses the copy in its directory where the original is gone. The scale is, in this order: the one
+    that the run began with; that of the config; that of the stored latents; measured.
+
+    Raises:
+        DiffpathError: no first stage, or the data are latents of another one (exit code 4).
+    """
+    stored = [dataset.details.get("latents") for dataset in datasets]
+    if config.codec is None:
+        if any(stored):
+            fix = "use a config with a section 'codec', or the data set that the latents were made from"
+            raise DiffpathError("data set", where=datasets[0].directory, why="it holds latents, not images", fix=fix)
+        return None
+    given, copy = Path(config.codec.first_stage), workdir / runs.FIRST_STAGE
+    if not config.codec.first_stage:
+        fix = "add --config.codec.first_stage=RUN, or a converted file"
+        raise DiffpathError("key 'codec.first_stage'", where=where, why="names no autoencoder", fix=fix)
+    if not given.exists() and not copy.exists():
+        raise DiffpathError("first stage", where=given, why="no such file or run", fix="check codec.first_stage")
+    found = open_first_stage(given if given.exists() else copy)
+    for dataset, latents in zip(datasets, stored, strict=True):
+        if latents and latents["digest"] != found.digest:
+            raise DiffpathError(
+                "latents",
+                where=dataset.directory,
+                why=f"made by another first stage ({latents['digest'][:16]}, not {found.digest[:16]})",
+                fix="run `diffpath encode` with this first stage, or name theirs",
+                code=ExitCode.REFUSED,
+            )
+    began = open_first_stage(copy).scale if copy.exists() else None
+    known = began or config.codec.scale or next((latents["scale"] for latents in stored if latents), 0.0)
+    return runs.Codec(found.space(known or measure_scale(found, datasets[0])), found.params)
+
+
+def perceptual(config: sections.RunConfig) -> Tree:
+    """Parameters of LPIPS under its name, where an autoencoder's config names them; else a word on what is lost.
+
+    Raises:
+        DiffpathError: the file is missing, or holds something else.
+    """
+    if config.autoencoding is None:
+        return {}
+    if not config.autoencoding.lpips:
+        console.print(
+            "warning: no autoencoding.lpips: L1 (and a discriminator) alone; fine texture and sharp nuclear borders "
+            "come back blurred, and the published rFID cannot be expected",
+            soft_wrap=True,
+        )
+        return {}
+    flat, _ = parameters.read_parameters(Path(config.autoencoding.lpips))
+    expected, _ = jax.eval_shape(build.lpips(config.dtype).init, jax.random.key(0))
+    return {PERCEPTUAL: parameters.arrange(flat, expected, where=config.autoencoding.lpips)}
+
+
+def round_trip(network: Mapping[str, Any], dtype: str) -> Callable[[Tree, jax.Array], jax.Array]:
+    """(parameters, images) -> what the autoencoder that a section ``network`` describes makes of them."""
+    codec = build.codec(sections.LatentSpace(network=dict(network), scale=1.0, digest=""), dtype=dtype)
+    return lambda params, images: codec.decode(params, codec.encode(params, {"image": images}, jax.random.key(0)))
+
+
+def measure_scale(found: FirstStage, dataset: Dataset) -> float:
+    """1 / standard deviation of the latents of evenly spread training images (Rombach et al. 2022, appendix G)."""
+    codec = build.codec(found.space(1.0), dtype="float32")
+    encode = jax.jit(lambda params, batch, key: codec.encode(params, batch, key))
+    images = read_arrays(dataset, "train", limit=SCALE_IMAGES)["image"]
+    parts = [images[start : start + SCALE_BATCH] for start in range(0, len(images), SCALE_BATCH)]
+    latents = [encode(found.params, {"image": part}, jax.random.key(i)) for i, part in enumerate(parts)]
+    scale = 1.0 / float(np.concatenate([np.asarray(part).ravel() for part in latents]).std())
+    console.print(f"scale of the latents: {scale:.4g}, measured on {len(images)} images", soft_wrap=True)
+    return scale

@@ -1,0 +1,98 @@
+"""What an autoencoder makes of images: a data set of reconstructions, how near they come back, and a picture.
+
+The reconstructions are a generated set like any other, so ``diffpath eval`` measures their distance (rFID).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpath_jax import derive, pictures
+from diffpath_jax.data import manifest, records
+from diffpath_jax.files import write_json
+from diffpath_jax.first_stage import FirstStage, round_trip
+from diffpath_jax.metrics import stain
+from diffpath_jax.metrics.batches import batched
+from diffpath_jax.metrics.reconstruction import psnr, reduced_and_enlarged, ssim
+
+METRICS, SHEET = "reconstruction.json", "reconstructions.png"
+SHOWN = 12
+MEASURES = ("psnr", "ssim", "baseline_psnr", "baseline_ssim")
+
+
+def reconstruct(
+    source: manifest.Dataset, stage: FirstStage, *, split: str, out: Path, name: str, factor: int, dtype: str
+) -> tuple[manifest.Dataset, dict[str, Any]]:
+    """Write the reconstructions of a split.
+
+    Args:
+        source: images.
+        stage: autoencoder.
+        split: which of its images.
+        out: directory to write.
+        name: data set name.
+        factor: image pixels a latent pixel; the baseline loses as many.
+        dtype: of activations.
+
+    Returns:
+        The data set, and the means over its images.
+
+    Raises:
+        DiffpathError: no such split, or the directory belongs to another job (exit code 4).
+    """
+    run = batched(round_trip(stage.network, dtype))
+
+    def transform(
+        images: Sequence[records.PatchRecord], split: str
+    ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
+        real = derive.stacked(images)
+        back, plain = run(stage.params, real), reduced_and_enlarged(real, factor)
+        found = (psnr(back, real), ssim(back, real), psnr(plain, real), ssim(plain, real))
+        moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
+        made = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
+        values = {measure: values.tolist() for measure, values in zip(MEASURES, found, strict=True)}
+        return made, {**values, "stain": moments}
+
+    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        (found,) = units.values()
+        values = {measure: np.concatenate([unit[measure] for unit in found]) for measure in MEASURES}
+        weights = [len(unit["psnr"]) for unit in found]
+        real, back = (stain.of_moments(m) for m in np.average([u["stain"] for u in found], axis=0, weights=weights))
+        means = {measure: float(each[np.isfinite(each)].mean()) for measure, each in values.items()}
+        reconstruction = {
+            **means,
+            "baseline": f"mean over {factor} x {factor} px, enlarged by bicubic interpolation",
+            "images": sum(weights),
+            "split": split,
+            **{f"stain/{name}": value for name, value in stain.stain_drift(back, real).items()},
+        }
+        return {
+            "kind": "generated",
+            "command": "diffpath reconstruct",
+            "first_stage": stage.digest,
+            "training_data": [],
+            "reconstruction": reconstruction,
+        }
+
+    settings = {"first_stage": stage.digest, "dtype": dtype}
+    job = derive.Derivation(out, name, source, (split,), source.schema, settings, transform)
+    dataset = derive.run(job, describe, title="reconstruct")
+    found = dict(dataset.details["reconstruction"])
+    write_json(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
+    _draw(out / "qa" / SHEET, source, dataset, split, factor)
+    return dataset, found
+
+
+def _draw(path: Path, source: manifest.Dataset, dataset: manifest.Dataset, split: str, factor: int) -> None:
+    """Images spread over the split, what came back, what the baseline leaves, and the error (grey: none)."""
+    chosen = set(np.linspace(0, source.count(split) - 1, min(SHOWN, source.count(split))).astype(int).tolist())
+    real, back = (
+        np.stack([record.image for index, record in enumerate(found.read(split)) if index in chosen])
+        for found in (source, dataset)
+    )
+    error = np.clip(128 + (back.astype(np.int16) - real), 0, 255).astype(np.uint8)
+    rows = {"image": real, "reconstruction": back, "baseline": reduced_and_enlarged(real, factor), "error": error}
+    pictures.write_png(path, pictures.sheet(rows, [""]))
