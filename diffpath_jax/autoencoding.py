@@ -218,7 +218,7 @@ def autoencoding_task(
         felt = perceptual[0].apply(params[PERCEPTUAL], {}, x, x_hat)[0]
         return l1.mean() + felt.mean(), {**parts, "lpips": losses.weighted(felt)}
 
-    def passed(params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[Images, Passed]:
+    def passed(params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[jax.Array, Passed]:
         """What the decoder knows before its last layer, and what came through the bottleneck."""
         code, _ = network.apply(params[NETWORK], {}, x, method="encode")
         through = bottleneck.apply(params[NETWORK], model_state[CODES], code, key, x[0].size)

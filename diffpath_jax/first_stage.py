@@ -54,8 +54,8 @@ def open_first_stage(path: Path) -> FirstStage:
         run = runs.open_run(path)
         if run.config.task != "autoencoding":
             raise DiffpathError("first stage", where=path, why="not an autoencoder's run", fix=_FIX)
-        trained = runs.load_parameters(run)
-        return FirstStage(build.whole_network(run.config, num_classes=len(run.classes)), trained.params, trained.digest)
+        params = runs.load_parameters(run).params
+        return FirstStage(build.whole_network(run.config, num_classes=len(run.classes)), params, tree_digest(params))
     flat, about = parameters.read_parameters(path)
     try:
         section = dict(about["network"])

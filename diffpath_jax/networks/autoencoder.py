@@ -32,6 +32,8 @@ class AutoencoderConfig:
             always.
         latent_channels: of a latent.
         groups: groups of every group norm.
+        stem_block: side of the pixel squares that are moved into channels before the first convolution, and back after
+            the last.
         remat: forget the inside of each block and compute it again in the backward pass.
     """
 
@@ -41,6 +43,7 @@ class AutoencoderConfig:
     attention_downsamples: tuple[int, ...] = ()
     latent_channels: int = 3
     groups: int = 32
+    stem_block: int = 1
     remat: bool = False
 
     @property
@@ -51,7 +54,12 @@ class AutoencoderConfig:
     @property
     def factor(self) -> int:
         """Image pixels a latent pixel, along each side."""
-        return 2 ** (len(self.channel_mult) - 1)
+        return self.stem_block * 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of an image after the stem's rearrangement."""
+        return 3 * self.stem_block**2
 
     @property
     def stride(self) -> int:
@@ -164,9 +172,9 @@ class Encoder(nnx.Module):
     """Images to features of a latent."""
 
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.stride = config.stride
+        self.stride, self.stem_block = config.stride, config.stem_block
         width = config.channels
-        self.stem = layers.conv3x3(3, width, dtype=dtype, rngs=rngs)
+        self.stem = layers.conv3x3(config.image_channels, width, dtype=dtype, rngs=rngs)
         levels, shrink = [], []
         for number, out_width in enumerate(config.widths):
             if number:
@@ -189,7 +197,7 @@ class Encoder(nnx.Module):
         """
         if x.shape[1] % self.stride or x.shape[2] % self.stride:
             raise ValueError(f"{x.shape[1]}x{x.shape[2]} px is not a multiple of {self.stride}")
-        h = self.stem(x)
+        h = self.stem(layers.space_to_depth(x, self.stem_block))
         for number, stages in enumerate(self.levels):
             h = _through(stages, self.shrink[number - 1](h) if number else h)
         h = _through(self.middle, h)
@@ -209,7 +217,7 @@ class Decoder(nnx.Module):
         self.levels = nnx.List(levels)
         self.enlarge = nnx.List([layers.conv3x3(width, width, dtype=dtype, rngs=rngs) for width in widths[1:]])
         self.out_norm = layers.GroupNorm(widths[0], groups=config.groups, eps=EPS)
-        self.out_conv = layers.conv3x3(widths[0], 3, dtype=jnp.float32, rngs=rngs)
+        self.out_conv = layers.conv3x3(widths[0], config.image_channels, dtype=jnp.float32, rngs=rngs)
 
     def features(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """What the last convolution makes an image of."""
@@ -225,6 +233,7 @@ class Autoencoder(nnx.Module):
     """What autoencoders of either kind share."""
 
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        self.stem_block = config.stem_block
         self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
         self.quant = layers.linear(config.code_channels, config.code_channels, dtype=jnp.float32, rngs=rngs)
         self.post_quant = layers.linear(config.latent_channels, config.latent_channels, dtype=jnp.float32, rngs=rngs)
@@ -242,9 +251,9 @@ class Autoencoder(nnx.Module):
         """All of the decoder but its last layer; of a codebook's latents, those that are quantised."""
         return self.decoder.features(self.post_quant(z))
 
-    def to_image(self, h: Float[Array, "b h w c"]) -> Float[Array, "b h w 3"]:
+    def to_image(self, h: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 3"]:
         """The decoder's last layer: images, near [-1, 1]."""
-        return self.decoder.out_conv(h)
+        return layers.depth_to_space(self.decoder.out_conv(h), self.stem_block)
 
 
 class VQAutoencoder(Autoencoder):

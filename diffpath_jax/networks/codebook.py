@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 # Codes that a latent is compared with at once.
@@ -13,7 +14,7 @@ class Codebook(nnx.Embed):
     """Codes, drawn uniformly from [-1 / size, 1 / size]; called with indices it gives codes."""
 
     def __init__(self, size: int, channels: int, *, rngs: nnx.Rngs) -> None:
-        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
             return jax.random.uniform(key, shape, dtype, -1 / size, 1 / size)
 
         super().__init__(size, channels, embedding_init=init, rngs=rngs)

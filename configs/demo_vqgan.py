@@ -1,0 +1,51 @@
+"""First stage of the demo's latent model: 64 px patches of one slide, a few minutes on two CPU cores.
+
+Paper table: none; it shows that latent diffusion works. Cost: about 5 minutes on 2 cores. Expected: held-out patches
+come back at least 1.5 dB better than from their 4 x 4 means, enlarged; more than half of the codes are used.
+Command: diffpath train --config configs/demo_vqgan.py --workdir RUN --config.data.train=DATASET
+Variants: (none) the demo; :debug two steps of a tiny network, for tests.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The demo's autoencoder, or its ``debug`` variant."""
+    if variant not in ("", "debug"):
+        raise ValueError(f"unknown variant {variant!r}; known are debug and none")
+    debug = variant == "debug"
+    return ConfigDict(
+        {
+            "task": "autoencoding",
+            "seed": 0,
+            "dtype": "float32",
+            "data": {"train": "", "batch_size": 8, "augment": "dihedral", "workers": 0},
+            "network": {
+                "kind": "vq_autoencoder",
+                "channels": 16 if debug else 64,
+                "channel_mult": (1, 1),
+                "num_res_blocks": 1,
+                "latent_channels": 3,
+                "groups": 8 if debug else 32,
+                "stem_block": 2,
+                "codebook_size": 16 if debug else 512,
+            },
+            # So short a run has no time for a discriminator: L1 alone.
+            "autoencoding": {"adversarial_weight": 0.0, "revive_after": 50},
+            "optim": {
+                "learning_rate": 1.5e-3,
+                "muon_learning_rate": 0.02,
+                "b2": 0.99,
+                "decay": "cosine",
+                "warmup_steps": 0 if debug else 50,
+                "clip_norm": 1.0,
+                "ema_decay": 0.0,
+            },
+            "train": {
+                "num_steps": 2 if debug else 1500,
+                "log_every": 1 if debug else 10,
+                "checkpoint_every": 1 if debug else 300,
+                "eval_every": 0,
+            },
+        }
+    )
