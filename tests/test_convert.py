@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
 from golden import weights
 
@@ -18,25 +19,15 @@ from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 NETWORKS = weights.load("adm_networks.npz")
 
 
-def published(case):
+def golden(case):
     return weights.state_dict(NETWORKS[f"{case}/names"])
 
 
 def theirs(config):
     """The arrays of a published network of this shape, without memory."""
     module = NoisyClassifier if isinstance(config, NoisyClassifierConfig) else UNet
-    like, _ = jax.eval_shape(purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs)).init, jax.random.key(0))
-    names, state = adm.adm_names(like), {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
-        keys = tuple(key.key for key in path)
-        shape, kind = leaf.shape, keys[-1]
-        if kind == "kernel":
-            inputs, outputs = shape[-2:]
-            shape = (outputs, inputs, *shape[:-2])
-        shape = shape[::-1] if kind == "positions" else shape
-        name = ".".join(part for part in (names[keys[:-1]], checkpoints.LEAVES[kind]) if part)
-        state[name] = np.broadcast_to(np.float32(0), shape)
-    return state
+    like = published.shapes(module, config)
+    return published.empty(like, adm.adm_names(like))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +52,7 @@ def test_shapes_are_read_off_the_arrays(config):
 
 
 def test_a_converted_network_computes_what_the_original_does():
-    converted = adm.from_adm(published("film"), num_heads=4, where="golden")
+    converted = adm.from_adm(golden("film"), num_heads=4, where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
     out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
@@ -78,7 +69,7 @@ def test_a_converted_network_computes_what_the_original_does():
     ],
 )
 def test_a_checkpoint_that_is_not_the_network_is_refused(spoil, why):
-    state = published("film")
+    state = golden("film")
     spoil(state)
     with pytest.raises(DiffpathError, match=why):
         adm.from_adm(state, where="spoiled")
@@ -178,7 +169,7 @@ def test_a_pickle_in_disguise_is_not_run(tmp_path):
 
 def test_a_real_pytorch_file_is_read(tmp_path):
     torch = pytest.importorskip("torch")
-    state = published("film")
+    state = golden("film")
     torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
     found = checkpoints.read_torch(tmp_path / "unet.pt")
     assert all(np.array_equal(found[name], state[name]) for name in state)
@@ -200,7 +191,7 @@ def test_bad_commands(capsys, words, why):
 
 @pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
 def test_configs_say_what_they_convert_to(case, kind):
-    converted = adm.from_adm(published(case), num_heads=4, where="golden")
+    converted = adm.from_adm(golden(case), num_heads=4, where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
     assert build.NETWORKS[kind].config is type(converted.config)
 
