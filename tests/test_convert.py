@@ -1,17 +1,20 @@
 """Checkpoints of other projects: shapes read off the arrays, every name used once, and no pickle run."""
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import published
 import pytest
+import safetensors.numpy
 from golden import weights
 
 from diffpath_jax import build, cli, parameters, runs
 from diffpath_jax.convert import adm, checkpoints
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -173,6 +176,46 @@ def test_a_real_pytorch_file_is_read(tmp_path):
     torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
     found = checkpoints.read_torch(tmp_path / "unet.pt")
     assert all(np.array_equal(found[name], state[name]) for name in state)
+
+
+def test_a_lightning_checkpoint_is_read_without_lightning(tmp_path, monkeypatch):
+    """Its weights are in ``state_dict``; beside them is a class that is not there when the file is read."""
+    torch = pytest.importorskip("torch")
+    home = "pytorch_lightning.callbacks.model_checkpoint"
+    with monkeypatch.context() as patched:
+        modules = [types.ModuleType(home.rsplit(".", depth)[0]) for depth in (2, 1, 0)]
+        modules[-1].ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": home})
+        for module in modules:
+            patched.setitem(sys.modules, module.__name__, module)
+        callbacks = {modules[-1].ModelCheckpoint: {"best_model_score": torch.tensor(1.0)}}
+        content = {"state_dict": {"a.weight": torch.arange(3).half()}, "callbacks": callbacks, "epoch": 7}
+        torch.save(content, tmp_path / "model.ckpt")
+    assert not {home, "pytorch_lightning"} & sys.modules.keys()
+    found = checkpoints.read_torch(tmp_path / "model.ckpt")
+    assert found.keys() == {"a.weight"} and found["a.weight"].dtype == np.float32
+    np.testing.assert_array_equal(found["a.weight"], [0, 1, 2])
+
+
+def test_half_precision_becomes_single(tmp_path):
+    safetensors.numpy.save_file({"a": np.arange(3, dtype=np.float16)}, tmp_path / "half.safetensors")
+    found = checkpoints.read_torch(tmp_path / "half.safetensors")["a"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [("vqgan", "first stage"), ("ldm", "class-conditional UNet"), ("lpips", "LPIPS"), ("inception", "Inception")],
+)
+def test_another_projects_file_is_one_line(tmp_path, capsys, source, what):
+    """A UNet of guided-diffusion, given to every other source."""
+    parameters.write_parameters(tmp_path / "unet.safetensors", golden("film"), {})
+    words = ["--from", source, "--file", tmp_path / "unet.safetensors", "--out", tmp_path / "out.safetensors"]
+    words += ["--unverified"] if source == "inception" else []
+    assert cli.main(["convert", *map(str, words)]) == ExitCode.DAMAGED
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: checkpoint in ") and what in line and "is missing" in line and len(line) < 600
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize(

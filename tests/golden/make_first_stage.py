@@ -105,7 +105,7 @@ def blocks() -> dict[str, np.ndarray]:
         "resnet": (ResnetBlock2D(in_channels=32, temb_channels=None, eps=1e-6), RESNET),
         "resnet_skip": (ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=None, eps=1e-6), RESNET),
         "attention": (attention, ATTENTION),
-        "down": (Downsample2D(32, use_conv=True, padding=0), {}),
+        "down": (Downsample2D(32, use_conv=True, padding=0), {"Conv2d_0": "conv"}),
         "up": (Upsample2D(32, use_conv=True), {}),
     }
     arrays = {}
