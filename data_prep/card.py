@@ -6,6 +6,8 @@ from typing import Any
 
 from diffpath_jax.data import manifest, records
 
+_KINDS = {"real": "Real", "generated": "Generated", "latents": "Latents of"}
+
 
 def summary(dataset: manifest.Dataset) -> str:
     """Images per split and class, and the proof of the split, for the terminal."""
@@ -60,7 +62,7 @@ def dataset_card(
     text = [
         f"# {name}",
         "",
-        f"{details['kind'].capitalize()} histopathology patches: {width} x {height} px, "
+        f"{_KINDS[details['kind']]} histopathology patches: {width} x {height} px, "
         f"{details['mpp']:.4g} um/px, field of view {details['fov_um']:.4g} um.",
         "",
         f"| split | {' | '.join(schema.classes)} | total |",
@@ -76,6 +78,18 @@ def dataset_card(
         text += [""]
     if details.get("annotations"):
         text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
+    if "latents" in details:
+        found = details["latents"]
+        text += [
+            f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {found['digest'][:16]}, "
+            f"of training images in all orientations of {found['augment']!r}; times {found['scale']:.4g} their "
+            "standard deviation is 1.",
+            "",
+        ]
+    if "reconstruction" in details:
+        text += [f"What the autoencoder {details['first_stage'][:16]} makes of real images:", ""]
+        text += [f"- {key}: {value}" for key, value in details["reconstruction"].items()]
+        text += [""]
     if "sampling" in details:
         text += ["Generated images, not tissue. Sampled with:", ""]
         text += [f"- {key}: {value}" for key, value in details["sampling"].items()]
