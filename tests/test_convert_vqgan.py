@@ -34,7 +34,7 @@ def whole():
         **{"model_ema.diffusion_model" + name.replace(".", ""): value for name, value in unet.items()},
         **{vqgan.FIRST_STAGE + name: value for name, value in alone().items()},
         **zeros("cond_stage_model.embedding.weight", "betas", "model_ema.decay"),
-        "scale_factor": np.float32(0.5).reshape(()),
+        "scale_factor": np.array(0.5, np.float32),
     }
 
 
