@@ -15,9 +15,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import numpy as np
 import pytest
 import tifffile
-from absl import flags
-
-flags.FLAGS.mark_as_parsed()
 
 MPP = 0.5
 PINK, PURPLE, GLASS = (220, 130, 170), (110, 70, 140), (244, 243, 244)

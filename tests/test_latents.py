@@ -94,7 +94,7 @@ def test_the_scale_makes_latents_of_unit_deviation_and_names_the_autoencoder(dat
     values = pipeline.read_arrays(stored, "train")["latent"].astype(np.float64)
     np.testing.assert_allclose(space["scale"] * values.std(), 1.0, rtol=1e-3)
     assert space["digest"] == stage.digest and space["augment"] == "dihedral"
-    assert space["network"] == json.loads(json.dumps(dict(stage.network)))
+    assert space["network"] == stage.network
     assert stored.images == open_dataset(dataset).digest
 
 
@@ -290,11 +290,12 @@ def test_latents_of_another_autoencoder_are_refused_and_so_is_what_cannot_be_don
 
 
 def test_a_run_keeps_its_autoencoder(tmp_path, latents, autoencoder_run, ldm_run, capsys):
-    """It goes on where the original is gone; a copy with another number in it is found before it is used."""
+    """It goes on with the original and where that is gone; a copy with another number in it is found before use."""
     workdir = tmp_path / "run"
     shutil.copytree(ldm_run, workdir)
-    again = {"train.num_steps": 3, "train.eval_every": 2}
-    assert train(workdir, latents, tmp_path / "gone", "--allow_change", "train.num_steps", **again) == 0
+    for steps, stage in ((3, autoencoder_run), (4, tmp_path / "gone")):
+        again = {"train.num_steps": steps, "train.eval_every": 2}
+        assert train(workdir, latents, stage, "--allow_change", "train.num_steps", **again) == 0
     path = workdir / runs.FIRST_STAGE
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
