@@ -45,9 +45,9 @@ def get_config(variant: str = "") -> ConfigDict:
                 "ema_decay": 0.995,
             },
             "train": {
-                "num_steps": 2 if debug else 1500,
+                "num_steps": 2 if debug else 800,
                 "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 300,
+                "checkpoint_every": 1 if debug else 200,
                 "eval_every": 0,
             },
         }
