@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import tiling
-from data_prep.unit import PRIVATE, Job, Prepared, Source
+from data_prep.unit import PRIVATE, Job, Origin, Prepared
 from diffpath_jax.files import replace_file
 
 FILE = "patches.parquet"
@@ -18,21 +18,26 @@ SCHEMA = pa.schema(
     [("index", pa.int64()), *((name, pa.string()) for name in _TEXT), *((name, pa.float64()) for name in _NUMBERS)]
 )
 
-WriteRows = Callable[[Source, Prepared, Sequence[tiling.Field], Sequence[str]], None]
+WriteRows = Callable[[Sequence[Origin], Prepared, Sequence[tiling.Field], Sequence[str]], None]
 
 
 @contextlib.contextmanager
 def writer(job: Job) -> Iterator[WriteRows]:
-    """A function that adds the fields of one slide, with their splits; the table is there when the block ends."""
-    with replace_file(job.out / PRIVATE / FILE) as temporary, pq.ParquetWriter(temporary, SCHEMA) as table:
+    """A function that adds the fields of one source, with their splits; the table is there when the block ends."""
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(replace_file(job.out / PRIVATE / FILE))
+        temporary.touch(mode=0o600)
+        table = stack.enter_context(pq.ParquetWriter(temporary, SCHEMA))
 
-        def write(source: Source, prepared: Prepared, kept: Sequence[tiling.Field], assigned: Sequence[str]) -> None:
+        def write(
+            origins: Sequence[Origin], prepared: Prepared, kept: Sequence[tiling.Field], assigned: Sequence[str]
+        ) -> None:
             rows = [
                 {
-                    "slide_file": source.slide.name,
-                    "patient": source.patient,
-                    "slide": prepared.identity.slide,
-                    "index": index,
+                    "slide_file": origin.file,
+                    "patient": origin.patient,
+                    "slide": origin.slide,
+                    "index": 0 if origin.whole else index,
                     "split": split,
                     "class": field.label,
                     **{f"{key}_px0": value for key, value in asdict(field.box).items()},
@@ -40,9 +45,9 @@ def writer(job: Job) -> Iterator[WriteRows]:
                     "slide_mpp_source": prepared.scale["source"],
                     "fov_um": job.fields.fov_um,
                     "roi_share": field.roi_share,
-                    "tissue_share": field.tissue_share,
+                    "tissue_share": None if origin.whole else field.tissue_share,
                 }
-                for index, (field, split) in enumerate(zip(kept, assigned, strict=True))
+                for index, (origin, field, split) in enumerate(zip(origins, kept, assigned, strict=True))
             ]
             table.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 

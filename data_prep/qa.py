@@ -24,6 +24,7 @@ OUTCOME_COLOURS = {
     "train": "#0072B2",
     "val": "#E69F00",
     "test": "#009E73",
+    **{splits.fold_name(i): CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(splits.MAX_FOLDS)},
     splits.GAP: "#999999",
     tiling.AMBIGUOUS: "#D55E00",
     tiling.NO_TISSUE: "#000000",

@@ -1,22 +1,43 @@
-"""``diffpath prep``: slides and annotations in, one dataset directory out. Options, and what they mean for a job."""
+"""``diffpath prep``: slides with annotations, or patches, in; one dataset directory out. Options and their meaning."""
 
 import argparse
+import dataclasses
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from data_prep import annotations, job, scheduling, slides, sources, splits, tiling
+from data_prep import (
+    annotations,
+    image_folder,
+    image_source,
+    job,
+    scheduling,
+    slides,
+    sources,
+    splits,
+    tfds_images,
+    tiling,
+)
+from data_prep.image_source import ImageBatch
+from data_prep.patients import PatientTable, read_patients
+from data_prep.slide_source import SlideSource
 from data_prep.unit import PRIVATE, Job, Source
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file
 
 KEY_FILE = "hash.key"
+# What only slides have.
+SLIDE_OPTIONS = ("annotations", "slide_labels", "mpp_csv", "fov_um", "stride_um", "gap_um")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath prep``."""
-    parser.add_argument("--slides", required=True, type=Path, help="a slide, or a folder of slides")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--slides", type=Path, help="a slide, or a folder of slides")
+    what.add_argument("--images", type=Path, help="patches instead: a folder with a folder of images for each class")
+    what.add_argument("--tfds", metavar="NAME", help="patches instead: a TFDS data set (ArrayRecord), or its directory")
     parser.add_argument(
         "--annotations",
         type=Path,
@@ -30,15 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
-    parser.add_argument("--patients", type=Path, help="CSV with the columns slide,patient")
+    parser.add_argument(
+        "--patients", type=Path, help="CSV with the columns slide,patient or image,patient, and perhaps split"
+    )
     parser.add_argument("--mpp_csv", type=Path, help="CSV with the columns slide,mpp: um per level-0 pixel")
     parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
     parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
-    parser.add_argument("--mpp", type=float, help="um per px of the stored image")
+    parser.add_argument("--mpp", type=float, help="um per px of the stored image; that of the files for patches")
     parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
     parser.add_argument("--roi_min", type=float, default=0.75, help="least share of a field in its class's regions")
     parser.add_argument("--tissue_min", type=float, default=0.5, help="least share of tissue in a field")
-    parser.add_argument("--fractions", default="0.7,0.1,0.2", help="shares of train, val, test")
+    parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
+    parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
     parser.add_argument("--key_file", type=Path, help="secret for slide and patient hashes (default: made once)")
@@ -79,8 +103,58 @@ def _scheduler(arguments: argparse.Namespace, count: int) -> AbstractContextMana
 
 
 def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source, ...]]:
-    """Read and check everything but the slides themselves: settings of the job, and its slides."""
-    fields = tiling.field_spec(
+    """Read and check everything but the slides or images themselves: settings of the job, and its sources."""
+    if not arguments.name.replace("_", "").isalnum():
+        raise DiffpathError("--name", where="the command line", why="letters, digits and _ only", fix="rename it")
+    spec = _split_spec(arguments)
+    column = "slide" if arguments.slides else "image"
+    table = read_patients(arguments.patients, column=column, splits=spec.names) if arguments.patients else None
+    found: tuple[Source, ...]
+    if arguments.slides:
+        fields = _slide_fields(arguments)
+        found, class_map = _slides(arguments, table)
+    else:
+        batches, class_map = _patches(arguments, table)
+        found, fields = batches, _patch_fields(arguments, batches)
+    gap_um = fields.fov_um if arguments.gap_um is None else arguments.gap_um
+    _check_split(arguments, spec, found)
+    settings = {
+        "name": arguments.name,
+        "class_map": class_map,
+        "fields": fields,
+        "split": dataclasses.replace(spec, gap_um=gap_um),
+    }
+    return settings, found
+
+
+def _split_spec(arguments: argparse.Namespace) -> splits.SplitSpec:
+    folds = splits.check_folds(arguments.folds)
+    fractions = list(splits.DEFAULT_FRACTIONS)
+    if arguments.fractions is not None:
+        if folds:
+            fix = "give one of them"
+            raise DiffpathError("--folds", where="the command line", why="--fractions is given too", fix=fix)
+        try:
+            fractions = [float(text) for text in arguments.fractions.split(",")]
+        except ValueError:
+            fractions = []
+    return splits.SplitSpec(splits.check_fractions(fractions), gap_um=0.0, seed=arguments.seed, folds=folds)
+
+
+def _check_split(arguments: argparse.Namespace, spec: splits.SplitSpec, found: Sequence[Source]) -> None:
+    """Refuse, before anything is read, what cannot be split as it should be."""
+    if any(source.split for source in found):
+        if arguments.fractions is not None:
+            why, fix = "the splits are given already", "leave it out, or the column split in the table of --patients"
+            raise DiffpathError("--fractions", where="the command line", why=why, fix=fix)
+        return
+    patients = {source.patient for source in found if isinstance(source, SlideSource)}
+    if len(patients) > 1 or (patients and spec.folds):
+        splits.check_enough(len(patients), spec)
+
+
+def _slide_fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
+    return tiling.field_spec(
         fov_um=arguments.fov_um,
         patch_px=arguments.patch_px,
         mpp=arguments.mpp,
@@ -88,37 +162,71 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         roi_min=arguments.roi_min,
         tissue_min=arguments.tissue_min,
     )
+
+
+def _slides(
+    arguments: argparse.Namespace, table: PatientTable | None
+) -> tuple[tuple[SlideSource, ...], annotations.ClassMap]:
+    """The slides, and the classes of their regions and labels."""
     found = sources.find_sources(
         arguments.slides.absolute(),
         arguments.annotations.absolute() if arguments.annotations else None,
-        patients=arguments.patients,
+        patients=table,
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
     )
-    try:
-        fractions = [float(text) for text in arguments.fractions.split(",")]
-    except ValueError:
-        fractions = []
-    if not arguments.name.replace("_", "").isalnum():
-        raise DiffpathError("--name", where="the command line", why="letters, digits and _ only", fix="rename it")
-    settings = {
-        "name": arguments.name,
-        "class_map": (
-            annotations.read_class_map(arguments.classes)
-            if arguments.classes
-            else annotations.all_classes(
-                [source.regions for source in found if source.regions],
-                slide_labels=[source.label for source in found if source.label],
-            )
-        ),
-        "fields": fields,
-        "split": splits.SplitSpec(
-            fractions=splits.check_fractions(fractions),
-            gap_um=fields.fov_um if arguments.gap_um is None else arguments.gap_um,
-            seed=arguments.seed,
-        ),
-    }
-    return settings, found
+    if arguments.classes:
+        return found, annotations.read_class_map(arguments.classes)
+    regions = [source.regions for source in found if source.regions]
+    return found, annotations.all_classes(regions, slide_labels=[source.label for source in found if source.label])
+
+
+def _patches(
+    arguments: argparse.Namespace, table: PatientTable | None
+) -> tuple[tuple[ImageBatch, ...], annotations.ClassMap]:
+    """The images of a folder or of a TFDS data set, and their classes."""
+    if given := [name for name in SLIDE_OPTIONS if getattr(arguments, name) is not None]:
+        why = "it says how slides are read, and patches are not cut from one"
+        raise DiffpathError(f"--{given[0]}", where="the command line", why=why, fix="leave it out")
+    mpp = _mpp_of_patches(arguments.mpp)
+    if arguments.images:
+        found = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp)
+    elif table:
+        why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
+        raise DiffpathError("--patients", where="the command line", why=why, fix=fix)
+    else:
+        anew = arguments.fractions is not None or arguments.folds
+        found = tfds_images.find_batches(arguments.tfds, mpp=mpp, keep_splits=not anew)
+    labels = sorted({label for batch in found for label in batch.images.labels})
+    if not arguments.classes:
+        return found, annotations.all_classes([], slide_labels=labels)
+    class_map = annotations.read_class_map(arguments.classes)
+    for label in labels:
+        annotations.known_class(label, arguments.images or arguments.tfds, class_map)
+    return found, class_map
+
+
+def _mpp_of_patches(mpp: float | None) -> float:
+    low, high = slides.PLAUSIBLE_MPP
+    if mpp is None or not low <= mpp <= high:
+        why = "image files do not state it" if mpp is None else f"{mpp} is not from {low} to {high}"
+        raise DiffpathError("um/px", where="--mpp", why=why, fix="state the um per px of the files, e.g. --mpp 0.5")
+    return mpp
+
+
+def _patch_fields(arguments: argparse.Namespace, found: Sequence[ImageBatch]) -> tiling.FieldSpec:
+    """The field of view that every image shows.
+
+    Raises:
+        DiffpathError: it would be enlarged.
+    """
+    side = image_source.usual_side(found)
+    if arguments.patch_px is not None and arguments.patch_px > side:
+        why = f"images of {side} px would be enlarged to {arguments.patch_px}"
+        raise DiffpathError("--patch_px", where="the command line", why=why, fix=f"give {side} or less")
+    patch_px = side if arguments.patch_px is None else arguments.patch_px
+    fov_um = side * arguments.mpp
+    return tiling.field_spec(fov_um=fov_um, patch_px=patch_px, mpp=None, stride_um=None, roi_min=0.0, tissue_min=0.0)
 
 
 def _secret(path: Path | None, out: Path) -> bytes:

@@ -4,7 +4,6 @@ Positions are level-0 pixels from the slide's top-left corner, as in OpenSlide. 
 never opened.
 """
 
-import csv
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import openslide
 from jaxtyping import UInt8
 
+from data_prep.tables import read_table
 from diffpath_jax.errors import DiffpathError
 
 # Below 0.05 um/px no light microscope resolves anything; above 20 um/px no nucleus is visible.
@@ -139,28 +139,6 @@ def read_scale_table(path: Path) -> dict[str, float]:
                 fix="write um per level-0 pixel, e.g. 0.2525",
             )
     return {slide: float(text) for slide, text in table.items()}
-
-
-def read_table(path: Path, *, columns: tuple[str, str]) -> dict[str, str]:
-    """Read two columns of a CSV as a mapping from the first to the second.
-
-    Raises:
-        DiffpathError: no such file, a column is missing, or a key has two different values.
-    """
-    fix = f"give a UTF-8 CSV whose first line names the columns {','.join(columns)}"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DiffpathError("table", where=path, why=f"cannot be read ({error})", fix=fix) from error
-    table: dict[str, str] = {}
-    for row in rows:
-        key, value = row.get(columns[0]), row.get(columns[1])
-        if not key or not value:
-            raise DiffpathError("table", where=path, why=f"a row lacks {' or '.join(columns)}", fix=fix)
-        if table.setdefault(key.strip(), value.strip()) != value.strip():
-            raise DiffpathError("table", where=path, why=f"{key} stands twice with other values", fix=fix)
-    return table
 
 
 def read_thumbnail(slide: Slide, *, max_px: int) -> UInt8[np.ndarray, "h w 3"]:

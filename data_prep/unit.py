@@ -1,4 +1,7 @@
-"""The work of one slide, wherever it runs: stage the fields it keeps, and later draw what was taken from where."""
+"""A unit of work, wherever it runs: stage the fields that a source keeps, and later draw what was taken from where.
+
+A source is a slide, or a batch of images that are patches already; what becomes of either is the same.
+"""
 
 import functools
 import hashlib
@@ -8,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from data_prep import annotations, digests, qa, shards, slides, splits, tiling, tissue
-from diffpath_jax.data import records
+from data_prep import annotations, digests, qa, shards, slides, splits, tiling
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
 
@@ -19,23 +21,85 @@ PRIVATE = "private"
 DIGESTS = "digests"
 
 
+def make_private(out: Path) -> None:
+    """Make the folder that names slides and patients, or make it private again: only its owner may look into it."""
+    folder = out / PRIVATE
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
 @dataclass(frozen=True)
-class Source:
-    """One slide to prepare.
+class Origin:
+    """Where one kept field comes from.
 
     Attributes:
-        slide: its file.
-        regions: its annotation file, if it has one.
-        label: annotation class of the whole slide, for a slide without an annotation file.
-        patient: whose it is.
-        mpp: um per level-0 pixel, for a slide that does not state it.
+        file: name of its file; private.
+        patient: name of its patient, empty if unknown; private.
+        slide: keyed hash of the slide, or of the image.
+        owner: keyed hash of what must stay in one split: the patient, or an image whose patient is unknown.
+        whole: the field is a whole file, and another with its hash is its copy.
     """
 
-    slide: Path
-    regions: Path | None
-    label: str | None
+    file: str
     patient: str
-    mpp: float | None
+    slide: str
+    owner: str
+    whole: bool
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where fields of view come from, as much of it as is one unit of work."""
+
+    @property
+    def where(self) -> Path:
+        """What errors name."""
+
+    @property
+    def noun(self) -> str:
+        """What it holds: slide or image."""
+
+    @property
+    def size(self) -> int:
+        """How many of them."""
+
+    @property
+    def split(self) -> str | None:
+        """The split that the user wants it in; dealt out where there is none."""
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it is known whose each field is."""
+
+    @property
+    def has_places(self) -> bool:
+        """Whether fields lie side by side in one picture, so that a split by place means something."""
+
+    def stamp(self) -> digests.Stamp:
+        """Changes whenever its files do."""
+
+    def identify(self, job: "Job") -> "Identity":
+        """What decides its records."""
+
+    def read(self, job: "Job", identity: "Identity") -> tuple[Iterator[bytes], Mapping[str, Any]]:
+        """Records of the fields that are kept, and what is to be remembered of all fields once these are read."""
+
+    def origins(self, job: "Job", identity: "Identity", unit: shards.Unit) -> Sequence[Origin]:
+        """Where each kept field of the staged unit comes from."""
+
+    def failures(self, unit: shards.Unit) -> Sequence[DiffpathError]:
+        """What of it is missing in the staged unit, and why."""
+
+    def draw(self, job: "Job", unit: shards.Unit, items: Iterator[bytes], assigned: Sequence[str], path: Path) -> None:
+        """Write a picture of what was taken.
+
+        Args:
+            job: the job.
+            unit: the staged unit.
+            items: its records.
+            assigned: the split of each.
+            path: PNG file to write.
+        """
 
 
 @dataclass(frozen=True)
@@ -75,13 +139,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the records of one slide, given the job. No path, no name.
+    """What decides the records of one source, given the job. No path, no name.
 
     Attributes:
-        slide: keyed hash of the slide file's digest.
-        patient: keyed hash of the patient.
+        slide: keyed hash of the digest of the slide file, or of those of the images.
+        patient: keyed hash of the patient, or of the images' patients.
         regions: SHA-256 of the annotation file, or of the label.
-        mpp: um per level-0 pixel from the user's table.
+        mpp: um per level-0 pixel from the user's table, or um per pixel of the images.
     """
 
     slide: str
@@ -92,53 +156,41 @@ class Identity:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A slide whose fields are staged.
+    """A source whose fields are staged.
 
     Attributes:
         name: name of its staged unit.
         identity: what it was made from.
         fresh: whether it was read just now, and not by an earlier run.
-        kept: class -> fields.
+        kept: owner -> class -> fields.
         outcomes: outcome -> fields that touch a region.
         scale: um/px of level 0 and where it came from.
         annotations: what of them was not used as it is.
+        failures: what of it is missing, and why.
     """
 
     name: str
     identity: Identity
     fresh: bool
-    kept: Mapping[str, int]
+    kept: Mapping[str, Mapping[str, int]]
     outcomes: Mapping[str, int]
     scale: Mapping[str, Any]
     annotations: Mapping[str, Any]
+    failures: Sequence[DiffpathError]
 
     @property
     def count(self) -> int:
         """Fields that were kept."""
-        return sum(self.kept.values())
+        return sum(sum(classes.values()) for classes in self.kept.values())
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A slide, the name of its staged unit, and the split of every field that was kept."""
+    """A source, the name of its staged unit, and the split of every field that was kept."""
 
     source: Source
     name: str
     assigned: Sequence[str]
-
-
-def identify(job: Job, source: Source) -> Identity:
-    """Take the digests of a slide and of its annotations; the slide's is remembered.
-
-    Raises:
-        DiffpathError: one of them cannot be read.
-    """
-    return Identity(
-        slide=job.hashed(digests.sha256_remembered(source.slide, job.out / PRIVATE / DIGESTS)),
-        patient=job.hashed(source.patient),
-        regions=digests.sha256(source.regions) if source.regions else sha256_json({"label": source.label}),
-        mpp=source.mpp,
-    )
 
 
 def staged_fields(unit: shards.Unit) -> list[tiling.Field]:
@@ -146,87 +198,59 @@ def staged_fields(unit: shards.Unit) -> list[tiling.Field]:
     return [tiling.Field(**{**content, "box": slides.Box(**content["box"])}) for content in unit.details["fields"]]
 
 
+def kept_fields(unit: shards.Unit) -> list[tiling.Field]:
+    """The fields that a staged unit has records of, in their order."""
+    return [field for field in staged_fields(unit) if field.outcome == tiling.KEPT]
+
+
 def prepare(job: Job, source: Source) -> Prepared:
-    """Stage the fields of one slide, unless an earlier run has.
+    """Stage the fields of one source, unless an earlier run has.
 
     Raises:
         DiffpathError: bad input, or (exit code 4) the process that runs this does not see the job's directory.
     """
     staging = shards.Staging.begun(job.out, where=socket.gethostname())
-    before = digests.stamp(source.slide)
-    identity = identify(job, source)
+    before = source.stamp()
+    identity = source.identify(job)
     name = job.hashed(sha256_json(asdict(identity)))
     found = staging.find(name)
-    unit = found or _stage(job, source, before, identity, staging, name)
-    fields = staged_fields(unit)
+    if found is None:
+        items, details = source.read(job, identity)
+        unit = staging.commit(name, _unless_changed(source, before, items), details)
+    else:
+        unit = found
+    kept: dict[str, Counter[str]] = {}
+    for origin, field in zip(source.origins(job, identity, unit), kept_fields(unit), strict=True):
+        kept.setdefault(origin.owner, Counter())[field.label] += 1
     return Prepared(
         name=name,
         identity=identity,
         fresh=found is None,
-        kept=Counter(field.label for field in fields if field.outcome == tiling.KEPT),
-        outcomes=Counter(field.outcome for field in fields),
+        kept=kept,
+        outcomes=Counter(field.outcome for field in staged_fields(unit)),
         scale=unit.details["scale"],
         annotations=unit.details["annotations"],
+        failures=source.failures(unit),
     )
 
 
-def _stage(
-    job: Job, source: Source, stamp: digests.Stamp, identity: Identity, staging: shards.Staging, name: str
-) -> shards.Unit:
-    slide, found = _open(job, source)
-    mask, priority = tissue.find_tissue(slide), job.class_map.priority
-    fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
-    kept = [field for field in fields if field.outcome == tiling.KEPT]
-
-    def read() -> Iterator[bytes]:
-        images = slides.read_fields(slide, [field.box for field in kept], patch_px=job.fields.patch_px)
-        for index, (field, image) in enumerate(zip(kept, images, strict=True)):
-            yield records.encode(
-                records.PatchRecord(
-                    image=image,
-                    label=job.class_map.names.index(field.label),
-                    slide=identity.slide,
-                    patient=identity.patient,
-                    mpp=job.fields.mpp,
-                    fov_um=job.fields.fov_um,
-                    index=index,
-                )
-            )
-        if digests.stamp(source.slide) != stamp:
-            raise DiffpathError(
-                "slide", where=source.slide, why="it changed while it was read", fix="run the same command again"
-            )
-
-    overlapped = [field for field in fields if field.overlap_share > 0]
-    details = {
-        "scale": asdict(slide.scale),
-        "annotations": {
-            "ignored": dict(found.ignored),
-            "outside_share": found.outside_share,
-            "overlapped": len(overlapped),
-            "overlapped_kept": sum(field.outcome == tiling.KEPT for field in overlapped),
-        },
-        "fields": [asdict(field) for field in fields],
-    }
-    return staging.commit(name, read(), details)
-
-
-def _open(job: Job, source: Source) -> tuple[slides.Slide, annotations.Annotated]:
-    table = {} if source.mpp is None else {source.slide.name: source.mpp}
-    slide = slides.open_slide(source.slide, scale_table=table)
-    return slide, annotations.of_slide(slide, source.regions, source.label, job.class_map)
+def _unless_changed(source: Source, before: digests.Stamp, items: Iterator[bytes]) -> Iterator[bytes]:
+    yield from items
+    if source.stamp() != before:
+        why, fix = "it changed while it was read", "run the same command again"
+        raise DiffpathError(source.noun, where=source.where, why=why, fix=fix)
 
 
 def draw(job: Job, placed: Placed) -> None:
-    """Write the overlay of one slide.
+    """Write the picture of one source.
 
     Raises:
-        DiffpathError: the slide or its annotations cannot be read any more.
+        DiffpathError: it cannot be read any more.
     """
-    slide, found = _open(job, placed.source)
-    fields = staged_fields(shards.Staging.begun(job.out, where=socket.gethostname()).describe(placed.name))
+    staging = shards.Staging.begun(job.out, where=socket.gethostname())
+    unit = staging.describe(placed.name)
     path = job.out / qa.FOLDER / f"{placed.name}.png"
-    qa.draw_overlay(path, slide, found.regions, fields, placed.assigned, job.class_map.names)
+    placed.source.draw(job, unit, staging.read(unit), placed.assigned, path)
 
 
 def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:

@@ -1,6 +1,6 @@
 """The manifest of a dataset directory: what it holds, with digests. Readers open only what it lists."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Dataset:
                 yield records.decode(data, self.schema)
 
 
-def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...]]) -> str:
+def content_digest(schema: records.Schema, splits: Mapping[str, Sequence[Shard]]) -> str:
     """Digest of what a dataset holds, independent of where it lies and who made it."""
     latents = {"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}
     return sha256_json(

@@ -189,9 +189,10 @@ def test_too_few_patients_is_an_error():
 
 
 def test_the_proof_fails_when_a_patient_is_shared():
-    assert "none in two splits" in splits.prove_disjoint(["x", "y", "x"], ["train", "test", "train"])
+    said = splits.prove_disjoint([("x", "train"), ("y", "test"), ("x", "train")], splits.SPLITS)
+    assert said == "2 patients: 1 in train, 0 in val, 1 in test; none in two splits"
     with pytest.raises(DiffpathError, match="patient x"):
-        splits.prove_disjoint(["x", "x"], ["train", "test"])
+        splits.prove_disjoint([("x", "train"), ("x", "test")], splits.SPLITS)
 
 
 @pytest.mark.parametrize("gap", [0.0, 40.0, 100.0])
