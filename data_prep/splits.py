@@ -115,29 +115,26 @@ def split_patients(counts: Mapping[str, Mapping[str, int]], spec: SplitSpec) -> 
     Raises:
         DiffpathError: fewer patients than splits.
     """
-    wanted = spec.wanted
     check_enough(len(counts), spec)
+    names, wanted = list(spec.wanted), np.array(list(spec.wanted.values()))
+    patients = sorted(counts)
     classes = sorted({name for per_class in counts.values() for name in per_class})
-    table = {p: np.array([per_class.get(c, 0) for c in classes], float) for p, per_class in counts.items()}
-    total = np.maximum(sum(table.values()), 1)
-    order = np.random.default_rng(spec.seed).permutation(sorted(table))
-    filled = {split: np.zeros(len(classes)) for split in wanted}
-    assigned: dict[str, str] = {}
-    empty = list(wanted)
+    table = np.array([[counts[patient].get(name, 0) for name in classes] for patient in patients], float)
+    # Share of each class that a patient has.
+    weights = table / np.maximum(table.sum(axis=0), 1)
+    order = np.random.default_rng(spec.seed).permutation(len(patients))
     # Large patients first: the small ones then even out what is left.
-    for patient in sorted(order, key=lambda name: -(table[name] / total).sum()):
-        left = len(table) - len(assigned)
-        choices = empty if len(empty) == left else list(wanted)
-        weight = table[patient] / total
-
-        def relief(split: str, weight: np.ndarray = weight) -> float:
-            missing = wanted[split] - filled[split] / total
-            return float((weight * missing).sum()) / wanted[split]
-
-        best = max(choices, key=relief)
-        empty = [split for split in empty if split != best]
-        assigned[str(patient)] = best
-        filled[best] += table[patient]
+    order = order[np.argsort(-weights[order].sum(axis=1), kind="stable")]
+    missing = np.repeat(wanted[:, None], len(classes), axis=1)
+    empty = np.ones(len(names), bool)
+    assigned: dict[str, str] = {}
+    for left, index in zip(range(len(order), 0, -1), order, strict=True):
+        relief = missing @ weights[index] / wanted
+        # The last patients go where there is none yet.
+        best = int(np.where(empty | (empty.sum() < left), relief, -np.inf).argmax())
+        assigned[patients[index]] = names[best]
+        missing[best] -= weights[index]
+        empty[best] = False
     return assigned
 
 
