@@ -58,7 +58,7 @@ def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]]) -> s
             f"{len(placed)} images whose patients are unknown: images of one patient may be in two splits, this "
             "leakage cannot be excluded, and numbers measured across the splits may be too good"
         )
-    return splits.prove_disjoint(placed, spec.names)
+    return splits.prove_disjoint(sorted(placed), spec.names)
 
 
 def _bands(spec: SplitSpec, prepared: Prepared, kept: Sequence[tiling.Field]) -> list[str]:

@@ -4,7 +4,6 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -74,7 +73,7 @@ def decode_image(data: bytes, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
     return _decode(io.BytesIO(data), where=where)
 
 
-def _decode(file: Path | BinaryIO, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
+def _decode(file: Path | io.BytesIO, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with PIL.Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
