@@ -6,6 +6,7 @@ sets the time of the last change itself, and no program can set it back.
 """
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,14 @@ def stamp(path: Path) -> Stamp:
     """Size, times of the last write and the last change (ns), and inode of a file.
 
     Raises:
-        DiffpathError: it cannot be read.
+        DiffpathError: it cannot be read, or is no file: a pipe or a device may have no end.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DiffpathError("file", where=path, why="it is a directory or a device, not a file", fix="leave it out")
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 

@@ -11,6 +11,9 @@ from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
 
+# A field with so much tissue on the small picture cannot be white.
+MOSTLY = 0.5
+
 
 @dataclass(frozen=True)
 class SlideSource:
@@ -73,6 +76,12 @@ class SlideSource:
         def read() -> Iterator[bytes]:
             images = slides.read_fields(slide, [field.box for field in kept], patch_px=job.fields.patch_px)
             for index, (field, image) in enumerate(zip(kept, images, strict=True)):
+                if field.tissue_share >= MOSTLY and image.min() == 255:
+                    why, fix = (
+                        "one of its levels is white where another shows tissue",
+                        "export it again, or leave it out",
+                    )
+                    raise DiffpathError("slide", where=self.slide, why=why, fix=fix)
                 yield records.encode(
                     records.PatchRecord(
                         image=image,

@@ -25,6 +25,9 @@ MAX_STRIP_PX = 16_384
 # A whole level is read in squares of at most this many pixels a side, for the same reason.
 MAX_SQUARE_PX = 4_096
 
+# OpenSlide holds whole tiles; those of scanners have 256 to 1024 pixels a side.
+MAX_TILE_PX = 8_192
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -85,8 +88,22 @@ def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Sl
             why=f"OpenSlide cannot read it ({error})",
             fix="copy it again, or leave it out",
         ) from error
+    _check_tiles(path, handle)
     scale = _scale(path, handle.properties, scale_table or {})
     return Slide(path, handle, handle.dimensions, scale)
+
+
+def _check_tiles(path: Path, handle: openslide.OpenSlide) -> None:
+    """Refuse tiles that no memory holds: OpenSlide would end this process.
+
+    Raises:
+        DiffpathError: the file declares such a tile.
+    """
+    for level in range(handle.level_count):
+        sides = [handle.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
+        if max(map(int, sides)) > MAX_TILE_PX:
+            why = f"it declares tiles of {sides[0]} x {sides[1]} px"
+            raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out")
 
 
 def bounds_offset(slide: Slide) -> tuple[float, float]:

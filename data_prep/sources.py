@@ -25,7 +25,9 @@ def find_sources(
         DiffpathError: no slide, a slide without annotations and label, or several slides without a patient table.
     """
     if slide_path.is_dir():
-        found = sorted(p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
+        found = sorted(
+            p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES and not p.name.startswith(".")
+        )
     else:
         found = [slide_path] if slide_path.is_file() else []
     if not found:
