@@ -182,7 +182,8 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "one channel of three": (spoiled(retagged({277: 1})), "reading failed"),
     "other colours": (spoiled(retagged({262: 6})), "reading failed"),
     "tiles of length 0": (spoiled(without_tiles), NOTHING),
-    "a level of length 0": (spoiled(without_tiles, pyramid(LEVEL)), "white where another shows tissue"),
+    # OpenSlide takes the pixels from the level above.
+    "a level of length 0": (spoiled(without_tiles, pyramid(LEVEL)), ""),
     "a level larger than the first": (pyramid(tissue(1, 2 * SIZE)), UNREADABLE),
     "a level of one pixel": (spoiled(retagged({256: 1, 257: 1}, 1), pyramid(tissue(1, 128))), ""),
     "a white level": (pyramid(np.full((128, 128, 3), 255, np.uint8)), "white where another shows tissue"),
