@@ -52,6 +52,7 @@ def dataset_card(
         details: what goes into the manifest.
     """
     height, width = schema.image_px
+    filled = (split for split, found in labels.items() if found)
     rows = [
         f"| {split} | {' | '.join(str(list(found).count(i)) for i in range(len(schema.classes)))} | {len(found)} |"
         for split, found in labels.items()
@@ -71,7 +72,7 @@ def dataset_card(
     if "split_proof" in details:
         text += [f"Split: {details['split_proof']}.", ""]
     if "outcomes" in details:
-        text += ["Fields of view that touch a region:", ""]
+        text += ["Fields of view that touch a region, or images:", ""]
         text += [f"- {reason}: {count}" for reason, count in details["outcomes"].items()]
         text += [""]
     if details.get("annotations"):
@@ -85,7 +86,7 @@ def dataset_card(
         "",
         "```python",
         "import tensorflow_datasets as tfds",
-        f"source = tfds.builder_from_directory(DIRECTORY).as_data_source({next(iter(labels))!r})",
+        f"source = tfds.builder_from_directory(DIRECTORY).as_data_source({next(filled, 'train')!r})",
         "```",
         "",
     ]

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import image_folder
+from data_prep.image_source import ImageBatch
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.pictures import encode_png
@@ -139,6 +140,27 @@ def test_a_bad_image_fails_alone_until_it_is_good(images, prep, tmp_path):
     assert prep(*words)[:2] == (0, [])
     assert prep(*words, "--key_file", tmp_path / "out" / "private" / "hash.key", out="fresh")[0] == 0
     assert open_dataset(tmp_path / "out").digest == open_dataset(tmp_path / "fresh").digest
+
+
+def test_an_interrupted_job_goes_on_where_it_stopped(images, prep, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_folder, "BATCH", 4)
+    (tmp_path / "key").write_text("secret")
+    words, batches = ["--images", images, "--mpp", 0.5, "--key_file", tmp_path / "key"], []
+    read = ImageBatch.read
+
+    def counted(self, *arguments):
+        batches.append(self.where)
+        if len(batches) == 4:
+            raise KeyboardInterrupt
+        return read(self, *arguments)
+
+    monkeypatch.setattr(ImageBatch, "read", counted)
+    assert prep(*words)[0] == 130
+    assert prep(*words)[0] == 0
+    assert len(batches) - 1 == len(set(batches)) > 5
+    monkeypatch.setattr(ImageBatch, "read", read)
+    assert prep(*words, "--workers", 2, out="whole")[0] == 0
+    assert open_dataset(tmp_path / "out").digest == open_dataset(tmp_path / "whole").digest
 
 
 def test_unusual_images_are_patches(prep, tmp_path):
