@@ -108,6 +108,8 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
                 results[outcome.index] = outcome.result
+                for doubt in outcome.result.scale["doubts"]:
+                    console.print(f"note: {source.slide.name}: {doubt}", markup=False, soft_wrap=True)
                 fields += outcome.result.count if outcome.result.fresh else 0
             elif not isinstance(error, DiffpathError):
                 error.add_note(f"while preparing {source.slide}")
@@ -249,7 +251,7 @@ def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, An
         "split_proof": proof,
         "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": in_gap},
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in slides.done]),
-        "scales": [prepared.scale for _, prepared in slides.done],
+        "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in slides.done],
         "failed": len(slides.failed),
         "versions": shards.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
     }

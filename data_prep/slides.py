@@ -7,7 +7,7 @@ never opened.
 import csv
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,29 +16,13 @@ import numpy as np
 import openslide
 from jaxtyping import UInt8
 
+from data_prep.scales import PLAUSIBLE_MPP, Scale, find_scale
 from diffpath_jax.errors import DiffpathError
 
-# Below 0.05 um/px no light microscope resolves anything; above 20 um/px no nucleus is visible.
-PLAUSIBLE_MPP = (0.05, 20.0)
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
 MAX_STRIP_PX = 16_384
 # A whole level is read in squares of at most this many pixels a side, for the same reason.
 MAX_SQUARE_PX = 4_096
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Physical scale of level 0.
-
-    Attributes:
-        x: um per pixel along the width.
-        y: um per pixel along the height.
-        source: where the numbers came from.
-    """
-
-    x: float
-    y: float
-    source: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,8 @@ def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Sl
             why=f"OpenSlide cannot read it ({error})",
             fix="copy it again, or leave it out",
         ) from error
-    scale = _scale(path, handle.properties, scale_table or {})
+    table = scale_table or {}
+    scale = find_scale(path, handle.properties, table.get(path.name, table.get(path.stem)))
     return Slide(path, handle, handle.dimensions, scale)
 
 
@@ -97,25 +82,6 @@ def bounds_offset(slide: Slide) -> tuple[float, float]:
     names = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
     x, y = (float(slide.handle.properties.get(name, 0)) for name in names)
     return x, y
-
-
-def _scale(path: Path, properties: Mapping[str, str], table: dict[str, float]) -> Scale:
-    given = table.get(path.name, table.get(path.stem))
-    if given is not None:
-        return Scale(given, given, "table")
-    names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
-    values = [properties.get(name) for name in names]
-    fix = f"give a CSV with the columns slide,mpp and the row {path.name},<um per px> as --mpp_csv"
-    if None in values:
-        raise DiffpathError("um/px", where=path, why="the slide does not state it", fix=fix)
-    try:
-        x, y = (float(value) for value in values if value is not None)
-    except ValueError:
-        raise DiffpathError("um/px", where=path, why=f"{values} is not a number", fix=fix) from None
-    low, high = PLAUSIBLE_MPP
-    if not (low <= x <= high and low <= y <= high):  # NaN fails too
-        raise DiffpathError("um/px", where=path, why=f"{x} x {y} is not plausible", fix=fix)
-    return Scale(x, y, "slide")
 
 
 def read_scale_table(path: Path) -> dict[str, float]:

@@ -1,10 +1,12 @@
 """Reading at a true scale, and refusing to guess one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import MPP, PINK, PURPLE, write_slide
 
-from data_prep import slides, tissue
+from data_prep import scales, slides, tissue
 from diffpath_jax.errors import DiffpathError
 
 
@@ -19,7 +21,7 @@ def test_no_plausible_um_per_px_is_an_error_with_the_fix(tmp_path, mpp):
     path = write_slide(tmp_path / "bad.svs", mpp=mpp)
     with pytest.raises(DiffpathError, match=r"um/px in .*bad\.svs.*fix: .*--mpp_csv"):
         slides.open_slide(path)
-    assert slides.open_slide(path, scale_table={"bad": 0.25}).scale == slides.Scale(0.25, 0.25, "table")
+    assert slides.open_slide(path, scale_table={"bad": 0.5}).scale == slides.Scale(0.5, 0.5, "table")
 
 
 def test_fields_are_area_averages_of_the_right_place(slide):
@@ -68,3 +70,46 @@ def test_bad_scale_tables(tmp_path, text):
             slides.read_scale_table(path)
     else:
         assert slides.read_scale_table(path) == {}
+
+
+def properties(x, y, power=None):
+    return {
+        "openslide.mpp-x": x,
+        "openslide.mpp-y": y,
+        **({"openslide.objective-power": power} if power is not None else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "power", "said"),
+    [
+        ("0.2525", "0.2525", "40", ()),
+        ("0.499", "0.499", "20", ()),
+        ("0.23", "0.23", "40", ()),  # Hamamatsu's 40X
+        ("0.2527", "0.2525", "40", ()),
+        ("0.5", "0.5", "none", ()),
+        ("0.5", "0.5", "0", ()),
+        ("0.25", "0.25", "20", ("0.25 um/px, but 20X gives about 0.5",)),
+        ("0.5", "0.5", "40", ("0.5 um/px, but 40X gives about 0.25",)),
+        ("0.5", "0.525", "20", ("0.5 um/px along x and 0.525 along y: fields are square in um, not in px",)),
+    ],
+)
+def test_what_speaks_against_a_scale_is_told_and_changes_nothing(x, y, power, said):
+    scale = scales.find_scale(Path("a.svs"), properties(x, y, power), None)
+    assert scale == scales.Scale(float(x), float(y), "slide", said)
+
+
+def test_pixels_twice_as_wide_as_high_are_an_error_with_the_fix():
+    with pytest.raises(DiffpathError, match=r"0\.25 x 0\.5.*unequal; fix: .*a\.svs,<um per px> as --mpp_csv"):
+        scales.find_scale(Path("a.svs"), properties("0.25", "0.5"), None)
+    assert scales.find_scale(Path("a.svs"), properties("0.25", "0.5"), 0.3) == scales.Scale(0.3, 0.3, "table")
+
+
+def test_a_table_wins_over_the_slide_and_the_difference_is_told():
+    found = scales.find_scale(Path("a.svs"), properties("0.5", "0.5", "20"), 0.25)
+    assert (found.x, found.y, found.source) == (0.25, 0.25, "table")
+    assert found.doubts == (
+        "0.25 um/px, but 20X gives about 0.5",
+        "0.25 um/px from the table, but the slide states 0.5 x 0.5",
+    )
+    assert scales.find_scale(Path("a.svs"), properties("0.5", "0.5", "20"), 0.501).doubts == ()
