@@ -20,15 +20,20 @@ def summary(dataset: manifest.Dataset) -> str:
 
 
 def scale_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """um/px of the slides, where it came from, and what speaks against it.
+    """um/px of the slides, where it came from, what of them is read for a field, and what speaks against it.
 
     Args:
-        found: for each slide um/px of level 0 along both axes, its source, and doubts about it.
+        found: for each slide um/px of level 0 along both axes, its source, and doubts about it; pixels read for a field
+            along both axes, and their um/px.
     """
     if not found:
         return []
     sources = ", ".join(f"{name} {count}" for name, count in Counter(each["source"] for each in found).most_common())
-    notes = [f"um/px of level 0: {_span(each[axis] for each in found for axis in 'xy')}, from: {sources}"]
+    sides, mpps = ([number for each in found for number in each[name]] for name in ("read_px", "read_mpp"))
+    notes = [
+        f"um/px of level 0: {_span(each[axis] for each in found for axis in 'xy')}, from: {sources}",
+        f"read for each field: {_span(sides)} px a side, of {_span(mpps)} um/px",
+    ]
     doubts = Counter(doubt for each in found for doubt in each["doubts"])
     return notes + [f"{count} of {len(found)} slides: {doubt}" for doubt, count in doubts.most_common(20)]
 

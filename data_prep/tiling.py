@@ -128,7 +128,7 @@ def plan_fields(
         DiffpathError: reading such a field would enlarge the slide's pixels.
     """
     width, height = field_size(spec, slide.scale)
-    if min(width, height) < spec.patch_px:
+    if round(min(width, height)) < spec.patch_px:
         raise DiffpathError(
             "field of view",
             where=slide.path,

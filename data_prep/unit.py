@@ -100,7 +100,7 @@ class Prepared:
         fresh: whether it was read just now, and not by an earlier run.
         kept: class -> fields.
         outcomes: outcome -> fields that touch a region.
-        scale: um/px of level 0 and where it came from.
+        scale: um/px of level 0 and where it came from; how many pixels of which um/px are read for a field.
         annotations: what of them was not used as it is.
     """
 
@@ -197,9 +197,14 @@ def _stage(
                 "slide", where=source.slide, why="it changed while it was read", fix="run the same command again"
             )
 
+    reading = slides.choose_reading(slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px)
     overlapped = [field for field in fields if field.overlap_share > 0]
     details = {
-        "scale": asdict(slide.scale),
+        "scale": {
+            **asdict(slide.scale),
+            "read_px": list(reading.size),
+            "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
+        },
         "annotations": {
             "ignored": dict(found.ignored),
             "outside_share": found.outside_share,

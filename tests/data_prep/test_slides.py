@@ -1,8 +1,10 @@
 """Reading at a true scale, and refusing to guess one."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import openslide
 import pytest
 from conftest import MPP, PINK, PURPLE, write_slide
 
@@ -41,8 +43,56 @@ def test_a_strip_gives_the_same_as_single_reads(slide):
     together = list(slides.read_fields(opened, boxes, patch_px=24))
     for box, image in zip(boxes, together, strict=True):
         (alone,) = slides.read_fields(opened, [box], patch_px=24)
-        # A strip starts at the first box, so rounding to its pixel grid may differ by one pixel.
-        assert np.abs(alone.astype(float) - image).mean() < 12
+        np.testing.assert_array_equal(alone, image)
+
+
+def layout(*sizes):
+    """What choosing a level needs of a slide; no file behind it."""
+    handle = mock.Mock(spec=openslide.OpenSlide, level_dimensions=sizes)
+    return slides.Slide(Path("flat.svs"), handle, sizes[0], scales.Scale(0.5, 0.5, "slide"))
+
+
+@pytest.mark.parametrize(
+    ("side", "level", "steps", "size"),
+    [
+        (448.0, 0, (1, 1), (448, 448)),  # 3.5 times smaller: level 1 holds 112 pixels only
+        (511.0, 1, (4, 4), (128, 128)),  # 127.75 pixels, which are 128 whole ones
+        (509.0, 0, (1, 1), (509, 509)),  # 127.25: 127 whole ones
+        (2048.0, 2, (16, 16), (128, 128)),
+        (9000.0, 2, (16, 16), (562, 562)),
+        (100.0, 0, (1, 1), (100, 100)),
+    ],
+)
+def test_the_level_read_is_the_smallest_that_need_not_be_enlarged(side, level, steps, size):
+    # 40003 / 10000 is no whole number, but 4 with three pixels left out; 30001 / 1876 is 16, the last one filled up.
+    slide = layout((40003, 30001), (10000, 7500), (2500, 1876))
+    found = slides.choose_reading(slide, side, side, patch_px=128)
+    assert (found.level, found.steps, found.size) == (level, steps, size)
+
+
+def test_a_level_of_another_ratio_is_stretched_as_it_is():
+    found = slides.choose_reading(layout((1000, 1000), (300, 400)), 800.0, 800.0, patch_px=128)
+    assert found == slides.Reading(1, (1000 / 300, 2.5), (240, 320), (60, 80))
+
+
+def test_a_field_is_whole_pixels_around_its_centre():
+    reading = slides.Reading(1, (4.0, 4.0), (25, 25), (225, 225))
+    # Centre at 452 / 4 = 113 pixels, 12.5 of the 25 to each side: 100.5, of which 100 is as near as 101.
+    assert reading.corner(slides.Box(402.0, 202.4, 100.0, 100.0)) == (100, 51)
+    for x in np.arange(0.0, 8.0, 0.3):
+        left, _ = reading.corner(slides.Box(float(x), 0.0, 100.0, 100.0))
+        assert abs((left + 12.5) * 4 - (x + 50)) <= 2
+    # The last field of a slide of 1003 pixels, 250 on the level: 225.75, and no 26th column is there.
+    assert reading.corner(slides.Box(903.0, 0.0, 100.0, 100.0)) == (225, 0)
+
+
+def test_far_neighbours_are_not_read_with_what_lies_between(slide, monkeypatch):
+    opened, read = slides.open_slide(slide), []
+    whole = slides._read_level
+    monkeypatch.setattr(slides, "_read_level", lambda *a: read.append(a[3]) or whole(*a))
+    boxes = [slides.Box(float(x), 100.0, 64.0, 64.0) for x in (0, 64, 200, 900)]
+    assert len(list(slides.read_fields(opened, boxes, patch_px=16))) == 4
+    assert read == [(264, 64), (64, 64)]
 
 
 def test_tissue_is_what_is_stained(slide):
