@@ -38,9 +38,9 @@ def scale_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes + [f"{count} of {len(found)} slides: {doubt}" for doubt, count in doubts.most_common(20)]
 
 
-def _span(numbers: Iterable[float]) -> str:
+def _span(numbers: Iterable[float | int]) -> str:
     """A number, or the smallest and the largest of several."""
-    shown = [f"{number:.4g}" for number in sorted(numbers)]
+    shown = [f"{number:.5g}" for number in sorted(numbers)]
     return shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
 
 

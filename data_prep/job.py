@@ -4,11 +4,11 @@ import functools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from data_prep import card, patch_table, qa, shards, splits, tiling, unit
+from data_prep import caps, card, patch_table, qa, shards, splits, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax.data import manifest, records
@@ -179,20 +179,22 @@ def _assemble(
     One slide's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
-    assign, proof = _assignment(job, [prepared for _, prepared in slides.done])
+    limits = _limits(job, slides, staging)
+    assign, proof = _assignment(job, [_capped(job, prepared, staging, limits) for _, prepared in slides.done])
     labels: dict[str, list[int]] = {split: [] for split in splits.SPLITS}
     placed = []
     with patch_table.writer(job) as write_rows:
         for source, prepared in slides.done:
             kept = _kept(staging, prepared)
-            assigned = assign(prepared, kept)
+            assigned = _assigned(functools.partial(assign, prepared), kept, limits)
             write_rows(source, prepared, kept, assigned)
             placed.append(Placed(source, prepared.name, assigned))
             for field, split in zip(kept, assigned, strict=True):
-                if split != splits.GAP:
+                if split in labels:
                     labels[split].append(job.class_map.names.index(field.label))
     slides = Slides(slides.done, [*slides.failed, *_draw_all(job, placed, scheduler)])
-    details = _describe(job, slides, proof, sum(slide.assigned.count(splits.GAP) for slide in placed))
+    dropped = sum((Counter(slide.assigned) for slide in placed), Counter[str]())
+    details = _describe(job, slides, proof, dropped)
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     dataset = shards.write_dataset(
         job.out,
@@ -204,6 +206,30 @@ def _assemble(
         card=card.dataset_card(job.name, schema, labels, details),
     )
     return slides, dataset
+
+
+def _limits(job: Job, slides: Slides, staging: shards.Staging) -> caps.Limits:
+    """The cap of each class over all slides. What is dropped by it depends on which slides there are, and no more."""
+    limits = caps.Limits(job.caps.per_class)
+    if job.caps.per_class is not None:
+        for _, prepared in slides.done:
+            limits.add(_kept(staging, prepared))
+    return limits
+
+
+def _capped(job: Job, prepared: Prepared, staging: shards.Staging, limits: caps.Limits) -> Prepared:
+    """A slide with the counts that the cap of its classes leaves."""
+    if job.caps.per_class is None:
+        return prepared
+    return replace(prepared, kept=Counter(f.label for f in _kept(staging, prepared) if limits.keep(f)))
+
+
+def _assigned(
+    assign: Callable[[Sequence[tiling.Field]], list[str]], kept: Sequence[tiling.Field], limits: caps.Limits
+) -> list[str]:
+    """The split of every field that was kept; those over a cap have none, and no say."""
+    within = iter(assign([field for field in kept if limits.keep(field)]))
+    return [next(within) if limits.keep(field) else caps.CAPPED for field in kept]
 
 
 def _kept(staging: shards.Staging, prepared: Prepared) -> list[tiling.Field]:
@@ -239,9 +265,19 @@ def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[
     return [failed[index] for index in sorted(failed)]
 
 
-def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, Any]:
-    """Provenance, for the manifest."""
-    outcomes = sum((Counter(prepared.outcomes) for _, prepared in slides.done), Counter())
+def _describe(job: Job, slides: Slides, proof: str, dropped: Mapping[str, int]) -> dict[str, Any]:
+    """Provenance, for the manifest.
+
+    Args:
+        job: the job.
+        slides: what became of its slides.
+        proof: of the split.
+        dropped: how many of the kept fields have no split, and why.
+    """
+    outcomes = sum((Counter(prepared.outcomes) for _, prepared in slides.done), Counter[str]())
+    if over := dropped.get(caps.CAPPED):
+        outcomes += Counter({caps.OVER_CLASS: over})
+        outcomes[tiling.KEPT] -= over
     return {
         "kind": "real",
         "mpp": job.fields.mpp,
@@ -249,7 +285,7 @@ def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, An
         "job": {**job.settings(), "sources": slides.identities()},
         "command": "diffpath prep",
         "split_proof": proof,
-        "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": in_gap},
+        "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": dropped.get(splits.GAP, 0)},
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in slides.done]),
         "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in slides.done],
         "failed": len(slides.failed),

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from data_prep import annotations, job, scheduling, slides, sources, splits, tiling
+from data_prep import annotations, caps, field_sizes, job, scheduling, slides, sources, splits, tiling
 from data_prep.unit import PRIVATE, Job, Source
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file
@@ -32,15 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
     parser.add_argument("--patients", type=Path, help="CSV with the columns slide,patient")
     parser.add_argument("--mpp_csv", type=Path, help="CSV with the columns slide,mpp: um per level-0 pixel")
-    parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
-    parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
-    parser.add_argument("--mpp", type=float, help="um per px of the stored image")
-    parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
+    _add_field_arguments(parser)
     parser.add_argument("--roi_min", type=float, default=0.75, help="least share of a field in its class's regions")
     parser.add_argument("--tissue_min", type=float, default=0.5, help="least share of tissue in a field")
     parser.add_argument("--fractions", default="0.7,0.1,0.2", help="shares of train, val, test")
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the caps")
     parser.add_argument("--key_file", type=Path, help="secret for slide and patient hashes (default: made once)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -52,6 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead; local:N starts one of N workers"
     )
+
+
+def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
+    """How large fields are, where they lie, and how many of them are kept."""
+    parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
+    parser.add_argument("--read_px", type=float, help="side of a field of view in px of --at_mpp, instead of --fov_um")
+    parser.add_argument("--at_mpp", type=float, help="um per px of --read_px")
+    parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
+    parser.add_argument("--mpp", type=float, help="um per px of the stored image")
+    parser.add_argument(
+        "--preset",
+        choices=list(field_sizes.PRESETS),
+        help="a reading of the paper's fields of view, instead of the five above (README, docs/DEVIATIONS.md)",
+    )
+    parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
+    parser.add_argument("--overlap", type=float, help="share that neighbours have in common, instead of --stride_um")
+    parser.add_argument(
+        "--origin_um", default="0,0", metavar="X,Y", help="where a field begins, in um from the slide's corner (0,0)"
+    )
+    parser.add_argument("--max_per_slide", type=int, help="most fields of each class from one slide, drawn at random")
+    parser.add_argument("--max_per_class", type=int, help="most fields of each class in the data set, drawn at random")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -80,14 +98,7 @@ def _scheduler(arguments: argparse.Namespace, count: int) -> AbstractContextMana
 
 def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source, ...]]:
     """Read and check everything but the slides themselves: settings of the job, and its slides."""
-    fields = tiling.field_spec(
-        fov_um=arguments.fov_um,
-        patch_px=arguments.patch_px,
-        mpp=arguments.mpp,
-        stride_um=arguments.stride_um,
-        roi_min=arguments.roi_min,
-        tissue_min=arguments.tissue_min,
-    )
+    fields = _fields(arguments)
     found = sources.find_sources(
         arguments.slides.absolute(),
         arguments.annotations.absolute() if arguments.annotations else None,
@@ -112,6 +123,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
             )
         ),
         "fields": fields,
+        "caps": caps.check_caps(caps.CapSpec(arguments.max_per_slide, arguments.max_per_class)),
         "split": splits.SplitSpec(
             fractions=splits.check_fractions(fractions),
             gap_um=fields.fov_um if arguments.gap_um is None else arguments.gap_um,
@@ -119,6 +131,19 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         ),
     }
     return settings, found
+
+
+def _fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
+    """Size and grid of the fields of view."""
+    given = {name: getattr(arguments, name) for name in ("fov_um", "read_px", "at_mpp", "patch_px", "mpp")}
+    size = field_sizes.from_options(field_sizes.of_preset(arguments.preset, given) if arguments.preset else given)
+    return tiling.field_spec(
+        size,
+        stride_um=field_sizes.stride(size.fov_um, stride_um=arguments.stride_um, overlap=arguments.overlap),
+        origin_um=field_sizes.read_origin(arguments.origin_um),
+        roi_min=arguments.roi_min,
+        tissue_min=arguments.tissue_min,
+    )
 
 
 def _secret(path: Path | None, out: Path) -> bytes:

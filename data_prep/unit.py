@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep import annotations, digests, qa, shards, slides, splits, tiling, tissue
+from data_prep import annotations, caps, digests, qa, shards, slides, splits, tiling, tissue
 from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
@@ -47,6 +47,7 @@ class Job:
         name: dataset name.
         class_map: annotation classes.
         fields: size and grid of the fields of view.
+        caps: how many fields are kept at most; drawn with the seed of the split.
         split: shares of train, val and test.
         key: secret for the hashes that stand for slide and patient in the records.
     """
@@ -55,6 +56,7 @@ class Job:
     name: str
     class_map: annotations.ClassMap
     fields: tiling.FieldSpec
+    caps: caps.CapSpec
     split: splits.SplitSpec
     key: bytes
 
@@ -64,7 +66,8 @@ class Job:
             "name": self.name,
             "classes": {**self.class_map.classes, **dict.fromkeys(sorted(self.class_map.ignore), "")},
             "overlap": self.class_map.overlap,
-            "fields": asdict(self.fields),
+            "fields": {**asdict(self.fields), "origin_um": list(self.fields.origin_um)},
+            "caps": asdict(self.caps),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
         }
 
@@ -176,6 +179,8 @@ def _stage(
     slide, found = _open(job, source)
     mask, priority = tissue.find_tissue(slide), job.class_map.priority
     fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
+    digest = digests.sha256_remembered(source.slide, job.out / PRIVATE / DIGESTS)
+    fields = caps.within_slide(fields, job.caps, seed=job.split.seed, slide=digest)
     kept = [field for field in fields if field.outcome == tiling.KEPT]
 
     def read() -> Iterator[bytes]:
