@@ -4,22 +4,24 @@ OpenSlide composes what it reads from tiles in floating point, which takes sever
 What is read here is the same to the last bit: a level is read this way only if its middle tile says so.
 """
 
+import functools
 import itertools
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-import openslide
 from jaxtyping import UInt8
 from PIL import TiffImagePlugin
 
-# In files of these vendors a level is a picture of its own, whose tiles neither overlap nor leave gaps.
-VENDORS = ("aperio", "generic-tiff")
+Pixels = UInt8[np.ndarray, "h w 3"]
+# What OpenSlide shows of a level at a place of level 0, in a size of the level; None if it cannot read it.
+Shown = Callable[[int, tuple[int, int], tuple[int, int]], Pixels | None]
+
 # Holds the tiles that two rows of fields share, on slides of 100,000 pixels.
 CACHE_BYTES = 96 * 2**20
 # A chain of directories that is longer than this leads in circles.
@@ -61,7 +63,7 @@ class JpegTiles:
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._room = max(1, CACHE_BYTES // (3 * layout.tile[0] * layout.tile[1]))
 
-    def read(self, left: int, top: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
+    def read(self, left: int, top: int, width: int, height: int) -> Pixels:
         """A rectangle in pixels of the level, white where it reaches beyond.
 
         Raises:
@@ -82,7 +84,7 @@ class JpegTiles:
                 picture[a - top : b - top, c - left : d - left] = tile[a - y : b - y, c - x : d - x]
         return picture
 
-    def _tile(self, file: BinaryIO, number: int) -> UInt8[np.ndarray, "h w 3"]:
+    def _tile(self, file: BinaryIO, number: int) -> Pixels:
         if number in self._kept:
             self._kept.move_to_end(number)
             return self._kept[number]
@@ -92,7 +94,7 @@ class JpegTiles:
         return tile
 
 
-def decode(file: BinaryIO, layout: Layout, number: int) -> UInt8[np.ndarray, "h w 3"]:
+def decode(file: BinaryIO, layout: Layout, number: int) -> Pixels:
     """One whole tile.
 
     Raises:
@@ -111,19 +113,26 @@ def decode(file: BinaryIO, layout: Layout, number: int) -> UInt8[np.ndarray, "h 
     return tile
 
 
-def find_levels(path: Path, handle: openslide.OpenSlide) -> dict[int, JpegTiles]:
-    """The levels of a slide that can be read this way; none for most files that are not Aperio's."""
-    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) not in VENDORS:
-        return {}
+def find_levels(
+    path: Path, sizes: Sequence[tuple[int, int]], downsamples: Sequence[float], shown: Shown
+) -> dict[int, JpegTiles]:
+    """The levels of a slide that can be read this way; none if the file is not such a TIFF.
+
+    Args:
+        path: the slide.
+        sizes: (width, height) of each level.
+        downsamples: level-0 pixels to a pixel of each level, as OpenSlide takes them.
+        shown: what OpenSlide shows.
+    """
     try:
         layouts = list(_layouts(path))
     except (OSError, SyntaxError, TypeError, ValueError, struct.error):
         # OpenSlide makes more of odd files than Pillow does.
         return {}
     found = {}
-    for level, size in enumerate(handle.level_dimensions):
+    for level, (size, downsample) in enumerate(zip(sizes, downsamples, strict=True)):
         of_size = [layout for layout in layouts if layout.size == size]
-        if len(of_size) == 1 and _agrees(path, handle, level, of_size[0]):
+        if len(of_size) == 1 and _agrees(path, of_size[0], downsample, functools.partial(shown, level)):
             found[level] = JpegTiles(path, of_size[0])
     return found
 
@@ -166,10 +175,11 @@ def _layout(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Layout | None:
     return Layout(size, tile, tuple(zip(offsets, lengths, strict=True)), _START + adobe + tables)
 
 
-def _agrees(path: Path, handle: openslide.OpenSlide, level: int, layout: Layout) -> bool:
+def _agrees(
+    path: Path, layout: Layout, downsample: float, shown: Callable[[tuple[int, int], tuple[int, int]], Pixels | None]
+) -> bool:
     """Whether the middle tile is what OpenSlide shows in its place."""
     (width, height), (tile_width, tile_height) = layout.size, layout.tile
-    downsample = handle.level_downsamples[level]
     left, top = width // 2 // tile_width * tile_width, height // 2 // tile_height * tile_height
     if not ((left * downsample).is_integer() and (top * downsample).is_integer()):
         # OpenSlide can only be asked for whole pixels of level 0, and blends where they are none of this level.
@@ -178,7 +188,7 @@ def _agrees(path: Path, handle: openslide.OpenSlide, level: int, layout: Layout)
     try:
         with path.open("rb") as file:
             own = decode(file, layout, top // tile_height * layout.columns + left // tile_width)
-        theirs = np.asarray(handle.read_region((round(left * downsample), round(top * downsample)), level, size))
-    except (OSError, openslide.OpenSlideError):
+    except OSError:
         return False
-    return bool((own[: size[1], : size[0]] == theirs[..., :3]).all())
+    theirs = shown((round(left * downsample), round(top * downsample)), size)
+    return theirs is not None and bool((own[: size[1], : size[0]] == theirs).all())

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import openslide
-
 from diffpath_jax.errors import DiffpathError
 
+# Names of properties, as OpenSlide has them.
+MPP_X, MPP_Y, POWER = "openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"
 # Below 0.05 um/px no light microscope resolves anything; above 20 um/px no nucleus is visible.
 PLAUSIBLE_MPP = (0.05, 20.0)
 # Cameras and stages are calibrated to a few per cent. Pixels twice as wide as high are a mistake in the file.
@@ -49,8 +49,7 @@ def find_scale(path: Path, properties: Mapping[str, str], given: float | None) -
     Raises:
         DiffpathError: there is none, it is implausible, or its axes are further apart than :data:`MAX_UNEQUAL`.
     """
-    names = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
-    values = [properties.get(name) for name in names]
+    values = [properties.get(name) for name in (MPP_X, MPP_Y)]
     stated = [_number(value) for value in values]
     wrong = _refusal(values, stated)
     if given is not None:
@@ -88,7 +87,7 @@ def _doubts(
     doubts = []
     if _ratio(*used) > ROUNDING:
         doubts.append(f"{used[0]:g} um/px along x and {used[1]:g} along y: fields are square in um, not in px")
-    mean, power = math.sqrt(used[0] * used[1]), _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    mean, power = math.sqrt(used[0] * used[1]), _number(properties.get(POWER))
     if 0 < power < math.inf and _ratio(mean, MPP_TIMES_POWER / power) > MAX_OFF_POWER:
         doubts.append(f"{mean:.4g} um/px, but {power:g}X gives about {MPP_TIMES_POWER / power:.2g}")
     if beside and max(map(_ratio, used, beside)) > ROUNDING:

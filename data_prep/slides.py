@@ -21,6 +21,8 @@ from diffpath_jax.errors import DiffpathError
 
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
 MAX_STRIP_PIXELS = 2**23
+# In files of these vendors a level is a picture of its own, whose tiles neither overlap nor leave gaps.
+PLAIN_VENDORS = ("aperio", "generic-tiff")
 # Between two fields further apart than this, in pixels of the level, nothing is read.
 MAX_GAP_PX = 256
 # A whole level is read in squares of at most this many pixels a side, for the same reason.
@@ -75,7 +77,21 @@ def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Sl
         ) from error
     table = scale_table or {}
     scale = find_scale(path, handle.properties, table.get(path.name, table.get(path.stem)))
-    return Slide(path, handle, handle.dimensions, scale, find_levels(path, handle))
+    return Slide(path, handle, handle.dimensions, scale, _find_tiles(path, handle))
+
+
+def _find_tiles(path: Path, handle: openslide.OpenSlide) -> dict[int, JpegTiles]:
+    """Levels that need not go through OpenSlide."""
+    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) not in PLAIN_VENDORS:
+        return {}
+
+    def shown(level: int, place: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"] | None:
+        try:
+            return np.asarray(handle.read_region(place, level, size).convert("RGB"))
+        except (openslide.OpenSlideError, OSError):
+            return None
+
+    return find_levels(path, handle.level_dimensions, handle.level_downsamples, shown)
 
 
 def bounds_offset(slide: Slide) -> tuple[float, float]:

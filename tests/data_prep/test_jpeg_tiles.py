@@ -1,11 +1,9 @@
 """Tiles decoded straight from the file are what OpenSlide shows, and whatever is not plain is left to OpenSlide."""
 
 from pathlib import Path
-from unittest import mock
 
 import cv2
 import numpy as np
-import openslide
 import pytest
 
 from benchmarks import jpeg_slide
@@ -80,26 +78,22 @@ def test_what_openslide_shows_otherwise_is_left_to_it(tmp_path):
     missing = jpeg_slide.Level((200, 200), [*list(right.tiles)[:-1], b""])
     alike = (level(image), level(image))
     for levels, trusted in (((right,), {0}), ((contradictory,), set()), ((missing,), set()), (alike, set())):
-        assert set(jpeg_tiles.find_levels(*opened(write(tmp_path, *levels)))) == trusted
-
-
-def opened(path):
-    return path, openslide.OpenSlide(path)
+        assert set(slides.open_slide(write(tmp_path, *levels)).tiles) == trusted
 
 
 def test_pixels_that_differ_are_openslides(tmp_path, monkeypatch):
     path = write(tmp_path, level(grainy(200, 200)))
     decode = jpeg_tiles.decode
     monkeypatch.setattr(jpeg_tiles, "decode", lambda *arguments: decode(*arguments) ^ 1)
-    assert jpeg_tiles.find_levels(*opened(path)) == {}
+    assert slides.open_slide(path).tiles == {}
 
 
-def test_files_of_other_vendors_and_codecs(tmp_path, slide):
+def test_files_of_other_vendors_and_codecs(tmp_path, slide, monkeypatch):
     assert slides.open_slide(slide).tiles == {}  # not JPEG
-    path = write(tmp_path, level(grainy(200, 200)), description="of nobody")
-    assert set(jpeg_tiles.find_levels(*opened(path))) == {0}  # a plain TIFF
-    foreign = mock.Mock(spec=openslide.OpenSlide, properties={"openslide.vendor": "mirax"})
-    assert jpeg_tiles.find_levels(path, foreign) == {}
+    path, table = write(tmp_path, level(grainy(200, 200)), description="of nobody"), {"s": 0.5}
+    assert set(slides.open_slide(path, scale_table=table).tiles) == {0}  # a plain TIFF
+    monkeypatch.setattr(slides, "PLAIN_VENDORS", ("aperio",))
+    assert slides.open_slide(path, scale_table=table).tiles == {}
 
 
 def test_neighbours_decode_each_tile_once(tmp_path, monkeypatch):
