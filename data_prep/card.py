@@ -1,7 +1,7 @@
 """The dataset card: what a data set holds, in words and tables, for the person who is about to use it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffpath_jax.data import manifest, records
@@ -14,8 +14,34 @@ def summary(dataset: manifest.Dataset) -> str:
         lines.append(f"  {split:5s} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if "split_proof" in dataset.details:
         lines.append(f"  {dataset.details['split_proof']}")
-    lines += [f"  {note}" for note in dataset.details.get("annotations", [])]
+    notes = scale_notes(dataset.details.get("scales", [])) + dataset.details.get("annotations", [])
+    lines += [f"  {note}" for note in notes]
     return "\n".join(lines)
+
+
+def scale_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """um/px of the slides, where it came from, what of them is read for a field, and what speaks against it.
+
+    Args:
+        found: for each slide um/px of level 0 along both axes, its source, and doubts about it; pixels read for a field
+            along both axes, and their um/px.
+    """
+    if not found:
+        return []
+    sources = ", ".join(f"{name} {count}" for name, count in Counter(each["source"] for each in found).most_common())
+    sides, mpps = ([number for each in found for number in each[name]] for name in ("read_px", "read_mpp"))
+    notes = [
+        f"um/px of level 0: {_span(each[axis] for each in found for axis in 'xy')}, from: {sources}",
+        f"read for each field: {_span(sides)} px a side, of {_span(mpps)} um/px",
+    ]
+    doubts = Counter(doubt for each in found for doubt in each["doubts"])
+    return notes + [f"{count} of {len(found)} slides: {doubt}" for doubt, count in doubts.most_common(20)]
+
+
+def _span(numbers: Iterable[float | int]) -> str:
+    """A number, or the smallest and the largest of several."""
+    shown = [f"{number:.5g}" for number in sorted(numbers)]
+    return shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
 
 
 def annotation_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -75,6 +101,8 @@ def dataset_card(
         text += ["Fields of view that touch a region, or images:", ""]
         text += [f"- {reason}: {count}" for reason, count in details["outcomes"].items()]
         text += [""]
+    if details.get("scales"):
+        text += ["Slides:", "", *(f"- {note}" for note in scale_notes(details["scales"])), ""]
     if details.get("annotations"):
         text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
     if "sampling" in details:

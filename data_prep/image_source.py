@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep import digests, shards, slides, tiling
+from data_prep import caps, digests, shards, slides, tiling
+from data_prep.scales import Scale
 from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Origin
 from diffpath_jax import pictures
 from diffpath_jax.data import records
@@ -133,7 +134,11 @@ class ImageBatch:
         side = round(job.fields.fov_um / self.mpp)
         box = slides.Box(0.0, 0.0, float(side), float(side))
         details: dict[str, Any] = {
-            "scale": {"x": self.mpp, "y": self.mpp, "source": "--mpp"},
+            "scale": {
+                **asdict(Scale(self.mpp, self.mpp, "--mpp")),
+                "read_px": [side, side],
+                "read_mpp": [self.mpp, self.mpp],
+            },
             "annotations": {"ignored": {}, "outside_share": 0.0, "overlapped": 0, "overlapped_kept": 0},
             **{name: [] for name in ("fields", "keys", "positions", "failed")},
         }
@@ -146,12 +151,15 @@ class ImageBatch:
                 except DiffpathError as error:
                     details["failed"].append([position, error.why])
                     continue
-                outcome = IGNORED if image is None else tiling.KEPT
-                details["fields"].append(asdict(tiling.Field(box, name, outcome, 1.0, 0.0, 1.0)))
-                if image is not None:
-                    details["keys"].append(job.hashed(_digest(picture.content)))
-                    details["positions"].append(position)
-                    yield _record(job, picture, image, key=details["keys"][-1])
+                if image is None:
+                    details["fields"].append(asdict(tiling.Field(box, "", IGNORED, 1.0, 0.0, 1.0)))
+                    continue
+                digest = _digest(picture.content)
+                number = caps.number_of(job.split.seed, digest, box)
+                details["fields"].append(asdict(tiling.Field(box, name, tiling.KEPT, 1.0, 0.0, 1.0, number)))
+                details["keys"].append(job.hashed(digest))
+                details["positions"].append(position)
+                yield _record(job, picture, image, key=details["keys"][-1])
 
         return read(), details
 

@@ -4,10 +4,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
-from data_prep import card, cohort, folds, patch_table, qa, shards, splits, unit
+from data_prep import caps, card, cohort, folds, patch_table, qa, shards, splits, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax.data import manifest, records
@@ -111,6 +112,8 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
                 results[outcome.index] = outcome.result
+                for doubt in outcome.result.scale["doubts"]:
+                    console.print(f"note: {source.where.name}: {doubt}", markup=False, soft_wrap=True)
                 fields += outcome.result.count if outcome.result.fresh else 0
             elif not isinstance(error, DiffpathError):
                 error.add_note(f"while preparing {source.where}")
@@ -209,14 +212,20 @@ def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Plac
     Returns:
         The sources with the splits of their fields, the labels of each split's fields, and the proof of the split.
     """
-    assign = cohort.assignment(job.split, staged.done)
+    limits = _limits(job, staged, staging)
+    assign = cohort.assignment(
+        job.split, [(source, _capped(job, source, each, staging, limits)) for source, each in staged.done]
+    )
     labels: dict[str, list[int]] = {split: [] for split in job.split.names}
     placed, pairs, seen = [], set[tuple[str, str]](), set[str]()
     with patch_table.writer(job) as write_rows:
         for source, prepared in staged.done:
             found = staging.describe(prepared.name)
             kept, origins = unit.kept_fields(found), source.origins(job, prepared.identity, found)
-            assigned = _without_copies(origins, assign(prepared, kept, origins), seen)
+            chosen = [limits.keep(field) for field in kept]
+            dealt = iter(assign(prepared, list(compress(kept, chosen)), list(compress(origins, chosen))))
+            assigned = [next(dealt) if keep else caps.CAPPED for keep in chosen]
+            assigned = _without_copies(origins, assigned, seen)
             write_rows(origins, prepared, kept, assigned)
             placed.append(Placed(source, prepared.name, assigned))
             for field, origin, split in zip(kept, origins, assigned, strict=True):
@@ -234,6 +243,25 @@ def _without_copies(origins: Sequence[unit.Origin], assigned: Sequence[str], see
         if origin.whole:
             seen.add(origin.slide)
     return found
+
+
+def _limits(job: Job, staged: Staged, staging: shards.Staging) -> caps.Limits:
+    """The cap of each class over all sources. What it drops depends on which sources there are, and on no more."""
+    limits = caps.Limits(job.caps.per_class)
+    if job.caps.per_class is not None:
+        for _, prepared in staged.done:
+            limits.add(unit.kept_fields(staging.describe(prepared.name)))
+    return limits
+
+
+def _capped(job: Job, source: Source, prepared: Prepared, staging: shards.Staging, limits: caps.Limits) -> Prepared:
+    """A source with the counts that the cap of its classes leaves."""
+    if job.caps.per_class is None:
+        return prepared
+    found = staging.describe(prepared.name)
+    kept, origins = unit.kept_fields(found), source.origins(job, prepared.identity, found)
+    chosen = [limits.keep(field) for field in kept]
+    return replace(prepared, kept=unit.count_owners(compress(origins, chosen), compress(kept, chosen)))
 
 
 def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> Iterator[bytes]:
@@ -265,8 +293,18 @@ def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[
 
 
 def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int]) -> dict[str, Any]:
-    """Provenance, for the manifest."""
-    outcomes = sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter())
+    """Provenance, for the manifest.
+
+    Args:
+        job: the job.
+        staged: what became of its sources.
+        proof: of the split.
+        dropped: how many of the kept fields have no split, and why.
+    """
+    outcomes = sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter[str]())
+    if over := dropped.get(caps.CAPPED):
+        outcomes += Counter({caps.OVER_CLASS: over})
+        outcomes[tiling.KEPT] -= over
     return {
         "kind": "real",
         "mpp": job.fields.mpp,
@@ -276,10 +314,10 @@ def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int]) 
         "split_proof": proof,
         "outcomes": {
             **dict(sorted(outcomes.items())),
-            **{DROPPED[why]: count for why, count in sorted(dropped.items())},
+            **{DROPPED[why]: count for why, count in sorted(dropped.items()) if why in DROPPED},
         },
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in staged.done]),
-        "scales": [prepared.scale for _, prepared in staged.done],
+        "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in staged.done],
         "failed": len(staged.failed),
         "versions": shards.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
     }

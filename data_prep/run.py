@@ -10,9 +10,12 @@ from typing import Any
 
 from data_prep import (
     annotations,
+    caps,
+    field_sizes,
     image_folder,
     image_source,
     job,
+    scales,
     scheduling,
     slides,
     sources,
@@ -29,7 +32,10 @@ from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_
 
 KEY_FILE = "hash.key"
 # What only slides have.
-SLIDE_OPTIONS = ("annotations", "slide_labels", "mpp_csv", "fov_um", "stride_um", "gap_um")
+SLIDE_OPTIONS = (
+    *("annotations", "slide_labels", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
+    *("stride_um", "overlap", "gap_um", "max_per_slide"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,16 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--patients", type=Path, help="CSV with the columns slide,patient or image,patient, and perhaps split"
     )
     parser.add_argument("--mpp_csv", type=Path, help="CSV with the columns slide,mpp: um per level-0 pixel")
-    parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
-    parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
-    parser.add_argument("--mpp", type=float, help="um per px of the stored image; that of the files for patches")
-    parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
+    _add_field_arguments(parser)
     parser.add_argument("--roi_min", type=float, default=0.75, help="least share of a field in its class's regions")
     parser.add_argument("--tissue_min", type=float, default=0.5, help="least share of tissue in a field")
     parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
     parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the caps")
     parser.add_argument("--key_file", type=Path, help="secret for slide and patient hashes (default: made once)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -76,6 +79,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on this Dask cluster instead; local:N starts one of N workers"
     )
+
+
+def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
+    """How large fields are, where they lie, and how many of them are kept."""
+    parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
+    parser.add_argument("--read_px", type=float, help="side of a field of view in px of --at_mpp, instead of --fov_um")
+    parser.add_argument("--at_mpp", type=float, help="um per px of --read_px")
+    parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
+    parser.add_argument("--mpp", type=float, help="um per px of the stored image; that of the files for patches")
+    parser.add_argument(
+        "--preset",
+        choices=list(field_sizes.PRESETS),
+        help="a reading of the paper's fields of view, instead of the five above (README, docs/DEVIATIONS.md)",
+    )
+    parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
+    parser.add_argument("--overlap", type=float, help="share that neighbours have in common, instead of --stride_um")
+    parser.add_argument(
+        "--origin_um", default="0,0", metavar="X,Y", help="where a field begins, in um from the slide's corner (0,0)"
+    )
+    parser.add_argument("--max_per_slide", type=int, help="most fields of each class from one slide, drawn at random")
+    parser.add_argument("--max_per_class", type=int, help="most fields of each class in the data set, drawn at random")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -111,7 +135,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
     table = read_patients(arguments.patients, column=column, splits=spec.names) if arguments.patients else None
     found: tuple[Source, ...]
     if arguments.slides:
-        fields = _slide_fields(arguments)
+        fields = _fields(arguments)
         found, class_map = _slides(arguments, table)
     else:
         batches, class_map = _patches(arguments, table)
@@ -122,6 +146,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "name": arguments.name,
         "class_map": class_map,
         "fields": fields,
+        "caps": caps.check_caps(caps.CapSpec(arguments.max_per_slide, arguments.max_per_class)),
         "split": dataclasses.replace(spec, gap_um=gap_um),
     }
     return settings, found
@@ -151,17 +176,6 @@ def _check_split(arguments: argparse.Namespace, spec: splits.SplitSpec, found: S
     patients = {source.patient for source in found if isinstance(source, SlideSource)}
     if len(patients) > 1 or (patients and spec.folds):
         splits.check_enough(len(patients), spec)
-
-
-def _slide_fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
-    return tiling.field_spec(
-        fov_um=arguments.fov_um,
-        patch_px=arguments.patch_px,
-        mpp=arguments.mpp,
-        stride_um=arguments.stride_um,
-        roi_min=arguments.roi_min,
-        tissue_min=arguments.tissue_min,
-    )
 
 
 def _slides(
@@ -207,7 +221,7 @@ def _patches(
 
 
 def _mpp_of_patches(mpp: float | None) -> float:
-    low, high = slides.PLAUSIBLE_MPP
+    low, high = scales.PLAUSIBLE_MPP
     if mpp is None or not low <= mpp <= high:
         why = "image files do not state it" if mpp is None else f"{mpp} is not from {low} to {high}"
         raise DiffpathError("um/px", where="--mpp", why=why, fix="state the um per px of the files, e.g. --mpp 0.5")
@@ -226,7 +240,21 @@ def _patch_fields(arguments: argparse.Namespace, found: Sequence[ImageBatch]) ->
         raise DiffpathError("--patch_px", where="the command line", why=why, fix=f"give {side} or less")
     patch_px = side if arguments.patch_px is None else arguments.patch_px
     fov_um = side * arguments.mpp
-    return tiling.field_spec(fov_um=fov_um, patch_px=patch_px, mpp=None, stride_um=None, roi_min=0.0, tissue_min=0.0)
+    size = field_sizes.FieldSize(fov_um, patch_px, fov_um / patch_px)
+    return tiling.field_spec(size, stride_um=fov_um, origin_um=(0.0, 0.0), roi_min=0.0, tissue_min=0.0)
+
+
+def _fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
+    """Size and grid of the fields of view."""
+    given = {name: getattr(arguments, name) for name in ("fov_um", "read_px", "at_mpp", "patch_px", "mpp")}
+    size = field_sizes.from_options(field_sizes.of_preset(arguments.preset, given) if arguments.preset else given)
+    return tiling.field_spec(
+        size,
+        stride_um=field_sizes.stride(size.fov_um, stride_um=arguments.stride_um, overlap=arguments.overlap),
+        origin_um=field_sizes.read_origin(arguments.origin_um),
+        roi_min=arguments.roi_min,
+        tissue_min=arguments.tissue_min,
+    )
 
 
 def _secret(path: Path | None, out: Path) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_prep import annotations, digests, qa, shards, slides, tiling, tissue
+from data_prep import annotations, caps, digests, qa, shards, slides, tiling, tissue
 from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Origin, kept_fields, staged_fields
 from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
@@ -71,6 +71,8 @@ class SlideSource:
         slide, found = self._open(job)
         mask, priority = tissue.find_tissue(slide), job.class_map.priority
         fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
+        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+        fields = caps.within_slide(fields, job.caps, seed=job.split.seed, slide=digest)
         kept = [field for field in fields if field.outcome == tiling.KEPT]
 
         def read() -> Iterator[bytes]:
@@ -94,9 +96,16 @@ class SlideSource:
                     )
                 )
 
+        reading = slides.choose_reading(
+            slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px
+        )
         overlapped = [field for field in fields if field.overlap_share > 0]
         details = {
-            "scale": asdict(slide.scale),
+            "scale": {
+                **asdict(slide.scale),
+                "read_px": list(reading.size),
+                "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
+            },
             "annotations": {
                 "ignored": dict(found.ignored),
                 "outside_share": found.outside_share,

@@ -8,12 +8,12 @@ import hashlib
 import hmac
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from data_prep import annotations, digests, qa, shards, slides, splits, tiling
+from data_prep import annotations, caps, digests, qa, shards, slides, splits, tiling
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
 
@@ -111,6 +111,7 @@ class Job:
         name: dataset name.
         class_map: annotation classes.
         fields: size and grid of the fields of view.
+        caps: how many fields are kept at most; drawn with the seed of the split.
         split: shares of train, val and test.
         key: secret for the hashes that stand for slide and patient in the records.
     """
@@ -119,6 +120,7 @@ class Job:
     name: str
     class_map: annotations.ClassMap
     fields: tiling.FieldSpec
+    caps: caps.CapSpec
     split: splits.SplitSpec
     key: bytes
 
@@ -128,7 +130,8 @@ class Job:
             "name": self.name,
             "classes": {**self.class_map.classes, **dict.fromkeys(sorted(self.class_map.ignore), "")},
             "overlap": self.class_map.overlap,
-            "fields": asdict(self.fields),
+            "fields": {**asdict(self.fields), "origin_um": list(self.fields.origin_um)},
+            "caps": asdict(self.caps),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
         }
 
@@ -164,7 +167,7 @@ class Prepared:
         fresh: whether it was read just now, and not by an earlier run.
         kept: owner -> class -> fields.
         outcomes: outcome -> fields that touch a region.
-        scale: um/px of level 0 and where it came from.
+        scale: um/px of level 0 and where it came from; how many pixels of which um/px are read for a field.
         annotations: what of them was not used as it is.
         failures: what of it is missing, and why.
     """
@@ -203,6 +206,14 @@ def kept_fields(unit: shards.Unit) -> list[tiling.Field]:
     return [field for field in staged_fields(unit) if field.outcome == tiling.KEPT]
 
 
+def count_owners(origins: Iterable[Origin], fields: Iterable[tiling.Field]) -> dict[str, Counter[str]]:
+    """Owner -> class -> number of some kept fields."""
+    counts: dict[str, Counter[str]] = {}
+    for origin, field in zip(origins, fields, strict=True):
+        counts.setdefault(origin.owner, Counter())[field.label] += 1
+    return counts
+
+
 def prepare(job: Job, source: Source) -> Prepared:
     """Stage the fields of one source, unless an earlier run has.
 
@@ -219,14 +230,11 @@ def prepare(job: Job, source: Source) -> Prepared:
         unit = staging.commit(name, _unless_changed(source, before, items), details)
     else:
         unit = found
-    kept: dict[str, Counter[str]] = {}
-    for origin, field in zip(source.origins(job, identity, unit), kept_fields(unit), strict=True):
-        kept.setdefault(origin.owner, Counter())[field.label] += 1
     return Prepared(
         name=name,
         identity=identity,
         fresh=found is None,
-        kept=kept,
+        kept=count_owners(source.origins(job, identity, unit), kept_fields(unit)),
         outcomes=Counter(field.outcome for field in staged_fields(unit)),
         scale=unit.details["scale"],
         annotations=unit.details["annotations"],

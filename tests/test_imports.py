@@ -62,7 +62,8 @@ def test_what_data_prep_imports_loads_no_jax():
         ("torch", {"diffpath_jax/convert/checkpoints.py"}),
         ("safetensors", {"diffpath_jax/parameters.py"}),
         ("onnxruntime", {"diffpath_jax/metrics/onnx_features.py"}),
-        ("PIL", {"diffpath_jax/data/image_files.py"}),
+        # Images, and the directories of TIFF.
+        ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/jpeg_tiles.py"}),
         ("jinja2", {"diffpath_jax/pages.py"}),
         ("tensorflow", set()),
         ("pickle", set()),

@@ -196,6 +196,7 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     },
     "um/px with a comma": (slide("|MPP = 0,5"), ""),
     "um/px in a thousand pixels an inch": (in_centimetres(28, 28), NO_SCALE),
+    "um/px of 0.5 and 0.25": (in_centimetres(20_000, 40_000), "unequal"),
     "um/px from centimetres": (in_centimetres(20_000, 20_000), ""),
     "all white": (flat(255), NOTHING),
     "all black": (flat(0), NOTHING),
@@ -347,8 +348,8 @@ def test_one_name_in_two_formats_and_in_two_folders(capsys, tmp_path):
 
 def test_unequal_pixels_keep_fields_square(capsys, tmp_path):
     (tmp_path / "slides").mkdir()
-    in_centimetres(20_000, 40_000)(tmp_path / "slides" / "a.svs")
+    in_centimetres(20_000, 21_000)(tmp_path / "slides" / "a.svs")
     words = ["--slides", tmp_path / "slides", *tables(tmp_path, ["a"])]
     assert outcome(capsys, tmp_path, words, tmp_path / "out") == (0, [])
     rows = pq.read_table(tmp_path / "out" / "private" / "patches.parquet").to_pylist()
-    assert {(row["width_px0"], row["height_px0"]) for row in rows} == {(64.0, 128.0)}
+    assert {(row["width_px0"], row["height_px0"]) for row in rows} == {(64.0, 67.2)}
