@@ -6,6 +6,8 @@ from typing import Any
 
 from diffpath_jax.data import manifest, records
 
+WARNING = "WARNING"
+
 
 def summary(dataset: manifest.Dataset) -> str:
     """Images per split and class, and the proof of the split, for the terminal."""
@@ -14,7 +16,10 @@ def summary(dataset: manifest.Dataset) -> str:
         lines.append(f"  {split:5s} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if "split_proof" in dataset.details:
         lines.append(f"  {dataset.details['split_proof']}")
+    if "outcomes" in dataset.details:
+        lines.append("  fields: " + ", ".join(f"{name} {count}" for name, count in dataset.details["outcomes"].items()))
     lines += [f"  {note}" for note in dataset.details.get("annotations", [])]
+    lines += [f"  {note}" for note in duplicate_notes(dataset.details.get("duplicates"))]
     return "\n".join(lines)
 
 
@@ -37,6 +42,35 @@ def annotation_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
     overlapped, kept = (sum(each[name] for each in found) for name in ("overlapped", "overlapped_kept"))
     if overlapped:
         notes.append(f"fields on overlaps of classes: {overlapped}, of which {kept} are kept")
+    return notes
+
+
+def duplicate_notes(found: Mapping[str, Any] | None) -> list[str]:
+    """What was found of images that are there twice; one across splits is shouted.
+
+    Args:
+        found: as :func:`data_prep.repeats.summary` gives it; nothing where it was not looked for.
+    """
+    if not found:
+        return []
+    kinds = {"exact": "the same pixels as", "near": "nearly the same as"}
+    notes = [
+        f"images {words} an earlier one: " + ", ".join(f"{count} {where}" for where, count in found[kind].items())
+        for kind, words in kinds.items()
+        if any(found[kind].values())
+    ]
+    if not notes:
+        return ["no duplicates, exact or near, within or across slides and splits"]
+    if found["of another class"]:
+        notes.append(f"{WARNING}: {found['of another class']} images have another class than the one that they repeat")
+    leaked = sum(found[kind]["across splits"] for kind in kinds)
+    if found["dropped"]:
+        notes.append(f"{found['dropped']} duplicates are left out: the first stays, train before val before test")
+    elif leaked:
+        notes.append(
+            f"{WARNING}: {leaked} images stand in two splits, the same or nearly, so that numbers measured on them are "
+            "too good; --duplicates drop leaves them out"
+        )
     return notes
 
 
@@ -76,6 +110,8 @@ def dataset_card(
         text += [""]
     if details.get("annotations"):
         text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
+    if "duplicates" in details:
+        text += ["Duplicates:", "", *(f"- {note}" for note in duplicate_notes(details["duplicates"])), ""]
     if "sampling" in details:
         text += ["Generated images, not tissue. Sampled with:", ""]
         text += [f"- {key}: {value}" for key, value in details["sampling"].items()]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep import card, patch_table, qa, shards, splits, tiling, unit
+from data_prep import card, patch_table, qa, qa_page, repeats, shards, splits, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax.data import manifest, records
@@ -164,33 +164,38 @@ def _nothing(job: Job, sources: Sequence[Source], slides: Slides, staging: shard
     return next(iter(slides.failed), None) or DiffpathError(
         "fields of view",
         where=sources[0].slide,
-        why="none passed the annotation and tissue filters",
-        fix="lower --roi_min or --tissue_min, or annotate larger regions",
+        why="none passed the annotation, tissue and quality filters",
+        fix="lower --roi_min or --tissue_min, raise --blur_max or --pen_max, or annotate larger regions",
     )
 
 
 def _assemble(
     job: Job, slides: Slides, staging: shards.Staging, scheduler: Scheduler
 ) -> tuple[Slides, manifest.Dataset]:
-    """Split the fields of all slides, then write patch table, overlays, shards, card and manifest.
+    """Split the fields of all slides, look for duplicates, then write tables, pictures, shards, card and manifest.
 
     One slide's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
     assign, proof = _assignment(job, [prepared for _, prepared in slides.done])
+    placed = [
+        Placed(source, prepared.name, assign(prepared, _kept(staging, prepared))) for source, prepared in slides.done
+    ]
+    repeated = repeats.find(staging, placed, splits.SPLITS)
+    repeats.write_table(job, slides.done, repeated)
+    if job.duplicates == "drop":
+        placed = repeats.drop(placed, repeated)
     labels: dict[str, list[int]] = {split: [] for split in splits.SPLITS}
-    placed = []
     with patch_table.writer(job) as write_rows:
-        for source, prepared in slides.done:
+        for (source, prepared), slide in zip(slides.done, placed, strict=True):
             kept = _kept(staging, prepared)
-            assigned = assign(prepared, kept)
-            write_rows(source, prepared, kept, assigned)
-            placed.append(Placed(source, prepared.name, assigned))
-            for field, split in zip(kept, assigned, strict=True):
-                if split != splits.GAP:
+            write_rows(source, prepared, kept, slide.assigned)
+            for field, split in zip(kept, slide.assigned, strict=True):
+                if split in labels:
                     labels[split].append(job.class_map.names.index(field.label))
     slides = Slides(slides.done, [*slides.failed, *_draw_all(job, placed, scheduler)])
-    details = _describe(job, slides, proof, sum(slide.assigned.count(splits.GAP) for slide in placed))
+    details = _describe(job, slides, proof, placed, repeats.summary(job, repeated))
+    qa_page.write(qa_page.Content(job, staging, slides.done, slides.failed, placed, labels, details, repeated))
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     dataset = shards.write_dataset(
         job.out,
@@ -219,11 +224,7 @@ def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> I
 
 def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[DiffpathError]:
     """Draw the overlays, and remove those of slides that are no longer part of the job."""
-    wanted = {f"{slide.name}.png" for slide in placed}
-    for path in (job.out / qa.FOLDER).glob("*.png"):
-        if path.name not in wanted:
-            path.unlink()
-    sweep(job.out / qa.FOLDER)
+    qa.keep_only(job.out / qa.FOLDER, [slide.name for slide in placed])
     failed: dict[int, DiffpathError] = {}
     _, draw = unit.tasks(job)
     with track("overlays", total=len(placed), unit="slides") as progress:
@@ -237,9 +238,12 @@ def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[
     return [failed[index] for index in sorted(failed)]
 
 
-def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, Any]:
+def _describe(
+    job: Job, slides: Slides, proof: str, placed: Sequence[Placed], duplicates: dict[str, Any]
+) -> dict[str, Any]:
     """Provenance, for the manifest."""
     outcomes = sum((Counter(prepared.outcomes) for _, prepared in slides.done), Counter())
+    in_gap = sum(slide.assigned.count(splits.GAP) for slide in placed)
     return {
         "kind": "real",
         "mpp": job.fields.mpp,
@@ -247,7 +251,12 @@ def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, An
         "job": {**job.settings(), "sources": slides.identities()},
         "command": "diffpath prep",
         "split_proof": proof,
-        "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": in_gap},
+        "outcomes": {
+            **dict(sorted(outcomes.items())),
+            "dropped in the gap": in_gap,
+            "dropped as duplicates": duplicates["dropped"],
+        },
+        "duplicates": duplicates,
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in slides.done]),
         "scales": [prepared.scale for _, prepared in slides.done],
         "failed": len(slides.failed),

@@ -2,18 +2,20 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import tiling
+from data_prep.quality import Scores
 from data_prep.unit import PRIVATE, Job, Prepared, Source
 from diffpath_jax.files import replace_file
 
 FILE = "patches.parquet"
 _TEXT = ("slide_file", "patient", "slide", "split", "class", "slide_mpp_source")
-_NUMBERS = ("x_px0", "y_px0", "width_px0", "height_px0", "mpp", "fov_um", "roi_share", "tissue_share")
+_SCORES = tuple(score.name for score in fields(Scores))
+_NUMBERS = ("x_px0", "y_px0", "width_px0", "height_px0", "mpp", "fov_um", "roi_share", "tissue_share", *_SCORES)
 SCHEMA = pa.schema(
     [("index", pa.int64()), *((name, pa.string()) for name in _TEXT), *((name, pa.float64()) for name in _NUMBERS)]
 )
@@ -41,6 +43,7 @@ def writer(job: Job) -> Iterator[WriteRows]:
                     "fov_um": job.fields.fov_um,
                     "roi_share": field.roi_share,
                     "tissue_share": field.tissue_share,
+                    **(asdict(field.scores) if field.scores else {}),
                 }
                 for index, (field, split) in enumerate(zip(kept, assigned, strict=True))
             ]

@@ -1,8 +1,10 @@
 """Pictures that show what was taken from where, for a person to check."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import matplotlib.patches
 import matplotlib.path
 import numpy as np
@@ -11,12 +13,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 
-from data_prep import splits, tiling
+from data_prep import duplicates, quality, splits, tiling
 from data_prep.annotations import Region
-from data_prep.slides import Box, Slide, read_thumbnail
-from diffpath_jax.files import replace_file
+from data_prep.slides import Box, Slide, read_fields, read_thumbnail
+from diffpath_jax import pictures
+from diffpath_jax.files import replace_file, sweep
 
 FOLDER = "qa"
+EXAMPLES = "examples"
 THUMBNAIL_PX = 1400
 # Okabe and Ito's palette: told apart with any colour vision, and against pink and purple.
 CLASS_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -27,7 +31,74 @@ OUTCOME_COLOURS = {
     splits.GAP: "#999999",
     tiling.AMBIGUOUS: "#D55E00",
     tiling.NO_TISSUE: "#000000",
+    quality.BLURRED: "#F0E442",
+    quality.PALE: "#FFFFFF",
+    quality.INK: "#56B4E9",
+    duplicates.DROPPED: "#8B5A2B",
 }
+# Examples of an outcome in a slide, and the side in pixels at which they are shown.
+_SHOWN, _SHOWN_PX = 8, 128
+
+
+@dataclass(frozen=True)
+class Example:
+    """How examples of an outcome are chosen: evenly along a score, so that the limit can be judged.
+
+    Attributes:
+        score_fn: what they are sorted by.
+        order: the order in words.
+    """
+
+    score_fn: Callable[[tiling.Field], float]
+    order: str
+
+
+def _score(name: str) -> Callable[[tiling.Field], float]:
+    return lambda field: getattr(field.scores, name)
+
+
+EXAMPLE_OUTCOMES = {
+    tiling.KEPT: Example(_score("blur"), "from sharp to blurred"),
+    quality.BLURRED: Example(_score("blur"), "from the least blurred"),
+    quality.PALE: Example(lambda field: -_score("saturation")(field), "from the most colourful"),
+    quality.INK: Example(_score("pen_share"), "from the least ink"),
+    tiling.NO_TISSUE: Example(lambda field: -field.tissue_share, "from the most tissue"),
+    tiling.AMBIGUOUS: Example(lambda field: -field.roi_share, "from the most of one class"),
+}
+
+
+def example_file(name: str, outcome: str) -> str:
+    """File of the examples of an outcome in a slide, within :data:`EXAMPLES`."""
+    return f"{name}-{outcome.replace(' ', '-')}.jpg"
+
+
+def keep_only(folder: Path, names: Sequence[str]) -> None:
+    """Remove the pictures of slides that are no longer part of a job, and what a killed run left."""
+    for path in (*folder.glob("*.png"), *(folder / EXAMPLES).glob("*.jpg")):
+        if path.stem.partition("-")[0] not in names:
+            path.unlink()
+    sweep(folder)
+    sweep(folder / EXAMPLES)
+
+
+def draw_examples(folder: Path, name: str, slide: Slide, fields: Sequence[tiling.Field], *, patch_px: int) -> None:
+    """Write a strip of stored images for each outcome of a slide's fields."""
+    for outcome, example in EXAMPLE_OUTCOMES.items():
+        found = sorted((field for field in fields if field.outcome == outcome), key=example.score_fn)
+        if found:
+            chosen = np.unique(np.linspace(0, len(found) - 1, _SHOWN).round().astype(int))
+            images = [next(read_fields(slide, [found[i].box], patch_px=patch_px)) for i in chosen]
+            write_strip(folder / example_file(name, outcome), images)
+
+
+def write_strip(path: Path, images: Sequence[np.ndarray]) -> None:
+    """Write images side by side as a JPEG file."""
+    # Reduced smoothly, enlarged so that pixels are seen.
+    how = cv2.INTER_AREA if max(images[0].shape[:2]) > _SHOWN_PX else cv2.INTER_NEAREST
+    shown = np.stack([cv2.resize(image, (_SHOWN_PX, _SHOWN_PX), interpolation=how) for image in images])
+    strip = cv2.cvtColor(pictures.tile(shown, columns=len(shown)), cv2.COLOR_RGB2BGR)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
 
 def draw_overlay(

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from data_prep import annotations, job, scheduling, slides, sources, splits, tiling
+from data_prep import annotations, job, quality, repeats, scheduling, slides, sources, splits, tiling
 from data_prep.unit import PRIVATE, Job, Source
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file
@@ -38,6 +38,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
     parser.add_argument("--roi_min", type=float, default=0.75, help="least share of a field in its class's regions")
     parser.add_argument("--tissue_min", type=float, default=0.5, help="least share of tissue in a field")
+    parser.add_argument(
+        "--blur_max",
+        type=float,
+        default=0.65,
+        help="most blur of a stored image, 0 (sharp) to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--saturation_min", type=float, default=0.03, help="least saturation of a stored image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pen_max", type=float, default=0.1, help="most ink in a stored image, as a share (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=repeats.RULES,
+        default=repeats.RULES[0],
+        help="images that are there twice are listed, or all but the first left out (default: %(default)s)",
+    )
     parser.add_argument("--fractions", default="0.7,0.1,0.2", help="shares of train, val, test")
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split")
@@ -117,6 +135,12 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
             gap_um=fields.fov_um if arguments.gap_um is None else arguments.gap_um,
             seed=arguments.seed,
         ),
+        "quality": quality.check_spec(
+            quality.QualitySpec(
+                blur_max=arguments.blur_max, saturation_min=arguments.saturation_min, pen_max=arguments.pen_max
+            )
+        ),
+        "duplicates": arguments.duplicates,
     }
     return settings, found
 

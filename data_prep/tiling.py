@@ -8,6 +8,7 @@ import shapely
 
 from data_prep.annotations import Region
 from data_prep.outlines import polygons_of
+from data_prep.quality import Scores
 from data_prep.slides import Box, Scale, Slide
 from data_prep.tissue import TissueMask
 from diffpath_jax.errors import DiffpathError
@@ -54,6 +55,7 @@ class Field:
         roi_share: share covered by the best class's own area.
         overlap_share: share where regions of several classes overlap.
         tissue_share: share of tissue.
+        scores: of its image, once that is read.
     """
 
     box: Box
@@ -62,6 +64,7 @@ class Field:
     roi_share: float
     overlap_share: float
     tissue_share: float
+    scores: Scores | None = None
 
 
 def field_spec(

@@ -6,11 +6,13 @@ import hmac
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep import annotations, digests, qa, shards, slides, splits, tiling, tissue
+import numpy as np
+
+from data_prep import annotations, digests, duplicates, qa, quality, shards, slides, splits, tiling, tissue
 from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
@@ -48,6 +50,8 @@ class Job:
         class_map: annotation classes.
         fields: size and grid of the fields of view.
         split: shares of train, val and test.
+        quality: what an image must be like to be kept.
+        duplicates: what is done with images that are there twice, one of ``repeats.RULES``.
         key: secret for the hashes that stand for slide and patient in the records.
     """
 
@@ -56,6 +60,8 @@ class Job:
     class_map: annotations.ClassMap
     fields: tiling.FieldSpec
     split: splits.SplitSpec
+    quality: quality.QualitySpec
+    duplicates: str
     key: bytes
 
     def settings(self) -> dict[str, Any]:
@@ -66,6 +72,8 @@ class Job:
             "overlap": self.class_map.overlap,
             "fields": asdict(self.fields),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
+            "quality": asdict(self.quality),
+            "duplicates": self.duplicates,
         }
 
     def hashed(self, text: str) -> str:
@@ -143,7 +151,12 @@ def identify(job: Job, source: Source) -> Identity:
 
 def staged_fields(unit: shards.Unit) -> list[tiling.Field]:
     """Every field that touches a region, kept or not, in the order of the grid."""
-    return [tiling.Field(**{**content, "box": slides.Box(**content["box"])}) for content in unit.details["fields"]]
+    return [_field(content) for content in unit.details["fields"]]
+
+
+def _field(content: Mapping[str, Any]) -> tiling.Field:
+    scores = quality.Scores(**content["scores"]) if content["scores"] else None
+    return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
 
 
 def prepare(job: Job, source: Source) -> Prepared:
@@ -175,12 +188,17 @@ def _stage(
 ) -> shards.Unit:
     slide, found = _open(job, source)
     mask, priority = tissue.find_tissue(slide), job.class_map.priority
-    fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
-    kept = [field for field in fields if field.outcome == tiling.KEPT]
+    planned = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
+    # Filled while the images are read, one at a time: only then it is known what became of a field.
+    details: dict[str, Any] = {"fields": [], "fingerprints": []}
 
     def read() -> Iterator[bytes]:
-        images = slides.read_fields(slide, [field.box for field in kept], patch_px=job.fields.patch_px)
-        for index, (field, image) in enumerate(zip(kept, images, strict=True)):
+        overlaps = Counter[str]()
+        for field, image in _judge(job, slide, planned):
+            details["fields"].append(asdict(field))
+            overlaps[field.outcome] += field.overlap_share > 0
+            if image is None or field.outcome != tiling.KEPT:
+                continue
             yield records.encode(
                 records.PatchRecord(
                     image=image,
@@ -189,26 +207,40 @@ def _stage(
                     patient=identity.patient,
                     mpp=job.fields.mpp,
                     fov_um=job.fields.fov_um,
-                    index=index,
+                    index=len(details["fingerprints"]),
                 )
             )
+            details["fingerprints"].append(asdict(duplicates.fingerprint(image)))
         if digests.stamp(source.slide) != stamp:
             raise DiffpathError(
                 "slide", where=source.slide, why="it changed while it was read", fix="run the same command again"
             )
-
-    overlapped = [field for field in fields if field.overlap_share > 0]
-    details = {
-        "scale": asdict(slide.scale),
-        "annotations": {
+        details["scale"], details["size"] = asdict(slide.scale), list(slide.size)
+        details["annotations"] = {
             "ignored": dict(found.ignored),
             "outside_share": found.outside_share,
-            "overlapped": len(overlapped),
-            "overlapped_kept": sum(field.outcome == tiling.KEPT for field in overlapped),
-        },
-        "fields": [asdict(field) for field in fields],
-    }
+            "overlapped": overlaps.total(),
+            "overlapped_kept": overlaps[tiling.KEPT],
+        }
+
     return staging.commit(name, read(), details)
+
+
+def _judge(
+    job: Job, slide: slides.Slide, planned: Sequence[tiling.Field]
+) -> Iterator[tuple[tiling.Field, np.ndarray | None]]:
+    """Every planned field, in order; those that have to be read with their scores, their outcome and their image."""
+    wanted = [field.box for field in planned if field.outcome == tiling.KEPT]
+    images = slides.read_fields(slide, wanted, patch_px=job.fields.patch_px)
+    for field in planned:
+        if field.outcome != tiling.KEPT:
+            yield field, None
+            continue
+        image = next(images)
+        scores = quality.measure(image)
+        reason = quality.reject(scores, job.quality)
+        judged = replace(field, scores=scores)
+        yield (replace(judged, outcome=reason, label="") if reason else judged), image
 
 
 def _open(job: Job, source: Source) -> tuple[slides.Slide, annotations.Annotated]:
@@ -218,15 +250,17 @@ def _open(job: Job, source: Source) -> tuple[slides.Slide, annotations.Annotated
 
 
 def draw(job: Job, placed: Placed) -> None:
-    """Write the overlay of one slide.
+    """Write the overlay of one slide, and examples of what was kept and rejected.
 
     Raises:
         DiffpathError: the slide or its annotations cannot be read any more.
     """
     slide, found = _open(job, placed.source)
     fields = staged_fields(shards.Staging.begun(job.out, where=socket.gethostname()).describe(placed.name))
-    path = job.out / qa.FOLDER / f"{placed.name}.png"
-    qa.draw_overlay(path, slide, found.regions, fields, placed.assigned, job.class_map.names)
+    folder = job.out / qa.FOLDER
+    overlay = folder / f"{placed.name}.png"
+    qa.draw_overlay(overlay, slide, found.regions, fields, placed.assigned, job.class_map.names)
+    qa.draw_examples(folder / qa.EXAMPLES, placed.name, slide, fields, patch_px=job.fields.patch_px)
 
 
 def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:

@@ -1,6 +1,6 @@
 """The manifest of a dataset directory: what it holds, with digests. Readers open only what it lists."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,8 @@ def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...
     )
 
 
-def read_shard(path: Path) -> Iterator[bytes]:
-    """Raw records of one ArrayRecord file, in order.
+def read_shard(path: Path, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+    """Raw records of one ArrayRecord file, in order, or those of some indices.
 
     Raises:
         DiffpathError: the file is damaged (exit code 5); ArrayRecord's own errors do not name the file.
@@ -105,6 +105,9 @@ def read_shard(path: Path) -> Iterator[bytes]:
         count = reader.num_records()
         if not reader.ok():
             raise ValueError("not a readable ArrayRecord file")
+        if indices is not None:
+            yield from reader.read(list(indices))
+            return
         for _ in range(count):
             yield reader.read()
     except DiffpathError:
