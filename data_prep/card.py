@@ -53,7 +53,7 @@ def duplicate_notes(found: Mapping[str, Any] | None) -> list[str]:
     """
     if not found:
         return []
-    kinds = {"exact": "the same pixels as", "near": "nearly the same as"}
+    kinds = {"exact": "with the same pixels as", "near": "nearly the same as"}
     notes = [
         f"images {words} an earlier one: " + ", ".join(f"{count} {where}" for where, count in found[kind].items())
         for kind, words in kinds.items()
