@@ -7,6 +7,7 @@ from typing import Any
 from diffpath_jax.data import manifest, records
 
 WARNING = "WARNING"
+_KINDS = {"real": "Real", "generated": "Generated", "latents": "Latents of"}
 
 
 def summary(dataset: manifest.Dataset) -> str:
@@ -94,7 +95,7 @@ def dataset_card(
     text = [
         f"# {name}",
         "",
-        f"{details['kind'].capitalize()} histopathology patches: {width} x {height} px, "
+        f"{_KINDS[details['kind']]} histopathology patches: {width} x {height} px, "
         f"{details['mpp']:.4g} um/px, field of view {details['fov_um']:.4g} um.",
         "",
         f"| split | {' | '.join(schema.classes)} | total |",
@@ -112,6 +113,18 @@ def dataset_card(
         text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
     if "duplicates" in details:
         text += ["Duplicates:", "", *(f"- {note}" for note in duplicate_notes(details["duplicates"])), ""]
+    if "latents" in details:
+        found = details["latents"]
+        text += [
+            f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {found['digest'][:16]}, "
+            f"of training images in all orientations of {found['augment']!r}; times {found['scale']:.4g} their "
+            "standard deviation is 1.",
+            "",
+        ]
+    if "reconstruction" in details:
+        text += [f"What the autoencoder {details['first_stage'][:16]} makes of real images:", ""]
+        text += [f"- {key}: {value}" for key, value in details["reconstruction"].items()]
+        text += [""]
     if "sampling" in details:
         text += ["Generated images, not tissue. Sampled with:", ""]
         text += [f"- {key}: {value}" for key, value in details["sampling"].items()]

@@ -48,6 +48,11 @@ class Dataset:
     details: Mapping[str, Any]
     digest: str
 
+    @property
+    def images(self) -> str:
+        """Digest of the data set of images that latents were made from; of images, their own."""
+        return self.details["source"] if self.schema.latent_shape else self.digest
+
     def count(self, split: str) -> int:
         """Number of records in a split."""
         return sum(shard.count for shard in self.shards(split))
