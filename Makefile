@@ -16,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 demo: setup
-	$(PY) -m diffpath_jax.cli demo $(if $(SLIDE),--slide "$(SLIDE)") $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)")
+	$(PY) -m diffpath_jax.cli demo $(if $(SLIDE),--slide "$(SLIDE)") $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)") $(if $(LATENT),--latent)
 
 lint: setup
 	$(PY) -m ruff check .

@@ -12,7 +12,7 @@ from benchmarks import ours
 from benchmarks.measure import Row
 from benchmarks.shapes import NOISE_STEPS, SMALL, TINY, Shape
 from diffpath_jax import diffusion
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.codecs import to_pixels
 from diffpath_jax.files import replace_file, write_json
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import PRNGKey, Tree
@@ -107,7 +107,7 @@ def _draw(shape: Shape, params: Tree, *, px: int, num_classes: int, steps: int) 
         prediction="v",
     )
     labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), COLUMNS)
-    return np.asarray(PixelCodec().decode(jax.jit(draw)(params, jax.random.key(1), labels)))
+    return np.asarray(to_pixels(jax.jit(draw)(params, jax.random.key(1), labels)))
 
 
 def _write_curve(out: Path, losses: list[tuple[int, float]]) -> None:

@@ -2,13 +2,20 @@
 
 Every field has a number of its own, drawn uniformly by seed, slide and place. A cap keeps the lowest: a simple random
 sample, which depends neither on the order of slides and workers, nor on what an interrupted run had done, nor on the
-other cap. A lower cap keeps a part of what a higher one keeps.
+other cap. A lower cap keeps a part of what a higher one keeps. Only fields that pass every limit count: one that is
+rejected for its image makes room for the next. Duplicates that are left out later do not: which of two is one is known
+only when all are drawn.
 """
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
 
 from data_prep.slides import Box
 from data_prep.tiling import KEPT, Field
@@ -57,22 +64,49 @@ def number_of(seed: int, slide: str, box: Box) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
-def within_slide(fields: Sequence[Field], caps: CapSpec, *, seed: int, slide: str) -> tuple[Field, ...]:
-    """Number the kept fields of a slide, and reject those over a cap.
-
-    A slide cannot have more of a class than the whole set: those over that cap need not be read.
-    """
-    numbered = [
+def numbered(fields: Iterable[Field], *, seed: int, slide: str) -> list[Field]:
+    """The fields of a slide, with the numbers of those that may be kept."""
+    return [
         replace(field, number=number_of(seed, slide, field.box)) if field.outcome == KEPT else field for field in fields
     ]
-    for cap, reason in ((caps.per_slide, OVER_SLIDE), (caps.per_class, OVER_CLASS)):
-        limits = Limits(cap)
-        limits.add(numbered)
-        numbered = [
-            field if field.outcome != KEPT or limits.keep(field) else replace(field, label="", outcome=reason)
-            for field in numbered
-        ]
-    return tuple(numbered)
+
+
+Judged = tuple[Field, UInt8[np.ndarray, "px px 3"]]
+
+
+def draw(
+    fields: Sequence[Field], caps: CapSpec, read: Callable[[Sequence[Field]], Iterable[Judged]]
+) -> Iterator[Judged | tuple[Field, None]]:
+    """Read the fields of a slide with the lowest numbers, until as many of each class as the caps allow are kept.
+
+    As many are read at a time as there is room for: what is read is either kept or rejected for what it shows, and the
+    kept ones have the lowest numbers of all that would pass. A slide cannot have more of a class than the whole set.
+
+    Args:
+        fields: all, with numbers; without a cap they are read in their order.
+        caps: how many may be kept.
+        read: reads fields, given top to bottom and left to right, and judges them.
+
+    Yields:
+        Every field with its final outcome, and its image if it was read.
+    """
+    limits = [(caps.per_slide, OVER_SLIDE), (caps.per_class, OVER_CLASS)]
+    given = [(cap, reason) for cap, reason in limits if cap is not None]
+    cap, reason = min(given, key=lambda limit: limit[0], default=(len(fields), ""))
+    waiting: dict[str, list[Field]] = {}
+    for field in sorted(fields, key=lambda field: field.number):
+        if field.outcome == KEPT:
+            waiting.setdefault(field.label, []).append(field)
+        else:
+            yield field, None
+    kept = Counter[str]()
+    while chosen := [field for label, line in waiting.items() for field in line[: cap - kept[label]]]:
+        waiting = {label: line[cap - kept[label] :] for label, line in waiting.items()}
+        for field, image in read(sorted(chosen, key=lambda field: (field.box.y, field.box.x))):
+            kept[field.label] += field.outcome == KEPT
+            yield field, image
+    for field in itertools.chain.from_iterable(waiting.values()):
+        yield replace(field, label="", outcome=reason), None
 
 
 class Limits:

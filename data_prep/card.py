@@ -6,6 +6,9 @@ from typing import Any
 
 from diffpath_jax.data import manifest, records
 
+WARNING = "WARNING"
+_KINDS = {"real": "Real", "generated": "Generated", "latents": "Latents of"}
+
 
 def summary(dataset: manifest.Dataset) -> str:
     """Images per split and class, and the proof of the split, for the terminal."""
@@ -14,7 +17,10 @@ def summary(dataset: manifest.Dataset) -> str:
         lines.append(f"  {split:5s} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if "split_proof" in dataset.details:
         lines.append(f"  {dataset.details['split_proof']}")
+    if "outcomes" in dataset.details:
+        lines.append("  fields: " + ", ".join(f"{name} {count}" for name, count in dataset.details["outcomes"].items()))
     notes = scale_notes(dataset.details.get("scales", [])) + dataset.details.get("annotations", [])
+    notes += duplicate_notes(dataset.details.get("duplicates"))
     lines += [f"  {note}" for note in notes]
     return "\n".join(lines)
 
@@ -66,6 +72,35 @@ def annotation_notes(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
+def duplicate_notes(found: Mapping[str, Any] | None) -> list[str]:
+    """What was found of images that are there twice; one across splits is shouted.
+
+    Args:
+        found: as :func:`data_prep.repeats.summary` gives it; nothing where it was not looked for.
+    """
+    if not found:
+        return []
+    kinds = {"exact": "with the same pixels as", "near": "nearly the same as"}
+    notes = [
+        f"images {words} an earlier one: " + ", ".join(f"{count} {where}" for where, count in found[kind].items())
+        for kind, words in kinds.items()
+        if any(found[kind].values())
+    ]
+    if not notes:
+        return ["no duplicates, exact or near, within or across slides, files and splits"]
+    if found["of another class"]:
+        notes.append(f"{WARNING}: {found['of another class']} images have another class than the one that they repeat")
+    leaked = sum(found[kind]["across splits"] for kind in kinds)
+    if found["dropped"]:
+        notes.append(f"{found['dropped']} duplicates are left out: the first stays, train before val before test")
+    elif leaked:
+        notes.append(
+            f"{WARNING}: {leaked} images stand in two splits, the same or nearly, so that numbers measured on them are "
+            "too good; --duplicates drop leaves them out"
+        )
+    return notes
+
+
 def dataset_card(
     name: str, schema: records.Schema, labels: Mapping[str, Sequence[int]], details: Mapping[str, Any]
 ) -> str:
@@ -87,7 +122,7 @@ def dataset_card(
     text = [
         f"# {name}",
         "",
-        f"{details['kind'].capitalize()} histopathology patches: {width} x {height} px, "
+        f"{_KINDS[details['kind']]} histopathology patches: {width} x {height} px, "
         f"{details['mpp']:.4g} um/px, field of view {details['fov_um']:.4g} um.",
         "",
         f"| split | {' | '.join(schema.classes)} | total |",
@@ -105,6 +140,20 @@ def dataset_card(
         text += ["Slides:", "", *(f"- {note}" for note in scale_notes(details["scales"])), ""]
     if details.get("annotations"):
         text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
+    if "duplicates" in details:
+        text += ["Duplicates:", "", *(f"- {note}" for note in duplicate_notes(details["duplicates"])), ""]
+    if "latents" in details:
+        found = details["latents"]
+        text += [
+            f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {found['digest'][:16]}, "
+            f"of training images in all orientations of {found['augment']!r}; times {found['scale']:.4g} their "
+            "standard deviation is 1.",
+            "",
+        ]
+    if "reconstruction" in details:
+        text += [f"What the autoencoder {details['first_stage'][:16]} makes of real images:", ""]
+        text += [f"- {key}: {value}" for key, value in details["reconstruction"].items()]
+        text += [""]
     if "sampling" in details:
         text += ["Generated images, not tissue. Sampled with:", ""]
         text += [f"- {key}: {value}" for key, value in details["sampling"].items()]

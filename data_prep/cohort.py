@@ -7,7 +7,7 @@ from data_prep import splits, tiling
 from data_prep.splits import SplitSpec
 from data_prep.unit import Origin, Prepared, Source
 
-Assign = Callable[[Prepared, Sequence[tiling.Field], Sequence[Origin]], list[str]]
+Assign = Callable[[Source, Prepared, Sequence[tiling.Field], Sequence[Origin]], list[str]]
 Done = Sequence[tuple[Source, Prepared]]
 
 
@@ -18,16 +18,15 @@ def assignment(spec: SplitSpec, done: Done) -> Assign:
         DiffpathError: fewer patients than splits.
     """
     if by_place(spec, done):
-        return lambda prepared, kept, _: _bands(spec, prepared, kept)
+        return lambda _, prepared, kept, __: _bands(spec, prepared, kept)
     if all(source.split for source, _ in done):
-        named = {prepared.name: source.split for source, prepared in done}
-        return lambda prepared, kept, _: [str(named[prepared.name])] * len(kept)
+        return lambda source, _, kept, __: [str(source.split)] * len(kept)
     counts: dict[str, Counter[str]] = {}
     for _, prepared in done:
         for owner, classes in prepared.kept.items():
             counts.setdefault(owner, Counter()).update(classes)
     where = splits.split_patients(counts, spec)
-    return lambda _, __, origins: [where[origin.owner] for origin in origins]
+    return lambda _, __, ___, origins: [where[origin.owner] for origin in origins]
 
 
 def by_place(spec: SplitSpec, done: Done) -> bool:

@@ -67,9 +67,9 @@ class ImageFiles:
             found = [_sha256(path) for path in paths]
         return {"files": found, "label": self.label, "patients": self.patients}
 
-    def read(self) -> Iterator[Picture]:
-        """Every file, in order."""
-        for file, (_, patient) in zip(self.files, self.names(range(self.size)), strict=True):
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
+        """Every file, in order, or some of them."""
+        for file, patient in self.names(range(self.size) if positions is None else positions):
             yield Picture(self.label, patient, _bytes_of(self.folder / file))
 
     def names(self, positions: Sequence[int]) -> Sequence[tuple[str, str]]:

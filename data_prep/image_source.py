@@ -5,8 +5,8 @@ Where the images lie is a :class:`Images`: files in folders (:mod:`data_prep.ima
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep import caps, digests, shards, slides, tiling
+from data_prep import caps, digests, qa, shards, slides, tiling
 from data_prep.scales import Scale
-from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Origin
+from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, staged_fields
 from diffpath_jax import pictures
-from diffpath_jax.data import records
 from diffpath_jax.data.image_files import decode_image
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
@@ -74,8 +73,8 @@ class Images(Protocol):
     def content(self, memory: Path) -> Any:
         """What decides their pixels, classes and patients (JSON); digests are remembered in a folder."""
 
-    def read(self) -> Iterator[Picture]:
-        """All of them, in order."""
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
+        """All of them, in order, or those at some positions."""
 
     def names(self, positions: Sequence[int]) -> Sequence[tuple[str, str]]:
         """File and patient of some of them."""
@@ -125,47 +124,51 @@ class ImageBatch:
         content = sha256_json(self.images.content(job.out / PRIVATE / DIGESTS))
         return Identity(slide=job.hashed(content), patient="", regions="", mpp=self.mpp)
 
-    def read(self, job: Job, identity: Identity) -> tuple[Iterator[bytes], Mapping[str, Any]]:
-        """Read and resize every image.
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+        """Read, resize and judge every image.
 
         One that cannot be used fails alone: its position and the reason are remembered, but not its name, as this is
         no private place.
         """
-        side = round(job.fields.fov_um / self.mpp)
+        side = _side(job, self.mpp)
         box = slides.Box(0.0, 0.0, float(side), float(side))
-        details: dict[str, Any] = {
-            "scale": {
-                **asdict(Scale(self.mpp, self.mpp, "--mpp")),
-                "read_px": [side, side],
-                "read_mpp": [self.mpp, self.mpp],
-            },
-            "annotations": {"ignored": {}, "outside_share": 0.0, "overlapped": 0, "overlapped_kept": 0},
-            **{name: [] for name in ("fields", "keys", "positions", "failed")},
+        details["size"] = f"{self.size:,} images of {side} x {side} px"
+        details["scale"] = {
+            **asdict(Scale(self.mpp, self.mpp, "--mpp")),
+            "read_px": [side, side],
+            "read_mpp": [self.mpp, self.mpp],
         }
+        details["annotations"] = {"ignored": {}, "outside_share": 0.0, "overlapped": 0, "overlapped_kept": 0}
+        details["keys"], details["positions"], details["failed"] = [], [], []
+        for position, picture in enumerate(self.images.read()):
+            label = job.class_map.classes.get(picture.label, "")
+            field = tiling.Field(box, label, tiling.KEPT if label else IGNORED, 1.0, 0.0, None)
+            try:
+                image = _stored(picture, side, job.fields.patch_px) if label else None
+            except DiffpathError as error:
+                details["failed"].append([position, error.why])
+                continue
+            details["positions"].append(position)
+            if image is None:
+                yield Seen(field)
+                continue
+            digest = _digest(picture.content)
+            number = caps.number_of(job.split.seed, digest, box)
+            field = tiling.judge(replace(field, number=number), image, job.quality)
+            key = job.hashed(digest)
+            if field.outcome == tiling.KEPT:
+                details["keys"].append(key)
+            yield Seen(field, image, key, job.hashed(picture.patient) if picture.patient else "")
 
-        def read() -> Iterator[bytes]:
-            for position, picture in enumerate(self.images.read()):
-                name = job.class_map.classes.get(picture.label, "")
-                try:
-                    image = _resized(_decoded(picture.content), side, job.fields.patch_px) if name else None
-                except DiffpathError as error:
-                    details["failed"].append([position, error.why])
-                    continue
-                if image is None:
-                    details["fields"].append(asdict(tiling.Field(box, "", IGNORED, 1.0, 0.0, 1.0)))
-                    continue
-                digest = _digest(picture.content)
-                number = caps.number_of(job.split.seed, digest, box)
-                details["fields"].append(asdict(tiling.Field(box, name, tiling.KEPT, 1.0, 0.0, 1.0, number)))
-                details["keys"].append(job.hashed(digest))
-                details["positions"].append(position)
-                yield _record(job, picture, image, key=details["keys"][-1])
-
-        return read(), details
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+        """The first and the last of its files that gave a patch, and their patients."""
+        ends = " to ".join(dict.fromkeys(origins[i].file for i in (0, -1))) if origins else self.where.name
+        return Names(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
 
     def origins(self, job: Job, identity: Identity, unit: shards.Unit) -> Sequence[Origin]:
         """Each image by itself, with its patient if that is known."""
-        names = self.images.names(unit.details["positions"])
+        is_kept = (field.outcome == tiling.KEPT for field in staged_fields(unit))
+        names = self.images.names(list(compress(unit.details["positions"], is_kept)))
         return [
             Origin(file, patient, key, job.hashed(patient) if self.knows_patients else key, whole=True)
             for (file, patient), key in zip(names, unit.details["keys"], strict=True)
@@ -179,28 +182,26 @@ class ImageBatch:
             for (file, _), (_, why) in zip(names, unit.details["failed"], strict=True)
         ]
 
-    def draw(self, job: Job, unit: shards.Unit, items: Iterator[bytes], assigned: Sequence[str], path: Path) -> None:
-        """Write a contact sheet of some of them."""
-        schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
-        shown = np.zeros(len(assigned), bool)
-        shown[np.linspace(0, len(assigned) - 1, min(SHOWN, len(assigned))).astype(int)] = True
-        images = [records.decode(data, schema).image for data in compress(items, shown)]
-        if images:
-            pictures.write_png(path, pictures.tile(np.stack(images), columns=SHOWN_COLUMNS))
+    def draw(self, job: Job, unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Write a contact sheet of some of the kept ones, and examples."""
+        fields, positions = staged_fields(unit), unit.details["positions"]
+        side, patch_px = _side(job, self.mpp), job.fields.patch_px
+
+        def stored(chosen: Sequence[int]) -> list[UInt8[np.ndarray, "px px 3"]]:
+            found = self.images.read([positions[i] for i in chosen])
+            return [_stored(picture, side, patch_px) for picture in found]
+
+        kept = [i for i, field in enumerate(fields) if field.outcome == tiling.KEPT]
+        shown = np.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).astype(int)
+        if kept:
+            sheet = pictures.tile(np.stack(stored([kept[i] for i in shown])), columns=SHOWN_COLUMNS)
+            pictures.write_png(folder / qa.picture_file(unit.name), sheet)
+        qa.draw_examples(folder, unit.name, fields, stored)
 
 
-def _record(job: Job, picture: Picture, image: UInt8[np.ndarray, "px px 3"], *, key: str) -> bytes:
-    return records.encode(
-        records.PatchRecord(
-            image=image,
-            label=job.class_map.names.index(job.class_map.classes[picture.label]),
-            slide=key,
-            patient=job.hashed(picture.patient) if picture.patient else "",
-            mpp=job.fields.mpp,
-            fov_um=job.fields.fov_um,
-            index=0,
-        )
-    )
+def _side(job: Job, mpp: float) -> int:
+    """Side in pixels of the files that show the job's field of view."""
+    return round(job.fields.fov_um / mpp)
 
 
 def _digest(content: bytes | np.ndarray | DiffpathError) -> str:
@@ -214,8 +215,9 @@ def _decoded(content: bytes | np.ndarray | DiffpathError) -> UInt8[np.ndarray, "
     return decode_image(content, where="the batch") if isinstance(content, bytes) else content
 
 
-def _resized(image: UInt8[np.ndarray, "h w 3"], side: int, patch_px: int) -> UInt8[np.ndarray, "px px 3"]:
+def _stored(picture: Picture, side: int, patch_px: int) -> UInt8[np.ndarray, "px px 3"]:
     """A square image of the job's field of view, area-averaged; any other would show another field."""
+    image = _decoded(picture.content)
     height, width, _ = image.shape
     if (height, width) != (side, side):
         why = f"it has {width} x {height} px, and most have {side} x {side}"

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
-from data_prep import caps, card, cohort, folds, patch_table, qa, shards, splits, tiling, unit
+from data_prep import caps, card, cohort, folds, patch_table, qa, qa_page, repeats, shards, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax.data import manifest, records
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sweep
 from diffpath_jax.progress import console, track
-
-DROPPED = {splits.GAP: "dropped in the gap", splits.COPY: "dropped as copies of another image"}
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _as_failure(source: Source, outcome: Outcome) -> Exception | None:
 
 
 def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int, DiffpathError]:
-    """Sources with the same bytes as an earlier one: they would be in the dataset twice, maybe in two splits."""
+    """Slides with the same bytes as an earlier one: all their fields would be there twice, maybe in two splits."""
     first: dict[str, int] = {}
     return {
         index: DiffpathError(
@@ -158,7 +156,7 @@ def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int
             fix="leave one of them out",
         )
         for index in sorted(results)
-        if first.setdefault(slide := results[index].identity.slide, index) != index
+        if sources[index].has_places and first.setdefault(slide := results[index].identity.slide, index) != index
     }
 
 
@@ -168,26 +166,34 @@ def _nothing(job: Job, sources: Sequence[Source], staged: Staged, staging: shard
         staging.clear()
         # No record depends on the key yet: leave nothing behind.
         shutil.rmtree(job.out / PRIVATE, ignore_errors=True)
+    outcomes = _count_outcomes(staged)
+    said = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common())
     return next(iter(staged.failed), None) or DiffpathError(
         "fields of view",
         where=sources[0].where,
-        why="none passed the annotation and tissue filters",
-        fix="lower --roi_min or --tissue_min, or annotate larger regions",
+        why="none passed the filters" + (f" ({said})" if said else ""),
+        fix="annotate larger regions, or relax the limit that rejects most",
     )
+
+
+def _count_outcomes(staged: Staged) -> Counter[str]:
+    return sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter[str]())
 
 
 def _assemble(
     job: Job, staged: Staged, staging: shards.Staging, scheduler: Scheduler
 ) -> tuple[Staged, manifest.Dataset]:
-    """Split the fields of all sources, then write patch table, pictures, shards, card and manifest.
+    """Split the fields of all sources, then write tables, pictures, page, shards, card and manifest.
 
     One source's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
-    placed, labels, proof = _place(job, staged, staging)
+    placed, repeated = _place(job, staged, staging)
+    labels, proof = _list(job, staged, staging, placed)
     staged = Staged(staged.done, [*staged.failed, *_draw_all(job, placed, scheduler)])
     dropped = Counter(split for source in placed for split in source.assigned if split not in labels)
-    details = _describe(job, staged, proof, dropped)
+    details = _describe(job, staged, proof, dropped, repeats.summary(job, repeated))
+    qa_page.write(qa_page.Content(job, staging, staged.done, staged.failed, placed, labels, details, repeated))
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     items = {split: _records(staging, placed, split) for split in labels}
     folds.clear(job.out, job.split.folds)
@@ -206,43 +212,42 @@ def _assemble(
     return staged, dataset
 
 
-def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Placed], dict[str, list[int]], str]:
-    """Give every kept field its split and a row in the patch table.
-
-    Returns:
-        The sources with the splits of their fields, the labels of each split's fields, and the proof of the split.
-    """
+def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Placed], repeats.Repeats]:
+    """Give every kept field its split, or the reason why it has none; and list duplicates."""
     limits = _limits(job, staged, staging)
     assign = cohort.assignment(
         job.split, [(source, _capped(job, source, each, staging, limits)) for source, each in staged.done]
     )
+    placed = []
+    for source, prepared in staged.done:
+        kept, origins = unit.kept_origins(job, staging, source, prepared)
+        chosen = [limits.keep(field) for field in kept]
+        dealt = iter(assign(source, prepared, list(compress(kept, chosen)), list(compress(origins, chosen))))
+        placed.append(Placed(source, prepared.name, [next(dealt) if keep else caps.CAPPED for keep in chosen]))
+    repeated = repeats.find(staging, placed, job.split.names)
+    repeats.write_table(job, staging, staged.done, repeated)
+    return (repeats.drop(placed, repeated) if job.duplicates == "drop" else placed), repeated
+
+
+def _list(
+    job: Job, staged: Staged, staging: shards.Staging, placed: Sequence[Placed]
+) -> tuple[dict[str, list[int]], str]:
+    """Give every kept field a row in the patch table.
+
+    Returns:
+        The labels of each split's fields, and the proof of the split.
+    """
     labels: dict[str, list[int]] = {split: [] for split in job.split.names}
-    placed, pairs, seen = [], set[tuple[str, str]](), set[str]()
+    pairs = set[tuple[str, str]]()
     with patch_table.writer(job) as write_rows:
-        for source, prepared in staged.done:
-            found = staging.describe(prepared.name)
-            kept, origins = unit.kept_fields(found), source.origins(job, prepared.identity, found)
-            chosen = [limits.keep(field) for field in kept]
-            dealt = iter(assign(prepared, list(compress(kept, chosen)), list(compress(origins, chosen))))
-            assigned = [next(dealt) if keep else caps.CAPPED for keep in chosen]
-            assigned = _without_copies(origins, assigned, seen)
-            write_rows(origins, prepared, kept, assigned)
-            placed.append(Placed(source, prepared.name, assigned))
-            for field, origin, split in zip(kept, origins, assigned, strict=True):
+        for (source, prepared), found in zip(staged.done, placed, strict=True):
+            kept, origins = unit.kept_origins(job, staging, source, prepared)
+            write_rows(origins, prepared, kept, found.assigned)
+            for field, origin, split in zip(kept, origins, found.assigned, strict=True):
                 if split in labels:
                     labels[split].append(job.class_map.names.index(field.label))
                     pairs.add((origin.owner, split))
-    return placed, labels, cohort.proof(job.split, staged.done, pairs)
-
-
-def _without_copies(origins: Sequence[unit.Origin], assigned: Sequence[str], seen: set[str]) -> list[str]:
-    """Splits of fields, but ``COPY`` for an image file with the same bytes as one that was there before."""
-    found = []
-    for origin, split in zip(origins, assigned, strict=True):
-        found.append(splits.COPY if origin.whole and origin.slide in seen else split)
-        if origin.whole:
-            seen.add(origin.slide)
-    return found
+    return labels, cohort.proof(job.split, staged.done, pairs)
 
 
 def _limits(job: Job, staged: Staged, staging: shards.Staging) -> caps.Limits:
@@ -258,8 +263,7 @@ def _capped(job: Job, source: Source, prepared: Prepared, staging: shards.Stagin
     """A source with the counts that the cap of its classes leaves."""
     if job.caps.per_class is None:
         return prepared
-    found = staging.describe(prepared.name)
-    kept, origins = unit.kept_fields(found), source.origins(job, prepared.identity, found)
+    kept, origins = unit.kept_origins(job, staging, source, prepared)
     chosen = [limits.keep(field) for field in kept]
     return replace(prepared, kept=unit.count_owners(compress(origins, chosen), compress(kept, chosen)))
 
@@ -273,12 +277,8 @@ def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> I
 
 
 def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[DiffpathError]:
-    """Draw the overlays, and remove those of slides that are no longer part of the job."""
-    wanted = {f"{slide.name}.png" for slide in placed}
-    for path in (job.out / qa.FOLDER).glob("*.png"):
-        if path.name not in wanted:
-            path.unlink()
-    sweep(job.out / qa.FOLDER)
+    """Draw all pictures, and remove those of sources that are no longer part of the job."""
+    qa.keep_only(job.out / qa.FOLDER, [source.name for source in placed])
     failed: dict[int, DiffpathError] = {}
     _, draw = unit.tasks(job)
     with track("overlays", total=len(placed), unit="pictures") as progress:
@@ -292,7 +292,9 @@ def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[
     return [failed[index] for index in sorted(failed)]
 
 
-def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int]) -> dict[str, Any]:
+def _describe(
+    job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], duplicates: Mapping[str, Any]
+) -> dict[str, Any]:
     """Provenance, for the manifest.
 
     Args:
@@ -300,8 +302,9 @@ def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int]) 
         staged: what became of its sources.
         proof: of the split.
         dropped: how many of the kept fields have no split, and why.
+        duplicates: how many images are there twice.
     """
-    outcomes = sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter[str]())
+    outcomes = _count_outcomes(staged)
     if over := dropped.get(caps.CAPPED):
         outcomes += Counter({caps.OVER_CLASS: over})
         outcomes[tiling.KEPT] -= over
@@ -314,8 +317,9 @@ def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int]) 
         "split_proof": proof,
         "outcomes": {
             **dict(sorted(outcomes.items())),
-            **{DROPPED[why]: count for why, count in sorted(dropped.items()) if why in DROPPED},
+            **{qa.DROPPED[why]: count for why, count in sorted(dropped.items()) if why in qa.DROPPED},
         },
+        "duplicates": duplicates,
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in staged.done]),
         "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in staged.done],
         "failed": len(staged.failed),

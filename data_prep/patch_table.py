@@ -1,19 +1,23 @@
 """Where every patch came from. Names slides and patients: for the group's own eyes."""
 
 import contextlib
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_prep import tiling
+from data_prep.quality import Scores
 from data_prep.unit import PRIVATE, Job, Origin, Prepared
 from diffpath_jax.files import replace_file
 
 FILE = "patches.parquet"
 _TEXT = ("slide_file", "patient", "slide", "split", "class", "slide_mpp_source")
-_NUMBERS = ("x_px0", "y_px0", "width_px0", "height_px0", "mpp", "fov_um", "roi_share", "tissue_share")
+_SCORES = tuple(score.name for score in fields(Scores))
+_NUMBERS = ("x_px0", "y_px0", "width_px0", "height_px0", "mpp", "fov_um", "roi_share", "tissue_share", *_SCORES)
 SCHEMA = pa.schema(
     [("index", pa.int64()), *((name, pa.string()) for name in _TEXT), *((name, pa.float64()) for name in _NUMBERS)]
 )
@@ -32,12 +36,13 @@ def writer(job: Job) -> Iterator[WriteRows]:
         def write(
             origins: Sequence[Origin], prepared: Prepared, kept: Sequence[tiling.Field], assigned: Sequence[str]
         ) -> None:
+            numbers = defaultdict[str, Iterator[int]](itertools.count)
             rows = [
                 {
                     "slide_file": origin.file,
                     "patient": origin.patient,
                     "slide": origin.slide,
-                    "index": 0 if origin.whole else index,
+                    "index": next(numbers[origin.slide]),
                     "split": split,
                     "class": field.label,
                     **{f"{key}_px0": value for key, value in asdict(field.box).items()},
@@ -45,9 +50,10 @@ def writer(job: Job) -> Iterator[WriteRows]:
                     "slide_mpp_source": prepared.scale["source"],
                     "fov_um": job.fields.fov_um,
                     "roi_share": field.roi_share,
-                    "tissue_share": None if origin.whole else field.tissue_share,
+                    "tissue_share": field.tissue_share,
+                    **(asdict(field.scores) if field.scores else {}),
                 }
-                for index, (origin, field, split) in enumerate(zip(origins, kept, assigned, strict=True))
+                for origin, field, split in zip(origins, kept, assigned, strict=True)
             ]
             table.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
 

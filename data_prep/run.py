@@ -15,6 +15,8 @@ from data_prep import (
     image_folder,
     image_source,
     job,
+    quality,
+    repeats,
     scales,
     scheduling,
     slides,
@@ -34,8 +36,12 @@ KEY_FILE = "hash.key"
 # What only slides have.
 SLIDE_OPTIONS = (
     *("annotations", "slide_labels", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
-    *("stride_um", "overlap", "gap_um", "max_per_slide"),
+    *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "gap_um", "max_per_slide"),
 )
+ROI_MIN, TISSUE_MIN = 0.75, 0.5
+LIMITS = quality.QualitySpec(blur_max=0.65, saturation_min=0.03, pen_max=0.1)
+# Someone has chosen patches that exist already: they are judged, but rejected only where it is asked for.
+NO_LIMITS = quality.QualitySpec(blur_max=1.0, saturation_min=0.0, pen_max=1.0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,8 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mpp_csv", type=Path, help="CSV with the columns slide,mpp: um per level-0 pixel")
     _add_field_arguments(parser)
-    parser.add_argument("--roi_min", type=float, default=0.75, help="least share of a field in its class's regions")
-    parser.add_argument("--tissue_min", type=float, default=0.5, help="least share of tissue in a field")
+    _add_limit_arguments(parser)
     parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
     parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
@@ -96,10 +101,33 @@ def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
     parser.add_argument("--overlap", type=float, help="share that neighbours have in common, instead of --stride_um")
     parser.add_argument(
-        "--origin_um", default="0,0", metavar="X,Y", help="where a field begins, in um from the slide's corner (0,0)"
+        "--origin_um", metavar="X,Y", help="where a field begins, in um from the slide's corner (default: 0,0)"
     )
-    parser.add_argument("--max_per_slide", type=int, help="most fields of each class from one slide, drawn at random")
-    parser.add_argument("--max_per_class", type=int, help="most fields of each class in the data set, drawn at random")
+    parser.add_argument(
+        "--max_per_slide", type=int, help="most fields of each class from one slide, drawn among those that pass"
+    )
+    parser.add_argument(
+        "--max_per_class", type=int, help="most fields of each class in all, before duplicates are dropped"
+    )
+
+
+def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a field and its image must be like."""
+    for name, what, default in (
+        ("--roi_min", "least share of a field in its class's regions", ROI_MIN),
+        ("--tissue_min", "least share of tissue in a field", TISSUE_MIN),
+        ("--blur_max", "most blur of a stored image, from 0 (sharp) to 1", LIMITS.blur_max),
+        ("--saturation_min", "least saturation of a stored image", LIMITS.saturation_min),
+        ("--pen_max", "most ink in a stored image, as a share", LIMITS.pen_max),
+    ):
+        less = "" if name.removeprefix("--") in SLIDE_OPTIONS else "; no limit for patches"
+        parser.add_argument(name, type=float, help=f"{what} (default: {default}{less})")
+    parser.add_argument(
+        "--duplicates",
+        choices=repeats.RULES,
+        default=repeats.RULES[0],
+        help="images that are there twice are listed, or all but the first left out (default: %(default)s)",
+    )
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -148,8 +176,17 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "fields": fields,
         "caps": caps.check_caps(caps.CapSpec(arguments.max_per_slide, arguments.max_per_class)),
         "split": dataclasses.replace(spec, gap_um=gap_um),
+        "quality": _limits(arguments, LIMITS if arguments.slides else NO_LIMITS),
+        "duplicates": arguments.duplicates,
     }
     return settings, found
+
+
+def _limits(arguments: argparse.Namespace, default: quality.QualitySpec) -> quality.QualitySpec:
+    given = {name: getattr(arguments, name) for name in dataclasses.asdict(default)}
+    return quality.check_spec(
+        dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+    )
 
 
 def _split_spec(arguments: argparse.Namespace) -> splits.SplitSpec:
@@ -251,9 +288,9 @@ def _fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
     return tiling.field_spec(
         size,
         stride_um=field_sizes.stride(size.fov_um, stride_um=arguments.stride_um, overlap=arguments.overlap),
-        origin_um=field_sizes.read_origin(arguments.origin_um),
-        roi_min=arguments.roi_min,
-        tissue_min=arguments.tissue_min,
+        origin_um=field_sizes.read_origin("0,0" if arguments.origin_um is None else arguments.origin_um),
+        roi_min=ROI_MIN if arguments.roi_min is None else arguments.roi_min,
+        tissue_min=TISSUE_MIN if arguments.tissue_min is None else arguments.tissue_min,
     )
 
 

@@ -145,14 +145,20 @@ class Staging:
         return read_json(self._description(name), what="unit", fix=fix)
 
     def commit(self, name: str, items: Iterable[bytes], details: Mapping[str, Any]) -> Unit:
-        """Stage the records of a unit; its description comes last and makes it count."""
+        """Stage the records of a unit; its description comes last and makes it count.
+
+        Args:
+            name: of the unit.
+            items: its records.
+            details: looked at when all records are taken, so that these may still add to it.
+        """
         shard = write_shard(self._directory / f"{name}.array_record", items)
         write_json(self._description(name), {"shard": asdict(shard), "details": details})
         return Unit(name, shard.count, details)
 
-    def read(self, unit: Unit) -> Iterator[bytes]:
-        """Records of a finished unit, as bytes, in order."""
-        return manifest.read_shard(self._directory / f"{unit.name}.array_record")
+    def read(self, unit: Unit, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+        """Records of a finished unit, as bytes, in order, or those of some indices."""
+        return manifest.read_shard(self._directory / f"{unit.name}.array_record", indices)
 
     def holds_records(self) -> bool:
         """Whether some finished unit has a record."""

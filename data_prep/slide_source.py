@@ -1,13 +1,16 @@
 """A slide as a source: its fields of view, in the regions of its annotations or under its label."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from jaxtyping import UInt8
+
 from data_prep import annotations, caps, digests, qa, shards, slides, tiling, tissue
-from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Origin, kept_fields, staged_fields
-from diffpath_jax.data import records
+from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, kept_fields, staged_fields
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
 
@@ -62,59 +65,50 @@ class SlideSource:
             mpp=self.mpp,
         )
 
-    def read(self, job: Job, identity: Identity) -> tuple[Iterator[bytes], Mapping[str, Any]]:
-        """Decide on every field that touches a region, and read those that are kept.
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+        """Decide on every field that touches a region; those that may be kept are read and judged.
 
         Raises:
             DiffpathError: the slide or its annotations cannot be read.
         """
         slide, found = self._open(job)
-        mask, priority = tissue.find_tissue(slide), job.class_map.priority
-        fields = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
-        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
-        fields = caps.within_slide(fields, job.caps, seed=job.split.seed, slide=digest)
-        kept = [field for field in fields if field.outcome == tiling.KEPT]
-
-        def read() -> Iterator[bytes]:
-            images = slides.read_fields(slide, [field.box for field in kept], patch_px=job.fields.patch_px)
-            for index, (field, image) in enumerate(zip(kept, images, strict=True)):
-                if field.tissue_share >= MOSTLY and image.min() == 255:
-                    why, fix = (
-                        "one of its levels is white where another shows tissue",
-                        "export it again, or leave it out",
-                    )
-                    raise DiffpathError("slide", where=self.slide, why=why, fix=fix)
-                yield records.encode(
-                    records.PatchRecord(
-                        image=image,
-                        label=job.class_map.names.index(field.label),
-                        slide=identity.slide,
-                        patient=identity.patient,
-                        mpp=job.fields.mpp,
-                        fov_um=job.fields.fov_um,
-                        index=index,
-                    )
-                )
-
         reading = slides.choose_reading(
             slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px
         )
-        overlapped = [field for field in fields if field.overlap_share > 0]
-        details = {
-            "scale": {
-                **asdict(slide.scale),
-                "read_px": list(reading.size),
-                "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
-            },
-            "annotations": {
-                "ignored": dict(found.ignored),
-                "outside_share": found.outside_share,
-                "overlapped": len(overlapped),
-                "overlapped_kept": sum(field.outcome == tiling.KEPT for field in overlapped),
-            },
-            "fields": [asdict(field) for field in fields],
+        details["size"] = f"{slide.size[0]:,} x {slide.size[1]:,} px"
+        details["scale"] = {
+            **asdict(slide.scale),
+            "read_px": list(reading.size),
+            "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
         }
-        return read(), details
+        mask, priority = tissue.find_tissue(slide), job.class_map.priority
+        planned = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
+        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+        fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
+        overlapped = Counter[str]()
+        for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
+            overlapped[field.outcome] += field.overlap_share > 0
+            yield Seen(field, image, identity.slide, identity.patient)
+        details["annotations"] = {
+            "ignored": dict(found.ignored),
+            "outside_share": found.outside_share,
+            "overlapped": overlapped.total(),
+            "overlapped_kept": overlapped[tiling.KEPT],
+        }
+
+    def _judged(
+        self, job: Job, slide: slides.Slide, chosen: Sequence[tiling.Field]
+    ) -> Iterator[tuple[tiling.Field, UInt8[np.ndarray, "px px 3"]]]:
+        images = slides.read_fields(slide, [field.box for field in chosen], patch_px=job.fields.patch_px)
+        for field, image in zip(chosen, images, strict=True):
+            if field.tissue_share is not None and field.tissue_share >= MOSTLY and image.min() == 255:
+                why = "one of its levels is white where another shows tissue"
+                raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
+            yield tiling.judge(field, image, job.quality), image
+
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+        """Name of the slide's file, and its patient."""
+        return Names(self.slide.name, {identity.patient: self.patient})
 
     def origins(self, job: Job, identity: Identity, unit: shards.Unit) -> Sequence[Origin]:
         """The slide, once a field."""
@@ -125,14 +119,23 @@ class SlideSource:
         """None: a slide is done, or it is not."""
         return ()
 
-    def draw(self, job: Job, unit: shards.Unit, items: Iterator[bytes], assigned: Sequence[str], path: Path) -> None:
-        """Draw its overlay.
+    def draw(self, job: Job, unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Draw its overlay, and examples.
 
         Raises:
             DiffpathError: the slide or its annotations cannot be read any more.
         """
         slide, found = self._open(job)
-        qa.draw_overlay(path, slide, found.regions, staged_fields(unit), assigned, job.class_map.names)
+        fields, patch_px = staged_fields(unit), job.fields.patch_px
+        path = folder / qa.picture_file(unit.name)
+        qa.draw_overlay(path, slide, found.regions, fields, assigned, job.class_map.names)
+        boxes = [field.box for field in fields]
+        qa.draw_examples(
+            folder,
+            unit.name,
+            fields,
+            lambda chosen: [next(slides.read_fields(slide, [boxes[i]], patch_px=patch_px)) for i in chosen],
+        )
 
     def _open(self, job: Job) -> tuple[slides.Slide, annotations.Annotated]:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}

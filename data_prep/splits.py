@@ -18,9 +18,8 @@ from diffpath_jax.errors import DiffpathError
 SPLITS = ("train", "val", "test")
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
 MAX_FOLDS = 20
-# Not splits: fields between two bands of a spatial split, and images that are there already.
+# Not a split: fields between two bands of a spatial split.
 GAP = "gap"
-COPY = "copy"
 _CUT_POSITIONS = 64
 
 

@@ -67,13 +67,13 @@ class TfdsImages:
         (shard,) = digests.sha256_remembered([self.file], memory)
         return {"shard": shard, "features": features, "examples": [self.split, self.start, self.stop]}
 
-    def read(self) -> Iterator[Picture]:
-        """Every example, in order.
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
+        """Every example, in order, or some of them.
 
         Raises:
             DiffpathError: the shard is damaged (exit code 5).
         """
-        for example in self._examples(range(self.size)):
+        for example in self._examples(range(self.size) if positions is None else positions):
             content, label = example[self.image], int(example[self.label])
             if not isinstance(content, bytes):
                 content = np.asarray(content)

@@ -1,11 +1,13 @@
 """Which fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import shapely
+from jaxtyping import UInt8
 
+from data_prep import quality
 from data_prep.annotations import Region
 from data_prep.field_sizes import FieldSize
 from data_prep.outlines import polygons_of
@@ -56,8 +58,9 @@ class Field:
         outcome: ``KEPT`` or the reason of rejection.
         roi_share: share covered by the best class's own area.
         overlap_share: share where regions of several classes overlap.
-        tissue_share: share of tissue.
+        tissue_share: share of tissue; None for a patch, which no picture of a slide shows.
         number: of a kept field, see :mod:`data_prep.caps`.
+        scores: of its image, once that is read.
     """
 
     box: Box
@@ -65,8 +68,9 @@ class Field:
     outcome: str
     roi_share: float
     overlap_share: float
-    tissue_share: float
+    tissue_share: float | None
     number: float = 0.0
+    scores: quality.Scores | None = None
 
 
 def field_spec(
@@ -82,6 +86,13 @@ def field_spec(
             why = f"{value} is not a share from 0 to 1"
             raise DiffpathError(name, where="the command line", why=why, fix="change it")
     return FieldSpec(**asdict(size), stride_um=stride_um, origin_um=origin_um, roi_min=roi_min, tissue_min=tissue_min)
+
+
+def judge(field: Field, image: UInt8[np.ndarray, "px px 3"], limits: quality.QualitySpec) -> Field:
+    """The field with the scores of its image, kept or rejected for one of them."""
+    scores = quality.measure(image)
+    judged, reason = replace(field, scores=scores), quality.reject(scores, limits)
+    return replace(judged, label="", outcome=reason) if reason else judged
 
 
 def field_size(spec: FieldSpec, scale: Scale) -> tuple[float, float]:

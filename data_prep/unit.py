@@ -6,14 +6,19 @@ A source is a slide, or a batch of images that are patches already; what becomes
 import functools
 import hashlib
 import hmac
+import itertools
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from data_prep import annotations, caps, digests, qa, shards, slides, splits, tiling
+import numpy as np
+from jaxtyping import UInt8
+
+from data_prep import annotations, caps, digests, duplicates, qa, quality, shards, slides, splits, tiling
+from diffpath_jax.data import records
 from diffpath_jax.errors import DiffpathError
 from diffpath_jax.files import sha256_json
 
@@ -37,7 +42,7 @@ class Origin:
         patient: name of its patient, empty if unknown; private.
         slide: keyed hash of the slide, or of the image.
         owner: keyed hash of what must stay in one split: the patient, or an image whose patient is unknown.
-        whole: the field is a whole file, and another with its hash is its copy.
+        whole: the field is a whole file.
     """
 
     file: str
@@ -45,6 +50,36 @@ class Origin:
     slide: str
     owner: str
     whole: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A field of view on which a source has decided.
+
+    Attributes:
+        field: with its outcome.
+        image: as it is stored; None where it was rejected without being read.
+        slide: keyed hash of the slide, or of the image.
+        patient: keyed hash of the patient; empty if unknown.
+    """
+
+    field: tiling.Field
+    image: UInt8[np.ndarray, "px px 3"] | None = None
+    slide: str = ""
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What stands behind keyed hashes; private.
+
+    Attributes:
+        source: name of a source.
+        patients: keyed hash -> patient, of all its patients that are known.
+    """
+
+    source: str
+    patients: Mapping[str, str]
 
 
 @runtime_checkable
@@ -81,8 +116,18 @@ class Source(Protocol):
     def identify(self, job: "Job") -> "Identity":
         """What decides its records."""
 
-    def read(self, job: "Job", identity: "Identity") -> tuple[Iterator[bytes], Mapping[str, Any]]:
-        """Records of the fields that are kept, and what is to be remembered of all fields once these are read."""
+    def read(self, job: "Job", identity: "Identity", details: dict[str, Any]) -> Iterator[Seen]:
+        """Decide on every field, and read those that need it.
+
+        Args:
+            job: the job.
+            identity: of this source.
+            details: filled with what is to be remembered of the source: its ``size`` in words, its ``scale``, its
+                ``annotations``, and its own. Whole when all fields are taken.
+        """
+
+    def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> Names:
+        """What a person calls it and its patients, given where its kept fields come from."""
 
     def origins(self, job: "Job", identity: "Identity", unit: shards.Unit) -> Sequence[Origin]:
         """Where each kept field of the staged unit comes from."""
@@ -90,15 +135,14 @@ class Source(Protocol):
     def failures(self, unit: shards.Unit) -> Sequence[DiffpathError]:
         """What of it is missing in the staged unit, and why."""
 
-    def draw(self, job: "Job", unit: shards.Unit, items: Iterator[bytes], assigned: Sequence[str], path: Path) -> None:
-        """Write a picture of what was taken.
+    def draw(self, job: "Job", unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Write pictures of what was taken, and examples of what was kept and rejected.
 
         Args:
             job: the job.
             unit: the staged unit.
-            items: its records.
-            assigned: the split of each.
-            path: PNG file to write.
+            assigned: the split of each kept field.
+            folder: where to; file names begin with the unit's.
         """
 
 
@@ -113,6 +157,8 @@ class Job:
         fields: size and grid of the fields of view.
         caps: how many fields are kept at most; drawn with the seed of the split.
         split: shares of train, val and test.
+        quality: what an image must be like to be kept.
+        duplicates: what is done with images that are there twice, one of ``repeats.RULES``.
         key: secret for the hashes that stand for slide and patient in the records.
     """
 
@@ -122,6 +168,8 @@ class Job:
     fields: tiling.FieldSpec
     caps: caps.CapSpec
     split: splits.SplitSpec
+    quality: quality.QualitySpec
+    duplicates: str
     key: bytes
 
     def settings(self) -> dict[str, Any]:
@@ -133,6 +181,8 @@ class Job:
             "fields": {**asdict(self.fields), "origin_um": list(self.fields.origin_um)},
             "caps": asdict(self.caps),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
+            "quality": asdict(self.quality),
+            "duplicates": self.duplicates,
         }
 
     def hashed(self, text: str) -> str:
@@ -197,8 +247,13 @@ class Placed:
 
 
 def staged_fields(unit: shards.Unit) -> list[tiling.Field]:
-    """Every field that touches a region, kept or not, in the order of the grid."""
-    return [tiling.Field(**{**content, "box": slides.Box(**content["box"])}) for content in unit.details["fields"]]
+    """Every field that touches a region, kept or not; the kept ones in the order of their records."""
+    return [_field(content) for content in unit.details["fields"]]
+
+
+def _field(content: Mapping[str, Any]) -> tiling.Field:
+    scores = quality.Scores(**content["scores"]) if content["scores"] else None
+    return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
 
 
 def kept_fields(unit: shards.Unit) -> list[tiling.Field]:
@@ -214,6 +269,14 @@ def count_owners(origins: Iterable[Origin], fields: Iterable[tiling.Field]) -> d
     return counts
 
 
+def kept_origins(
+    job: Job, staging: shards.Staging, source: Source, prepared: Prepared
+) -> tuple[list[tiling.Field], Sequence[Origin]]:
+    """The fields that a source has records of, in their order, and where each comes from."""
+    unit = staging.describe(prepared.name)
+    return kept_fields(unit), source.origins(job, prepared.identity, unit)
+
+
 def prepare(job: Job, source: Source) -> Prepared:
     """Stage the fields of one source, unless an earlier run has.
 
@@ -226,8 +289,9 @@ def prepare(job: Job, source: Source) -> Prepared:
     name = job.hashed(sha256_json(asdict(identity)))
     found = staging.find(name)
     if found is None:
-        items, details = source.read(job, identity)
-        unit = staging.commit(name, _unless_changed(source, before, items), details)
+        details: dict[str, Any] = {"fields": [], "fingerprints": []}
+        seen = _unless_changed(source, before, source.read(job, identity, details))
+        unit = staging.commit(name, _records(job, seen, details), details)
     else:
         unit = found
     return Prepared(
@@ -242,23 +306,43 @@ def prepare(job: Job, source: Source) -> Prepared:
     )
 
 
-def _unless_changed(source: Source, before: digests.Stamp, items: Iterator[bytes]) -> Iterator[bytes]:
-    yield from items
+def _records(job: Job, seen: Iterator[Seen], details: Mapping[str, list[Any]]) -> Iterator[bytes]:
+    """Records of the fields that are kept, one at a time; all fields, and fingerprints of these, go to ``details``."""
+    numbers = defaultdict[str, Iterator[int]](itertools.count)
+    for each in seen:
+        details["fields"].append(asdict(each.field))
+        if each.image is None or each.field.outcome != tiling.KEPT:
+            continue
+        details["fingerprints"].append(asdict(duplicates.fingerprint(each.image)))
+        yield records.encode(
+            records.PatchRecord(
+                image=each.image,
+                label=job.class_map.names.index(each.field.label),
+                slide=each.slide,
+                patient=each.patient,
+                mpp=job.fields.mpp,
+                fov_um=job.fields.fov_um,
+                index=next(numbers[each.slide]),
+            )
+        )
+
+
+def _unless_changed(source: Source, before: digests.Stamp, seen: Iterator[Seen]) -> Iterator[Seen]:
+    yield from seen
     if source.stamp() != before:
         why, fix = "it changed while it was read", "run the same command again"
         raise DiffpathError(source.noun, where=source.where, why=why, fix=fix)
 
 
 def draw(job: Job, placed: Placed) -> None:
-    """Write the picture of one source.
+    """Write the pictures of one source.
 
     Raises:
         DiffpathError: it cannot be read any more.
     """
     staging = shards.Staging.begun(job.out, where=socket.gethostname())
     unit = staging.describe(placed.name)
-    path = job.out / qa.FOLDER / f"{placed.name}.png"
-    placed.source.draw(job, unit, staging.read(unit), placed.assigned, path)
+    placed.source.draw(job, unit, placed.assigned, job.out / qa.FOLDER)
 
 
 def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:

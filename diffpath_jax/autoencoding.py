@@ -10,7 +10,7 @@ convolution in a fixed proportion. The bottleneck is a codebook or a normal dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,10 @@ STEPS, CODES = "steps", "codes"
 # Where the decoder's last convolution is in its parameters.
 LAST_LAYER = ("decoder", "out_conv", "kernel")
 LARGEST_WEIGHT = 1e4
+# A code counts as used, for the log, if it was within so many steps, where none are revived.
+UNUSED_AFTER = 100
+# Steps that no run reaches.
+NEVER = jnp.iinfo(jnp.int32).max
 
 Commitment = Literal["codes", "latents"]
 
@@ -54,8 +58,9 @@ class Bottleneck:
 
     Attributes:
         init: what is remembered of it from step to step.
-        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`.
-        revise: what is done to it after each step.
+        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`. A step
+            calls it for each part of its batch, and hands the memory on.
+        revise: what is done to it once, after each step.
     """
 
     init: Callable[[], Tree]
@@ -108,27 +113,33 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
     """
 
     def init() -> Tree:
-        return {"age": jnp.zeros(size, jnp.int32), "candidates": jnp.zeros((size, channels), jnp.float32)}
+        return {
+            "age": jnp.zeros(size, jnp.int32),
+            "used": jnp.zeros(size, bool),
+            "candidates": jnp.zeros((size, channels), jnp.float32),
+        }
 
     shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
     channels = shapes["codebook"]["embedding"].shape[-1]
 
     def apply(params: Tree, memory: Tree, z: jax.Array, key: jax.Array, values: int) -> Passed:
         (z_q, indices), _ = network.apply(params, {}, z, method="quantise")
-        used = jnp.zeros(size, jnp.float32).at[indices.ravel()].add(1.0)
-        age = jnp.where(used > 0, 0, memory["age"] + 1)
+        counts = jnp.zeros(size, jnp.float32).at[indices.ravel()].add(1.0)
+        used = memory["used"] | (counts > 0)
+        recent = used | (memory["age"] + 1 < (revive_after or UNUSED_AFTER))
         metrics = {
-            "codebook_perplexity": _once(perplexity(used)),
-            "codebook_used": losses.weighted((age < (revive_after or UNUSED_AFTER)).astype(jnp.float32)),
+            "codebook_perplexity": _once(perplexity(counts)),
+            "codebook_used": losses.weighted(recent.astype(jnp.float32)),
         }
         some = jax.random.randint(key, (size,), 0, z.size // channels)
         candidates = jax.lax.stop_gradient(z.reshape(-1, channels)[some])
         loss = codebook_loss(z, z_q, commitment=commitment, on=on)
-        return Passed(straight_through(z, z_q), loss, metrics, {"age": age, "candidates": candidates})
+        return Passed(straight_through(z, z_q), loss, metrics, {**memory, "used": used, "candidates": candidates})
 
     def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
         memory = model_state[CODES]
-        dead = memory["age"] >= revive_after
+        age = jnp.where(memory["used"], 0, memory["age"] + 1)
+        dead = age >= (revive_after or NEVER)
 
         def moved(groups: Tree) -> Tree:
             if not groups:
@@ -136,14 +147,10 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
             codes = revive(groups[NETWORK]["codebook"]["embedding"], memory["candidates"], dead)
             return {**groups, NETWORK: {**groups[NETWORK], "codebook": {"embedding": codes}}}
 
-        revised = {**memory, "age": jnp.where(dead, 0, memory["age"])}
-        return moved(params), moved(average), {**model_state, CODES: revised}
+        after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(size, bool)}
+        return moved(params), moved(average), {**model_state, CODES: after}
 
-    return Bottleneck(init, apply, revise if revive_after else unrevised)
-
-
-# A code counts as used, for the log, if it was within so many steps, where none are revived.
-UNUSED_AFTER = 100
+    return Bottleneck(init, apply, revise)
 
 
 def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
@@ -247,9 +254,7 @@ def autoencoding_task(
             generator = critic(x_hat)
             total += active * adversary.weight * ratio * generator
             metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(adversary.weight * ratio)}
-        state = {**model_state, CODES: through.memory}
-        # With an adversary the steps are counted where the step ends.
-        return total, {"metrics": metrics, "model_state": state if adversary else _counted(state)}
+        return total, {"metrics": metrics, "model_state": {**model_state, CODES: through.memory}}
 
     def to_image(params: Tree, h: jax.Array) -> Images:
         return network.apply(params[NETWORK], {}, h, method="to_image")[0]
@@ -266,15 +271,17 @@ def autoencoding_task(
         fake, state = judge(params, {DISCRIMINATOR: state}, jax.lax.stop_gradient(to_image(params, h)))
         active = (model_state[STEPS] >= adversary.start).astype(jnp.float32)
         metrics = {"logits_real": _once(real.mean()), "logits_fake": _once(fake.mean())}
-        after = _counted({**model_state, DISCRIMINATOR: state})
-        return active * hinge_loss(real, fake), {"metrics": metrics, "model_state": after}
+        return active * hinge_loss(real, fake), {
+            "metrics": metrics,
+            "model_state": {**model_state, DISCRIMINATOR: state},
+        }
+
+    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        counted = {**model_state, STEPS: model_state[STEPS] + 1}
+        return bottleneck.revise(params, average, counted)
 
     both = {NETWORK: autoencoder_loss, DISCRIMINATOR: discriminator_loss}
-    return Task(init, both if adversary else {NETWORK: autoencoder_loss}, given, bottleneck.revise)
-
-
-def _counted(model_state: Tree) -> dict[str, Any]:
-    return {**model_state, STEPS: model_state[STEPS] + 1}
+    return Task(init, both if adversary else {NETWORK: autoencoder_loss}, given, revise)
 
 
 def _once(value: Scalar) -> Weighted:

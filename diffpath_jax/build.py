@@ -180,7 +180,7 @@ def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = Non
     Args:
         config: of the run.
         num_classes: of its data.
-        space: latents that a diffusion model works in; none for pixels.
+        space: latents that are denoised or classified; none for pixels.
         given: parameters that it uses and does not train: the first stage's under ``codec``, those of LPIPS under
             ``perceptual``.
     """
@@ -190,11 +190,11 @@ def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = Non
     if config.task == "autoencoding":
         return _autoencoding(config, net, given or {})
     assert config.noise is not None
+    into = codec(space, dtype=config.dtype)
     if config.task == "noisy_classification":
-        return noisy_classification_task(net, schedule(config.noise), label_smoothing=smoothing)
+        return noisy_classification_task(net, into, schedule(config.noise), label_smoothing=smoothing, given=given)
     assert config.diffusion is not None
-    how = denoising(config.noise, config.diffusion)
-    return diffusion_task(net, codec(space, dtype=config.dtype), how, num_classes=num_classes, given=given)
+    return diffusion_task(net, into, denoising(config.noise, config.diffusion), num_classes=num_classes, given=given)
 
 
 def _autoencoding(config: RunConfig, net: PureNetwork, given: Tree) -> Task:

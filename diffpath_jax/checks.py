@@ -89,12 +89,16 @@ def _check_variance(config: RunConfig, *, where: str) -> None:
         )
 
 
+# Tasks that noise what they are given.
+_NOISED = ("diffusion", "noisy_classification")
+
+
 def _check_latents(config: RunConfig, *, where: str) -> None:
-    """Latents belong to diffusion, and the bound that teaches a variance to the 256 levels of pixels."""
+    """Latents are noised, and the bound that teaches a variance is that of the 256 levels of pixels."""
     if config.codec is None:
         return
     for key, wrong, why, fix in (
-        ("codec", config.task != "diffusion", f"{config.task} works with images", "remove the section"),
+        ("codec", config.task not in _NOISED, f"{config.task} works with images", "remove the section"),
         (
             "diffusion.loss",
             config.diffusion is not None and config.diffusion.loss == "hybrid",
@@ -157,16 +161,22 @@ def check_image_size(
     Args:
         config: of the run.
         image_px: (height, width).
-        space: latents that a diffusion model works in, where they are known.
+        space: latents that the network works in, where they are known.
         where: where the size comes from.
         fix: what the user can do about it.
 
     Raises:
-        DiffpathError: naming the stride.
+        DiffpathError: naming the stride, or the channels of latents that are not those of the network.
     """
-    stride = getattr(build.network_config(config, num_classes=2, where=where), "stride", 1)
+    shape = build.network_config(config, num_classes=2, where=where)
+    stride = getattr(shape, "stride", 1)
     if config.codec is not None:
-        stride *= build.latent_codec(space or build.published_space(), dtype=config.dtype).factor
+        codec = build.latent_codec(space or build.published_space(), dtype=config.dtype)
+        stride *= codec.factor
+        if shape.image_channels != codec.channels:
+            why = f"{shape.image_channels}, but latents of the first stage have {codec.channels} channels"
+            name = "key 'network.image_channels'"
+            raise DiffpathError(name, where=where, why=why, fix=f"make it {codec.channels}")
     if any(side <= 0 or side % stride for side in image_px):
         raise DiffpathError(
             "section 'network'",

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PixelImages, PRNGKey, Tree
@@ -112,11 +112,11 @@ class LatentCodec:
         code = batch["latent"].astype(jnp.float32) if "latent" in batch else self.code(weights, batch["image"])
         return self.scale * self.posterior.draw(code, key)
 
-    def code(self, weights: Tree, images: PixelImages) -> Float[Array, "b h w c"]:
+    def code(self, weights: Tree, images: PixelImages) -> Float[Array, "b h2 w2 c"]:
         """What the encoder says of images: latents of a VQ encoder, moments of a KL encoder."""
         return jax.lax.stop_gradient(self.network.apply(weights, {}, to_unit(images), method="encode")[0])
 
-    def decode(self, weights: Tree, x: Images) -> PixelImages:
+    def decode(self, weights: Tree, x: Images) -> UInt8[Array, "b h2 w2 3"]:
         """Images of latents; a VQ decoder quantises first."""
         return to_pixels(self.network.apply(weights, {}, x / self.scale, method="decode")[0])
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -124,10 +124,29 @@ def perceptual(config: sections.RunConfig) -> Tree:
     return {PERCEPTUAL: parameters.arrange(flat, expected, where=config.autoencoding.lpips)}
 
 
-def round_trip(network: Mapping[str, Any], dtype: str) -> Callable[[Tree, jax.Array], jax.Array]:
+class RoundTrip(NamedTuple):
+    """Images through an autoencoder and back.
+
+    Attributes:
+        images: what came back; from a normal distribution, that of its mean.
+        codes: index of each latent's code; none where there is no codebook.
+    """
+
+    images: jax.Array
+    codes: jax.Array | None
+
+
+def round_trip(network: Mapping[str, Any], dtype: str) -> Callable[[Tree, jax.Array], RoundTrip]:
     """(parameters, images) -> what the autoencoder that a section ``network`` describes makes of them."""
-    codec = build.codec(sections.LatentSpace(network=dict(network), scale=1.0, digest=""), dtype=dtype)
-    return lambda params, images: codec.decode(params, codec.encode(params, {"image": images}, jax.random.key(0)))
+    codec = build.latent_codec(sections.LatentSpace(network=dict(network), scale=1.0, digest=""), dtype=dtype)
+    quantises = "codebook_size" in network
+
+    def run(params: Tree, images: jax.Array) -> RoundTrip:
+        z, _ = codec.posterior.moments(codec.code(params, images))
+        codes = codec.network.apply(params, {}, z, method="quantise")[0][1] if quantises else None
+        return RoundTrip(codec.decode(params, z), codes)
+
+    return run
 
 
 def measure_scale(found: FirstStage, dataset: Dataset) -> float:

@@ -18,7 +18,7 @@ from diffpath_jax.evaluation import extractors
 from diffpath_jax.metrics import fid, stain
 from diffpath_jax.metrics.batches import batched
 from diffpath_jax.metrics.classification import predictor, right
-from diffpath_jax.metrics.reconstruction import psnr, ssim
+from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import CODEC, NETWORK, Task
 from diffpath_jax.train import Hook
@@ -166,7 +166,8 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
     if "val" not in dataset.splits:
         return lambda state: {}
     real = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)["image"]
-    reconstruct = batched(first_stage.round_trip(build.whole_network(run.config, num_classes=0), run.config.dtype))
+    network = build.whole_network(run.config, num_classes=0)
+    reconstruct = batched(first_stage.round_trip(network, run.config.dtype))
     colours = stain.stain_statistics(real)
     config = run.config.train
     extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE) if config.fd_images else None
@@ -178,7 +179,7 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
     features = gaussian(real) if extractor else None
 
     def look(state: TrainState) -> dict[str, float]:
-        images = reconstruct(jax.tree.map(sharding.to_host, averaged(state)), real)
+        images, codes = reconstruct(jax.tree.map(sharding.to_host, averaged(state)), real)
         if distributed.is_first():
             shown = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
             path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
@@ -187,7 +188,12 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
         measured = {"val_psnr": psnr(images, real).mean(), "val_ssim": ssim(images, real).mean()}
         if extractor and features:
             measured[f"r{extractor.frechet_name}"] = fid.frechet_distance(gaussian(images), features)
-        return {**{k: float(v) for k, v in measured.items()}, **{f"stain/{k}": v for k, v in drift.items()}}
+        usage = {} if codes is None else codebook_usage(count_codes(codes, network["codebook_size"]))
+        return {
+            **{name: float(value) for name, value in measured.items()},
+            **{f"val_{name}": value for name, value in usage.items()},
+            **{f"stain/{name}": value for name, value in drift.items()},
+        }
 
     return look
 

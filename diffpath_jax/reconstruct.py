@@ -16,7 +16,7 @@ from diffpath_jax.files import write_json
 from diffpath_jax.first_stage import FirstStage, round_trip
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.batches import batched
-from diffpath_jax.metrics.reconstruction import psnr, reduced_and_enlarged, ssim
+from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, reduced_and_enlarged, ssim
 
 METRICS, SHEET = "reconstruction.json", "reconstructions.png"
 SHOWN = 12
@@ -49,12 +49,13 @@ def reconstruct(
         images: Sequence[records.PatchRecord], split: str
     ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
         real = derive.stacked(images)
-        back, plain = run(stage.params, real), reduced_and_enlarged(real, factor)
+        (back, codes), plain = run(stage.params, real), reduced_and_enlarged(real, factor)
         found = (psnr(back, real), ssim(back, real), psnr(plain, real), ssim(plain, real))
         moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
         made = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
         values = {measure: values.tolist() for measure, values in zip(MEASURES, found, strict=True)}
-        return made, {**values, "stain": moments}
+        usage = {} if codes is None else {"codes": count_codes(codes, stage.network["codebook_size"]).tolist()}
+        return made, {**values, **usage, "stain": moments}
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         (found,) = units.values()
@@ -68,6 +69,7 @@ def reconstruct(
             "images": sum(weights),
             "split": split,
             **{f"stain/{name}": value for name, value in stain.stain_drift(back, real).items()},
+            **(codebook_usage(np.sum([unit["codes"] for unit in found], axis=0)) if "codes" in found[0] else {}),
         }
         return {
             "kind": "generated",

@@ -15,9 +15,23 @@ from diffpath_jax.evaluation.compare import OVERALL
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
 from diffpath_jax.losses import NOISE_LEVELS
 from diffpath_jax.networks.pure import count_parameters
+from diffpath_jax.reconstruct import SHEET
 from diffpath_jax.writers import read_metrics
 
 SHOWN_PER_CLASS = 16
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """The autoencoder of a latent model.
+
+    Attributes:
+        run: its training.
+        reconstructions: what it makes of held-out images.
+    """
+
+    run: runs.Run
+    reconstructions: Dataset
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,7 @@ class Study:
     Attributes:
         dataset: the real images.
         run: the diffusion model.
+        first_stage: its autoencoder; none for a model of pixels.
         samples: name -> generated set.
         classifiers: name -> classifier run.
         metrics: contents of the ``metrics.json`` files of ``diffpath eval``.
@@ -34,6 +49,7 @@ class Study:
 
     dataset: Dataset
     run: runs.Run
+    first_stage: FirstStage | None
     samples: Mapping[str, Dataset]
     classifiers: Mapping[str, runs.Run]
     metrics: Sequence[Mapping[str, Any]]
@@ -47,6 +63,7 @@ def save(path: Path, study: Study) -> None:
         dataset=study.dataset,
         counts=study.dataset.class_counts,
         overlays=[path.read_bytes() for path in sorted((study.dataset.directory / "qa").glob("*.png"))],
+        first_stage=_first_stage(study.first_stage) if study.first_stage else None,
         galleries=_galleries(study),
         films=_films(study),
         losses=_loss_figure(study),
@@ -55,6 +72,28 @@ def save(path: Path, study: Study) -> None:
         comparison=_comparison(study),
         settings=_settings(study),
     )
+
+
+def _first_stage(found: FirstStage) -> dict[str, Any]:
+    """How near held-out images come back, beside what as few pixels would keep; pictures, and how it was learnt."""
+    details = found.reconstructions.details["reconstruction"]
+    figure = pages.new_figure(13.0, 3.0)
+    left, right = figure.subplots(1, 2)
+    rows = [row for row in read_metrics(found.run.workdir) if "learning_rate" in row]
+    for axes, ending, title in (
+        (left, "l1", "autoencoder: mean absolute error"),
+        (right, "codebook_perplexity", "codes in even use that a batch is worth"),
+    ):
+        # With a discriminator there are two groups of numbers.
+        shown = [(row["step"], value) for row in rows for name, value in row.items() if name.split("/")[-1] == ending]
+        axes.plot(*zip(*shown, strict=True) if shown else ([], []), color=pages.COLOURS[0], linewidth=0.8)
+        pages.tidy(axes, title, x="step")
+    left.set_yscale("log")
+    return {
+        "details": details,
+        "sheet": (found.reconstructions.directory / "qa" / SHEET).read_bytes(),
+        "learning": pages.png_of(figure),
+    }
 
 
 def _galleries(study: Study) -> list[dict[str, Any]]:
@@ -99,11 +138,8 @@ def _loss_figure(study: Study) -> bytes:
         (levels, "diffusion: by noise level (1 = least noise)"),
         (classifier, "classifiers: training loss, by training set"),
     ):
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
+        pages.tidy(axes, title, x="step")
         axes.set_yscale("log")
-        axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
     for axes in (levels, classifier):
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
@@ -170,12 +206,18 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
         ("real patches", f"{total:,}, overlapping" if len(slides) == 1 else f"{total:,}", unstated),
         ("split", "by place" if len(slides) == 1 else "by patient", unstated),
         ("parameters of the denoiser", f"{count_parameters(network):,}", "58,663,683 (published code)"),
+        *([("parameters of the autoencoder", _autoencoder_size(study.run), "55,322,782")] if study.run.space else []),
         ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", unstated),
         ("images a generated set", generated, unstated),
         ("features of the distances", "a small classifier trained here", "Inception (FID, KID)"),
         ("classifier", "a small ResNet", "ResNet-50"),
         ("report made on", f"{jax.device_count()} x {jax.devices()[0].device_kind}", unstated),
     ]
+
+
+def _autoencoder_size(run: runs.Run) -> str:
+    assert run.space is not None
+    return f"{count_parameters(build.latent_codec(run.space, dtype='float32').network):,}"
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:
@@ -188,6 +230,10 @@ def _settings(study: Study) -> list[tuple[str, str]]:
         "data set": {"digest": study.dataset.digest, **study.dataset.details},
         "diffusion model": of_run(study.run),
     }
+    if study.first_stage:
+        back = study.first_stage.reconstructions
+        sections["autoencoder"] = of_run(study.first_stage.run)
+        sections["reconstructions"] = {"digest": back.digest, **back.details}
     for name, samples in study.samples.items():
         sections[f"sample set {name}"] = {"digest": samples.digest, **samples.details}
     for name, run in study.classifiers.items():

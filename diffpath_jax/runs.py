@@ -21,13 +21,11 @@ from diffpath_jax.task import NETWORK
 RUN = "config.json"
 # The run's own copy of the autoencoder whose latents it works in.
 FIRST_STAGE = "first_stage.safetensors"
-# Where things lie and how the work is laid out: the results are the same.
+# Where things lie and how the work is laid out: the results are the same. Which images follows from which data.
 _MAY_CHANGE = {
-    f"config.{key}"
-    for key in (
-        *("data.train", "data.workers", "codec.first_stage"),
-        *("train.fsdp", "train.keep_checkpoints", "train.keep_every"),
-    )
+    "images",
+    *("config.data.train", "config.data.workers", "config.codec.first_stage"),
+    *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
@@ -45,6 +43,7 @@ class Run:
         image_px: (height, width) of the training images.
         mpp: um per pixel of the training images.
         data: digest of each training data set.
+        images: digest of each data set of the images that it saw, itself or as latents.
         digest: SHA-256 of config, data digests and latents.
         space: the latents that the model works in; none for pixels.
     """
@@ -55,6 +54,7 @@ class Run:
     image_px: tuple[int, int]
     mpp: float
     data: tuple[str, ...]
+    images: tuple[str, ...]
     digest: str
     space: sections.LatentSpace | None = None
 
@@ -132,6 +132,7 @@ def begin(
         "image_px": list(first.schema.image_px),
         "mpp": first.details["mpp"],
         "data": [dataset.digest for dataset in datasets],
+        "images": [dataset.images for dataset in datasets],
         **({"latents": asdict(codec.space)} if codec else {}),
         "versions": shards.versions("jax", "flax", "optax"),
     }
@@ -179,6 +180,8 @@ def open_run(workdir: Path) -> Run:
             "image_px": tuple(content["image_px"]),
             "mpp": float(content["mpp"]),
             "data": tuple(content["data"]),
+            # Runs were described without this before there were latents.
+            "images": tuple(content.get("images", content["data"])),
             "space": sections.LatentSpace(**content["latents"]) if "latents" in content else None,
         }
         config = checks.run_config(content["config"], where=str(workdir / RUN))

@@ -302,7 +302,7 @@ def _assemble(
         "job": dict(fingerprint),
         "command": "diffpath sample",
         "sampling": provenance,
-        "training_data": list(run.data),
+        "training_data": list(run.images),
         "versions": shards.versions("jax", "flax"),
     }
     rows = {

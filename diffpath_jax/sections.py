@@ -85,7 +85,7 @@ class DiffusionConfig:
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """The latents that a diffusion model works in; a config without this section works in pixels.
+    """The latents that are denoised, or classified under noise; a config without this section works in pixels.
 
     Attributes:
         first_stage: the autoencoder: a run directory, or a safetensors file of ``diffpath convert`` or ``diffpath
@@ -186,8 +186,8 @@ class RunConfig:
     """A whole training run, as resolved from a config file and its overrides.
 
     ``network`` names its ``kind``; the other keys are those of the kind's own dataclass. ``noise`` belongs to the
-    tasks ``diffusion`` and ``noisy_classification``, ``diffusion`` and ``codec`` to the former, ``autoencoding`` to the
-    task of that name, ``classifier`` to classifiers.
+    tasks ``diffusion`` and ``noisy_classification``, and so may ``codec``; ``diffusion`` and ``autoencoding`` belong to
+    the tasks of these names, ``classifier`` to classifiers.
     """
 
     task: TaskName

@@ -147,16 +147,18 @@ def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task
     return Task(init, {NETWORK: loss})
 
 
-def noisy_classification_task(network: PureNetwork, schedule: NoiseSchedule, *, label_smoothing: float) -> Task:
-    """Tell the class of a noisy image at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
+def noisy_classification_task(
+    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float, given: Tree | None = None
+) -> Task:
+    """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        t_key, noise_key, dropout_key = jax.random.split(key, 3)
-        x_0 = to_unit(batch["image"])
+        t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
+        x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
         x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
         logits, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, dropout_key)
@@ -165,4 +167,4 @@ def noisy_classification_task(network: PureNetwork, schedule: NoiseSchedule, *, 
         metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(init, {NETWORK: loss})
+    return Task(init, {NETWORK: loss}, given or {})

@@ -83,25 +83,53 @@ def line(revive_after):
     return made, network.init(jax.random.key(0))[0]
 
 
+def after_step(bottleneck, params, memory):
+    """Parameters and memory once a step has ended."""
+    moved, mean, state = bottleneck.revise({NETWORK: params}, {}, {CODES: memory})
+    assert mean == {}
+    return moved[NETWORK], state[CODES]
+
+
 def test_codes_age_until_they_are_used_and_are_counted():
-    """Latents .1, .2 and 1.2 take codes 0, 0 and 1; code 9 ages."""
-    bottleneck, params = line(revive_after=2)
+    """Latents .1, .2 and 1.2 take codes 0, 0 and 1; code 9 ages, by one a step, however many parts a step has."""
+    bottleneck, params = line(revive_after=4)
     z, memory = jnp.array([0.1, 0.2, 1.2]).reshape(1, 1, 3, 1), bottleneck.init()
-    for step in (1, 2):
-        through = bottleneck.apply(params, memory, z, jax.random.key(step), 9)
-        memory = through.memory
+    for step in (1, 2, 3):
+        for part in (1, 2):
+            through = bottleneck.apply(params, memory, z, jax.random.key(2 * step + part), 9)
+            memory = through.memory
+        params, memory = after_step(bottleneck, params, memory)
         np.testing.assert_array_equal(memory["age"], [0, 0, step])
-        used, count = through.metrics["codebook_used"]
-        assert (float(used), float(count)) == (3.0 if step < 2 else 2.0, 3.0)
+        assert not memory["used"].any()
+        assert through.metrics["codebook_used"].tolist() == [3.0, 3.0]
         perplexity = math.exp(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
         np.testing.assert_allclose(through.metrics["codebook_perplexity"][0], perplexity, rtol=1e-6)
         assert set(np.asarray(memory["candidates"]).ravel().tolist()) <= set(np.float32([0.1, 0.2, 1.2]).tolist())
     np.testing.assert_allclose(through.z.ravel(), [0.0, 0.0, 1.0])
+    # The fourth step without use is the last: the code no longer counts, and is moved to a latent.
+    last = bottleneck.apply(params, memory, z, jax.random.key(0), 9)
+    assert last.metrics["codebook_used"].tolist() == [2.0, 3.0]
+    moved, memory = after_step(bottleneck, params, last.memory)
+    np.testing.assert_array_equal(memory["age"], [0, 0, 0])
+    assert moved["codebook"]["embedding"][2, 0] in np.float32([0.1, 0.2, 1.2])
+
+
+def test_a_code_used_in_one_part_of_a_step_is_used():
+    bottleneck, params = line(revive_after=1)
+    memory = bottleneck.init()
+    for latents in ([9.1], [0.1]):
+        memory = bottleneck.apply(params, memory, jnp.array(latents).reshape(1, 1, 1, 1), jax.random.key(0), 3).memory
+    moved, memory = after_step(bottleneck, params, memory)
+    np.testing.assert_allclose(moved["codebook"]["embedding"].ravel(), [0.0, 0.1, 9.0])
 
 
 def test_a_code_without_use_is_moved_to_a_latent_in_parameters_and_average():
     bottleneck, params = line(revive_after=2)
-    memory = {"age": jnp.array([0, 1, 2]), "candidates": jnp.array([[5.0], [6.0], [7.0]])}
+    memory = {
+        "age": jnp.array([0, 0, 1]),
+        "used": jnp.array([True, False, False]),
+        "candidates": jnp.array([[5.0], [6.0], [7.0]]),
+    }
     groups = {NETWORK: params, DISCRIMINATOR: {"kept": jnp.ones(1)}}
     average = {NETWORK: jax.tree.map(lambda x: x + 0.5, params)}
     moved, mean, state = bottleneck.revise(groups, average, {CODES: memory, STEPS: jnp.array(7)})
@@ -110,7 +138,8 @@ def test_a_code_without_use_is_moved_to_a_latent_in_parameters_and_average():
     np.testing.assert_array_equal(state[CODES]["age"], [0, 1, 0])
     assert moved[DISCRIMINATOR] is groups[DISCRIMINATOR] and int(state[STEPS]) == 7
     never, _ = line(revive_after=0)
-    assert never.revise(groups, {}, {}) == (groups, {}, {})
+    kept, _ = after_step(never, params, {**memory, "age": jnp.array([0, 10**6, 10**9])})
+    np.testing.assert_array_equal(kept["codebook"]["embedding"], params["codebook"]["embedding"])
 
 
 def test_the_divergence_of_a_standard_normal_is_nothing_and_otherwise_its_closed_form():
@@ -181,9 +210,8 @@ def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminat
     params, state = task.init(jax.random.key(0))
 
     def gradient(of):
-        return jax.grad(lambda own: of({**params, NETWORK: own}, state, images(0), jax.random.key(2))[0])(
-            params[NETWORK]
-        )
+        batch = jax.tree.map(jnp.asarray, images(0))
+        return jax.grad(lambda own: of({**params, NETWORK: own}, state, batch, jax.random.key(2))[0])(params[NETWORK])
 
     for a, b in zip(
         jax.tree.leaves(gradient(task.losses[NETWORK])), jax.tree.leaves(gradient(alone.losses[NETWORK])), strict=True

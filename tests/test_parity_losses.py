@@ -8,7 +8,7 @@ from flax import nnx
 from golden import weights
 
 from diffpath_jax import diffusion, losses, task, timesteps
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.codecs import PixelCodec, to_unit
 from diffpath_jax.convert import adm
 from diffpath_jax.diffusion import cosine_schedule, linear_schedule
 from diffpath_jax.networks.pure import purify
@@ -42,7 +42,7 @@ def fixed(case):
     schedule, t = CASES[case]
     eps, error, fraction = (jnp.asarray(weights.normal(name, SHAPE)) for name in ("eps", "error", "fraction"))
     output = jnp.concatenate([eps + ERROR * error, fraction], axis=-1)
-    return schedule, jnp.asarray(t), PixelCodec().encode(jnp.asarray(pixels("pixels", SHAPE))), eps, output
+    return schedule, jnp.asarray(t), to_unit(jnp.asarray(pixels("pixels", SHAPE))), eps, output
 
 
 class Fixed(nnx.Module):

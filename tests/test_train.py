@@ -15,7 +15,7 @@ import pytest
 
 from diffpath_jax import build, checks, optim, sharding, train
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.codecs import to_unit
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.errors import DiffpathError, ExitCode
@@ -52,7 +52,7 @@ def linear_task(bad_steps=()):
     """Fit a mean by gradient descent; the loss is NaN at the given steps (told by the batch's first label)."""
 
     def loss(params, model_state, batch, key):
-        x = PixelCodec().encode(batch["image"])
+        x = to_unit(batch["image"])
         error = jnp.square(x.mean(axis=(1, 2)) - params[NETWORK]["mean"]).mean()
         return error, {"metrics": {}, "model_state": model_state}
 
@@ -61,7 +61,7 @@ def linear_task(bad_steps=()):
         bad = jnp.isin(batch["label"][0], jnp.array(bad_steps or [-1]))
         return jnp.where(bad, jnp.nan, value), aux
 
-    return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned}, PixelCodec())
+    return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned})
 
 
 def batches_of(dataset):

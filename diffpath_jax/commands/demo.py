@@ -11,7 +11,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -37,6 +38,10 @@ SAMPLERS = {
     "ddim": ["--sampler", "ddim", "--steps", "20"],
     "ddpm_eps_1.014": ["--sampler", "ddpm", "--steps", "40", "--eps_scale", "1.014"],
 }
+LATENT_SAMPLERS = {f"ldm_{name}": SAMPLERS[name] for name in ("ddpm", "ddim")}
+# Fields of view: small ones for pixels, and larger ones for latents, which are a quarter of their side.
+PIXEL_FIELDS = ["--fov_um", "48", "--patch_px", "32", "--stride_um", "4", "--gap_um", "24"]
+LATENT_FIELDS = ["--fov_um", "64", "--patch_px", "64", "--stride_um", "8", "--gap_um", "32"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slide", type=Path, help="your own slide, instead of the public one")
     parser.add_argument("--annotations", type=Path, help="annotations of your slide; every class in it is used")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="directory (default: %(default)s)")
+    parser.add_argument("--latent", action="store_true", help="then a latent diffusion model, with a report of its own")
     parser.add_argument("--debug", action="store_true", help="tiny networks and sets: does everything run?")
 
 
@@ -68,55 +74,143 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         if code != ExitCode.OK:
             return ExitCode(code)
     minutes = (time.monotonic() - start) / 60
-    console.print(f"\nDone in {minutes:.1f} minutes. Open [bold]{(arguments.out / 'report.html').resolve()}[/bold]")
+    pages = [str(path.resolve()) for path in _pages(arguments)]
+    console.print(f"\nDone in {minutes:.1f} minutes. Open [bold]{' and '.join(pages)}[/bold]", soft_wrap=True)
     return ExitCode.OK
 
 
+def _pages(arguments: argparse.Namespace) -> list[Path]:
+    """The reports that are written."""
+    return [arguments.out / name for name in ("report.html", *(["latent_report.html"] if arguments.latent else []))]
+
+
 def _commands(arguments: argparse.Namespace) -> list[list[str]]:
-    out = arguments.out
-    variant = ":debug" if arguments.debug else ""
-    dataset, ddpm = str(out / "dataset"), str(out / "ddpm")
-    per_class = 4 if arguments.debug else NUM_PER_CLASS
-    sets = {name: str(out / "samples" / name) for name in SAMPLERS}
-    training = {"real": dataset, "generated": sets["ddpm"], "both": f"{dataset},{sets['ddpm']}"}
-    classifiers = {name: str(out / "classifiers" / name) for name in training}
-    evals = {name: str(out / "evals" / name) for name in (*sets, *(f"classifier_{name}" for name in training))}
-    commands = [_prep(arguments, dataset)]
-    commands.append(_train("demo_ddpm", variant, ddpm, dataset))
-    for name, options in SAMPLERS.items():
-        steps = ["--steps", "2"] if arguments.debug else []
-        pictures = ["--grid", "--film"] if name == "ddpm" else ["--grid"]
-        count = ["--num_per_class", str(per_class), "--batch_size", "32"]
-        commands.append(["sample", "--workdir", ddpm, "--out", sets[name], *count, *options, *steps, *pictures])
-    for name, data in training.items():
-        commands.append(_train("demo_classifier", variant, classifiers[name], data))
-    real, cache = ["eval", "--real", dataset], ["--cache", str(out / ".features")]
-    for number, name in enumerate(sets):
-        # All sets are of one size, and so have one floor.
-        floor = [] if number == 0 else ["--floor", "none"]
-        compared = ["--generated", sets[name], "--features", classifiers["real"], "--held_out", "600", *floor]
-        commands.append([*real, *compared, "--classifier", classifiers["real"], *cache, "--out", evals[name]])
-    for name, run in classifiers.items():
-        commands.append([*real, "--classifier", run, *cache, "--out", evals[f"classifier_{name}"]])
-    shown = ["--samples", *sets.values(), "--classifiers", *classifiers.values(), "--evals", *evals.values()]
-    page = str(out / "report.html")
-    return [*commands, ["report", "--dataset", dataset, "--workdir", ddpm, *shown, "--out", page]]
+    slide = arguments.slide or fetch_slide(arguments.out / "slides" / SLIDE_NAME)
+    found = _Demo(arguments.out, slide, arguments.annotations, ":debug" if arguments.debug else "")
+    return _pixel_study(found) + (_latent_study(found) if arguments.latent else [])
 
 
-def _prep(arguments: argparse.Namespace, dataset: str) -> list[str]:
-    fields = ["--fov_um", "48", "--patch_px", "32", "--stride_um", "4", "--gap_um", "24"]
-    if arguments.slide:
-        sources = ["--slides", str(arguments.slide), "--annotations", str(arguments.annotations)]
-        return ["prep", *sources, "--out", dataset, *fields]
-    slide = fetch_slide(arguments.out / "slides" / SLIDE_NAME)
-    sources = ["--slides", str(slide), "--annotations", _shown(ASSETS / "CMU-1-Small-Region.geojson")]
-    options = ["--classes", _shown(ASSETS / "classes.json"), "--key_file", _shown(ASSETS / "public.key")]
-    return ["prep", *sources, *options, "--out", dataset, "--name", "cmu_small_region", *fields]
+@dataclass(frozen=True)
+class _Demo:
+    """Where the demo's commands read and write.
+
+    Attributes:
+        out: directory.
+        slide: its slide.
+        annotations: those of a user's own slide; none for the public one.
+        variant: of every config, with its colon.
+    """
+
+    out: Path
+    slide: Path
+    annotations: Path | None
+    variant: str
+
+    def prep(self, dataset: Path, fields: Sequence[str]) -> list[str]:
+        """Fields of view of the slide."""
+        if self.annotations:
+            sources = ["--slides", str(self.slide), "--annotations", str(self.annotations)]
+            return ["prep", *sources, "--out", str(dataset), *fields]
+        sources = ["--slides", str(self.slide), "--annotations", _shown(ASSETS / "CMU-1-Small-Region.geojson")]
+        options = ["--classes", _shown(ASSETS / "classes.json"), "--key_file", _shown(ASSETS / "public.key")]
+        return ["prep", *sources, *options, "--out", str(dataset), "--name", "cmu_small_region", *fields]
+
+    def train(self, config: str, workdir: Path, *data: Path, **keys: Path) -> list[str]:
+        """Train a config on data sets; ``keys`` are of its section ``codec``."""
+        file = _shown(REPOSITORY / "configs" / f"{config}.py") + self.variant
+        overrides = [f"--config.data.train={','.join(map(str, data))}"]
+        overrides += [f"--config.codec.{key}={value}" for key, value in keys.items()]
+        return ["train", "--config", file, "--workdir", str(workdir), *overrides]
+
+    def sample(self, workdir: Path, sets: Mapping[str, Path], samplers: Mapping[str, Sequence[str]]) -> list[list[str]]:
+        """A set for each sampler; the first is shown as it forms."""
+        count = ["--num_per_class", "4" if self.variant else str(NUM_PER_CLASS), "--batch_size", "32"]
+        steps = ["--steps", "2"] if self.variant else []
+        commands = []
+        for number, (name, options) in enumerate(samplers.items()):
+            pictures = ["--grid", "--film"] if number == 0 else ["--grid"]
+            place = ["--workdir", str(workdir), "--out", str(sets[name])]
+            commands.append(["sample", *place, *count, *options, *steps, *pictures])
+        return commands
+
+    def compare(
+        self, dataset: Path, sets: Mapping[str, Path], classifier: Path, evals: Mapping[str, Path]
+    ) -> list[list[str]]:
+        """Distances, audit and labels of each set, in the features of a classifier of real images."""
+        commands = []
+        for number, name in enumerate(sets):
+            # All sets are of one size, and so have one floor.
+            floor = [] if number == 0 else ["--floor", "none"]
+            compared = ["--generated", str(sets[name]), "--features", str(classifier), "--held_out", "600", *floor]
+            commands.append([*self._eval(dataset, classifier), *compared, "--out", str(evals[name])])
+        return commands
+
+    def classify(self, dataset: Path, classifier: Path, out: Path) -> list[str]:
+        """What a classifier makes of real images."""
+        return [*self._eval(dataset, classifier), "--out", str(out)]
+
+    def _eval(self, dataset: Path, classifier: Path) -> list[str]:
+        cache = ["--cache", str(self.out / ".features")]
+        return ["eval", "--real", str(dataset), "--classifier", str(classifier), *cache]
 
 
-def _train(config: str, variant: str, workdir: str, data: str) -> list[str]:
-    file = _shown(REPOSITORY / "configs" / f"{config}.py") + variant
-    return ["train", "--config", file, "--workdir", workdir, f"--config.data.train={data}"]
+def _report(dataset: Path, workdir: Path, out: Path, **shown: Iterable[Path]) -> list[str]:
+    options = [word for name, paths in shown.items() for word in (f"--{name}", *map(str, paths))]
+    return ["report", "--dataset", str(dataset), "--workdir", str(workdir), *options, "--out", str(out)]
+
+
+def _pixel_study(demo: _Demo) -> list[list[str]]:
+    """A diffusion model of pixels, and classifiers that show what its images are worth."""
+    out, dataset, model = demo.out, demo.out / "dataset", demo.out / "ddpm"
+    sets = {name: out / "samples" / name for name in SAMPLERS}
+    training = {"real": [dataset], "generated": [sets["ddpm"]], "both": [dataset, sets["ddpm"]]}
+    classifiers = {name: out / "classifiers" / name for name in training}
+    evals = {name: out / "evals" / name for name in (*sets, *(f"classifier_{name}" for name in training))}
+    return [
+        demo.prep(dataset, PIXEL_FIELDS),
+        demo.train("demo_ddpm", model, dataset),
+        *demo.sample(model, sets, SAMPLERS),
+        *(demo.train("demo_classifier", classifiers[name], *data) for name, data in training.items()),
+        *demo.compare(dataset, sets, classifiers["real"], evals),
+        *(demo.classify(dataset, run, evals[f"classifier_{name}"]) for name, run in classifiers.items()),
+        _report(
+            dataset,
+            model,
+            out / "report.html",
+            samples=sets.values(),
+            classifiers=classifiers.values(),
+            evals=evals.values(),
+        ),
+    ]
+
+
+def _latent_study(demo: _Demo) -> list[list[str]]:
+    """An autoencoder, and a diffusion model of its latents."""
+    out = demo.out / "latent"
+    dataset, autoencoder, latents, model = (out / name for name in ("dataset", "autoencoder", "latents", "ldm"))
+    back, classifier = out / "reconstructions", out / "classifiers" / "real"
+    sets, evals = ({name: out / folder / name for name in LATENT_SAMPLERS} for folder in ("samples", "evals"))
+    stage = ["--data", str(dataset), "--first_stage", str(autoencoder), "--out"]
+    return [
+        demo.prep(dataset, LATENT_FIELDS),
+        demo.train("demo_vqgan", autoencoder, dataset),
+        ["reconstruct", *stage, str(back)],
+        ["encode", *stage, str(latents)],
+        demo.train("demo_ldm", model, latents, first_stage=autoencoder),
+        *demo.sample(model, sets, LATENT_SAMPLERS),
+        demo.train("demo_classifier", classifier, dataset),
+        *demo.compare(dataset, sets, classifier, evals),
+        _report(
+            dataset,
+            model,
+            demo.out / "latent_report.html",
+            autoencoder=[autoencoder],
+            reconstructions=[back],
+            samples=sets.values(),
+            classifiers=[classifier],
+            evals=evals.values(),
+        ),
+    ]
 
 
 def _shown(path: Path) -> str:

@@ -46,4 +46,9 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         f"  {found['baseline']}: PSNR {found['baseline_psnr']:.2f} dB, SSIM {found['baseline_ssim']:.3f}",
         soft_wrap=True,
     )
+    if "codes_used" in found:
+        console.print(
+            f"  {found['codes_used']:.1%} of the codes are used, as evenly as {found['codes_perplexity']:.0f} codes",
+            soft_wrap=True,
+        )
     return ExitCode.OK

@@ -6,7 +6,7 @@ from pathlib import Path
 from diffpath_jax import report, runs
 from diffpath_jax.commands.evaluate import METRICS
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import ExitCode
+from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import read_json
 from diffpath_jax.progress import console
 
@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath report``; a set or classifier is shown under its directory's name."""
     parser.add_argument("--dataset", required=True, type=Path, help="dataset directory of the real images")
     parser.add_argument("--workdir", required=True, type=Path, help="run directory of the diffusion model")
+    parser.add_argument("--autoencoder", type=Path, help="run directory of the autoencoder of a latent model")
+    parser.add_argument("--reconstructions", type=Path, help="--out directory of `diffpath reconstruct` with it")
     parser.add_argument("--samples", nargs="+", default=[], type=Path, help="sample sets")
     parser.add_argument("--classifiers", nargs="*", default=[], type=Path, help="classifier runs")
     parser.add_argument("--evals", nargs="*", default=[], type=Path, help="--out directories of `diffpath eval`")
@@ -28,9 +30,13 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         DiffpathError: an input is missing or damaged.
     """
     fix = "name the --out of `diffpath eval`"
+    if (arguments.autoencoder is None) != (arguments.reconstructions is None):
+        missing = "--reconstructions" if arguments.autoencoder else "--autoencoder"
+        raise DiffpathError(missing, where="the command line", why="missing", fix="give both, or neither")
     study = report.Study(
         dataset=open_dataset(arguments.dataset),
         run=runs.open_run(arguments.workdir),
+        first_stage=_first_stage(arguments),
         samples={path.name: open_dataset(path) for path in arguments.samples},
         classifiers={path.name: runs.open_run(path) for path in arguments.classifiers},
         metrics=[read_json(path / METRICS, what="metrics", fix=fix) for path in arguments.evals],
@@ -38,3 +44,13 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     report.save(arguments.out, study)
     console.print(f"{arguments.out.resolve()}", soft_wrap=True)
     return ExitCode.OK
+
+
+def _first_stage(arguments: argparse.Namespace) -> report.FirstStage | None:
+    if arguments.autoencoder is None:
+        return None
+    found = report.FirstStage(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
+    if "reconstruction" not in found.reconstructions.details:
+        fix = "name the --out of `diffpath reconstruct`"
+        raise DiffpathError("--reconstructions", where=arguments.reconstructions, why="another kind of set", fix=fix)
+    return found

@@ -146,7 +146,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
-    checks.check_image_size(run.config, image_px, where="the command line", fix=fix)
+    checks.check_image_size(run.config, image_px, space=run.space, where="the command line", fix=fix)
     return sample.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
@@ -188,7 +188,7 @@ def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Tra
     """The noisy classifier that is to guide.
 
     Raises:
-        DiffpathError: it is none, or was trained on other classes, another um/px or other noise.
+        DiffpathError: it is none, or was trained on other classes, another um/px, other noise or other latents.
     """
     if workdir is None:
         return None
@@ -200,11 +200,17 @@ def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Tra
         ("classes", other.classes, run.classes),
         ("um/px", other.mpp, run.mpp),
         ("noise", other.config.noise, run.config.noise),
+        ("space", _named(other.space), _named(run.space)),
     ):
         if theirs != ours:
             why = f"its {what} {theirs} is not the {ours} of {run.workdir}"
             raise DiffpathError("--classifier", where=workdir, why=why, fix="train one on the same data and noise")
     return other, runs.load_parameters(other)
+
+
+def _named(space: sections.LatentSpace | None) -> str:
+    """A space in a word or two."""
+    return f"latents of {space.digest[:16]}, scale {space.scale:g}" if space else "pixels"
 
 
 def _write_images(dataset: Dataset) -> None:

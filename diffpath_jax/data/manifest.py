@@ -48,6 +48,11 @@ class Dataset:
     details: Mapping[str, Any]
     digest: str
 
+    @property
+    def images(self) -> str:
+        """Digest of the data set of images that latents were made from; of images, their own."""
+        return self.details["source"] if self.schema.latent_shape else self.digest
+
     def count(self, split: str) -> int:
         """Number of records in a split."""
         return sum(shard.count for shard in self.shards(split))
@@ -94,8 +99,8 @@ def content_digest(schema: records.Schema, splits: Mapping[str, Sequence[Shard]]
     )
 
 
-def read_shard(path: Path) -> Iterator[bytes]:
-    """Raw records of one ArrayRecord file, in order.
+def read_shard(path: Path, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+    """Raw records of one ArrayRecord file, in order, or those of some indices.
 
     Raises:
         DiffpathError: the file is damaged (exit code 5); ArrayRecord's own errors do not name the file.
@@ -105,6 +110,9 @@ def read_shard(path: Path) -> Iterator[bytes]:
         count = reader.num_records()
         if not reader.ok():
             raise ValueError("not a readable ArrayRecord file")
+        if indices is not None:
+            yield from reader.read(list(indices))
+            return
         for _ in range(count):
             yield reader.read()
     except DiffpathError:

@@ -63,7 +63,7 @@ class LatentRecord:
         patient: as that of the image.
         mpp: um per pixel of the image.
         fov_um: width of the image's field of view in um.
-        index: position of the image in its split.
+        index: as that of the image.
         symmetry: which of the eight flips and quarter turns; 0 is the image as it is.
     """
 

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 # Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III.C.
 _SIGMA, _REACH, _K1, _K2, _LEVELS = 1.5, 5, 0.01, 0.03, 255.0
@@ -36,6 +36,20 @@ def _ssim(one: np.ndarray, other: np.ndarray) -> float:
     c1, c2 = (_K1 * _LEVELS) ** 2, (_K2 * _LEVELS) ** 2
     likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return float((likeness / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean())
+
+
+def count_codes(codes: Int[np.ndarray, "..."], size: int) -> Int[np.ndarray, "size"]:
+    """How often each code of a book of ``size`` was used."""
+    return np.bincount(codes.ravel(), minlength=size)
+
+
+def codebook_usage(counts: Int[np.ndarray, "size"]) -> dict[str, float]:
+    """Share of the codes that were used at all, and exp of the entropy of how often: as many, used evenly."""
+    shares = counts[counts > 0] / counts.sum()
+    return {
+        "codes_used": float((counts > 0).mean()),
+        "codes_perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+    }
 
 
 def reduced_and_enlarged(images: UInt8[np.ndarray, "n h w 3"], factor: int) -> UInt8[np.ndarray, "n h w 3"]:

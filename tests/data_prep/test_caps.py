@@ -2,18 +2,20 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from test_scale import blank_overlays, write_slides  # noqa: F401
 
-from data_prep import caps, tiling
+from data_prep import caps, quality, tiling
 from data_prep.slides import Box
 from diffpath_jax import cli
 from diffpath_jax.data import manifest, records
 from diffpath_jax.errors import DiffpathError
 
+IMAGE = np.zeros((1, 1, 3), np.uint8)
 pytestmark = pytest.mark.usefixtures("blank_overlays")
 
 
@@ -27,8 +29,17 @@ def kept(found):
     return {(f.label, f.box.x, f.box.y) for f in found if f.outcome == tiling.KEPT}
 
 
-def within(found, per_slide=None, per_class=None, seed=0, slide="digest"):
-    return caps.within_slide(found, caps.CapSpec(per_slide, per_class), seed=seed, slide=slide)
+def within(found, per_slide=None, per_class=None, seed=0, slide="digest", rejected=lambda field: False, read=None):
+    """Fields as they are drawn, where some are rejected for their images; ``read`` gets those that are read."""
+
+    def judge(chosen):
+        for field in chosen:
+            if read is not None:
+                read.append(field)
+            yield (replace(field, label="", outcome=quality.BLURRED) if rejected(field) else field), IMAGE
+
+    numbered = caps.numbered(found, seed=seed, slide=slide)
+    return [field for field, _ in caps.draw(numbered, caps.CapSpec(per_slide, per_class), judge)]
 
 
 def test_each_class_of_a_slide_has_its_cap_and_the_rest_its_reason():
@@ -40,7 +51,7 @@ def test_each_class_of_a_slide_has_its_cap_and_the_rest_its_reason():
 
 def test_no_slide_keeps_more_of_a_class_than_the_set():
     found = within(fields(300), per_slide=80, per_class=50)
-    assert Counter(f.outcome for f in found) == {tiling.KEPT: 50, caps.OVER_SLIDE: 220, caps.OVER_CLASS: 30}
+    assert Counter(f.outcome for f in found) == {tiling.KEPT: 50, caps.OVER_CLASS: 250}
     assert kept(found) == kept(within(fields(300), per_class=50))
 
 
@@ -50,6 +61,25 @@ def test_a_lower_cap_keeps_a_part_and_order_changes_nothing():
     assert few < more
     assert kept(within(given[::-1], per_slide=20)) == few
     assert kept(within(given, per_slide=20, seed=1)) != few != kept(within(given, per_slide=20, slide="other"))
+
+
+def test_a_rejected_field_makes_room_for_the_next():
+    """Kept are the lowest numbers among those that pass, and nothing beyond them is read."""
+    every, read = fields(300), []
+    found = within(every, per_slide=60, rejected=lambda field: field.box.x % 2, read=read)
+    passing = sorted((caps.number_of(0, "digest", field.box), field.box) for field in every if not field.box.x % 2)
+    assert kept(found) == {("a", box.x, box.y) for _, box in passing[:60]}
+    last = passing[59][0]
+    assert {field.box for field in read} == {f.box for f in every if caps.number_of(0, "digest", f.box) <= last}
+    assert len(read) == len({field.box for field in read})
+    # All that pass, if they are fewer.
+    assert len(kept(within(every, per_slide=200, rejected=lambda field: field.box.x % 2))) == 150
+
+
+def test_without_a_cap_fields_are_read_from_top_to_bottom():
+    read = []
+    within([*fields(300), *fields(20, "b")], read=read)
+    assert [f.box for f in read] == sorted((f.box for f in read), key=lambda box: (box.y, box.x)) and len(read) == 320
 
 
 def test_every_field_is_drawn_equally_often():

@@ -1,6 +1,7 @@
 """Patches that exist already, as files in class folders or as a TFDS data set: the same data set as from slides."""
 
 import io
+import re
 import shutil
 
 import cv2
@@ -182,14 +183,48 @@ def test_unusual_images_are_patches(prep, tmp_path):
     assert len(found) == 5
 
 
-def test_the_same_bytes_are_taken_once(images, prep, tmp_path):
+def test_copies_of_files_are_listed_or_left_out(images, prep, tmp_path):
     mine = shutil.copytree(images, tmp_path / "images")
+    original = "Normal mucosa/p0_0.png"
     for name in ("Tumour/z.png", "Normal mucosa/z.png"):
-        shutil.copy(images / "Normal mucosa" / "p0_0.png", mine / name)
-    code, _, _ = prep("--images", mine, "--mpp", 0.5)
+        shutil.copy(mine / original, mine / name)
+    assert prep("--images", mine, "--mpp", 0.5)[0] == 0
     dataset, found = records_of(tmp_path / "out")
-    assert code == 0 and len(found) == 24 and dataset.details["outcomes"]["dropped as copies of another image"] == 2
-    assert "dropped as copies of another image: 2" in (tmp_path / "out" / "README.md").read_text()
+    # Without patients a file and its copies have one owner, and so stay in one split.
+    assert len(found) == 26 and dataset.details["duplicates"]["exact"] == {
+        "within a slide": 0,
+        "within a split": 2,
+        "across splits": 0,
+    }
+    assert dataset.details["duplicates"]["of another class"] == 1
+    rows = pq.read_table(tmp_path / "out" / "private" / "duplicates.parquet").to_pylist()
+    assert {row["slide_file_first"] for row in rows} == {original}
+    assert {row["slide_file_second"] for row in rows} == {"Normal mucosa/z.png", "Tumour/z.png"}
+    assert prep("--images", mine, "--mpp", 0.5, "--duplicates", "drop", out="dropped")[0] == 0
+    dataset, found = records_of(tmp_path / "dropped")
+    assert len(found) == 24 and dataset.details["outcomes"] == {"kept": 26, "dropped as duplicates": 2}
+    assert "dropped as duplicates: 2" in (tmp_path / "dropped" / "README.md").read_text()
+
+
+def test_limits_reject_patches_where_they_are_given(prep, tmp_path):
+    for name, image in (("sharp", patch(0)), ("flat", np.full((32, 32, 3), (200, 100, 150), np.uint8))):
+        write(tmp_path / "images" / "a" / f"{name}.png", image)
+    words = ["--images", tmp_path / "images", "--mpp", 0.5, "--fractions", "1,0,0"]
+    assert prep(*words)[0] == 0
+    rows = {
+        row["slide_file"]: row for row in pq.read_table(tmp_path / "out" / "private" / "patches.parquet").to_pylist()
+    }
+    # Nothing is lost where nothing changes: blur is 1 by definition. Saturation is (max - min) / max.
+    assert rows["a/flat.png"]["blur"] == 1 and rows["a/flat.png"]["saturation"] == pytest.approx(0.5, abs=1 / 255)
+    assert rows["a/flat.png"]["tissue_share"] is None
+    assert prep(*words, "--blur_max", 0.9, out="limited")[0] == 0
+    dataset, (record,) = records_of(tmp_path / "limited")
+    assert dataset.details["outcomes"] == {"kept": 1, "out of focus": 1}
+    np.testing.assert_array_equal(record.image, patch(0))
+    page = (tmp_path / "limited" / "qa" / "index.html").read_text()
+    files = re.findall(r'<img[^>]*src="([^":]+)"', page)
+    assert len(files) == 3 and all((tmp_path / "limited" / "qa" / file).is_file() for file in files)
+    assert "tissue is not measured" in page and "least blurred" in page and "step of the grid" not in page
 
 
 @pytest.mark.parametrize(
@@ -201,6 +236,9 @@ def test_the_same_bytes_are_taken_once(images, prep, tmp_path):
         (["--mpp", "0.5", "--patch_px", "33"], "images of 32 px would be enlarged to 33"),
         (["--mpp", "0.5", "--fov_um", "16"], "--fov_um in the command line"),
         (["--mpp", "0.5", "--annotations", "x"], "--annotations in the command line"),
+        (["--mpp", "0.5", "--roi_min", "0.75"], "--roi_min in the command line"),
+        (["--mpp", "0.5", "--tissue_min", "0"], "--tissue_min in the command line"),
+        (["--mpp", "0.5", "--origin_um", "0,0"], "--origin_um in the command line"),
         (["--mpp", "0.5", "--patients", "nowhere.csv"], "table in nowhere.csv"),
     ],
 )

@@ -26,6 +26,8 @@ WIDTH, HEIGHT = 1003, 777
 # Left, top, right, bottom, in pixels of the picture.
 RECTANGLES = {"Left": (30, 40, 500, 700), "Right": (500, 40, 960, 730)}
 MPP = 0.5
+# Colours that say where they are are those of no tissue.
+NO_LIMITS = ("--blur_max", 1, "--saturation_min", 0, "--pen_max", 1)
 # Level, region and patch are rounded to whole levels of grey, one after the other.
 ROUNDED = 3 * 0.5
 GLASS, AT = (1800, 1400), (331, 214)
@@ -72,7 +74,7 @@ def annotate(kind: str, folder: Path, rectangles) -> Path:
 def prepare(folder, slide, regions, *words):
     """Run the command on one slide; its records beside the rows of the private table."""
     fixed = ["prep", "--slides", slide, "--annotations", regions, "--out", folder / "out", "--workers", 0]
-    code = cli.main([str(word) for word in [*fixed, "--fractions", "1,0,0", "--tissue_min", 0, *words]])
+    code = cli.main([str(word) for word in [*fixed, "--fractions", "1,0,0", "--tissue_min", 0, *NO_LIMITS, *words]])
     assert code == 0
     dataset = manifest.open_dataset(folder / "out")
     rows = {row["index"]: row for row in pq.read_table(folder / "out" / "private" / "patches.parquet").to_pylist()}

@@ -6,7 +6,7 @@ from unittest import mock
 import numpy as np
 import openslide
 import pytest
-from conftest import MPP, PINK, PURPLE, write_slide
+from conftest import MPP, write_slide
 
 from data_prep import scales, slides, tissue
 from diffpath_jax.errors import DiffpathError
@@ -100,7 +100,6 @@ def test_tissue_is_what_is_stained(slide):
     corners = np.array([10.0, 300.0, 600.0])
     shares = mask.share(corners, np.array([10.0, 300.0, 600.0]), 50.0, 50.0)
     np.testing.assert_allclose(shares, [0, 1, 1], atol=0.05)
-    assert np.ptp(PINK) > tissue.MIN_SATURATION < np.ptp(PURPLE)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a slide", b"II*\x00" + bytes(100)])
