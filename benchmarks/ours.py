@@ -21,19 +21,22 @@ from benchmarks.shapes import (
     LEARNING_RATE,
     NOISE_STEPS,
     Calls,
+    LatentShape,
     Setting,
     Shape,
 )
 from diffpath_jax import conditioning, diffusion, timesteps
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.diffusion import NoiseSchedule, Prediction
+from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.samplers import ancestral, ddim, grids, loop, solvers
 from diffpath_jax.samplers.loop import Method
 from diffpath_jax.shapes import Batch, Denoised, Images, Labels, PRNGKey, Timesteps, Tree
-from diffpath_jax.task import NETWORK, TIMESTEPS, Denoising, Task, diffusion_task
+from diffpath_jax.task import CODEC, NETWORK, TIMESTEPS, Denoising, Task, diffusion_task
 from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
 
 # For the schedule of the learning rate, which is constant, and for the log, which nobody reads.
@@ -44,10 +47,29 @@ PLAIN_ADAM = OptimConfig(learning_rate=LEARNING_RATE, ema_decay=0.0)
 _SPREAD = 0.02
 
 
-def make_network(shape: Shape, dtype: DTypeLike, *, remat: bool = False) -> PureNetwork:
+def make_network(shape: Shape | LatentShape, dtype: DTypeLike, *, remat: bool = False) -> PureNetwork:
     """The network of a shape."""
-    config = UNetConfig(**asdict(shape), remat=remat)
+    numbers = asdict(shape)
+    if isinstance(shape, LatentShape):
+        del numbers["first_stage"], numbers["stored"]
+        latent = LatentUNetConfig(**numbers, remat=remat)
+        return purify(lambda rngs: LatentUNet(latent, dtype=dtype, rngs=rngs))
+    config = UNetConfig(**numbers, remat=remat)
     return purify(lambda rngs: UNet(config, dtype=dtype, rngs=rngs))
+
+
+def make_codec(shape: Shape | LatentShape, dtype: DTypeLike) -> Codec:
+    """The space that the network of a shape works in; the scale of latents makes no difference to speed."""
+    if not isinstance(shape, LatentShape):
+        return PixelCodec()
+    config = VQConfig(**asdict(shape.first_stage))
+    network = purify(lambda rngs: VQAutoencoder(config, dtype=dtype, rngs=rngs))
+    return LatentCodec(network, CERTAIN, factor=config.factor, channels=config.latent_channels, scale=1.0)
+
+
+def codec_parameters(codec: Codec, key: PRNGKey) -> Tree:
+    """Random parameters of a codec; none of pixels."""
+    return random_parameters(codec.network, key) if isinstance(codec, LatentCodec) else {}
 
 
 def linear_noise() -> NoiseSchedule:
@@ -56,22 +78,29 @@ def linear_noise() -> NoiseSchedule:
 
 
 def make_task(
-    shape: Shape,
+    shape: Shape | LatentShape,
     dtype: DTypeLike,
     *,
     remat: bool = False,
+    given: Tree | None = None,
     schedule: NoiseSchedule | None = None,
     prediction: Prediction = "eps",
 ) -> Task:
-    """Denoising as the project trains it."""
+    """Denoising as the project trains it; ``given`` holds the parameters of a codec that encodes in the step."""
     how = Denoising(
         schedule=schedule or linear_noise(),
         prediction=prediction,
         timesteps=timesteps.uniform(NOISE_STEPS),
         label_dropout=LABEL_DROPOUT,
     )
-    network = make_network(shape, dtype, remat=remat)
-    return diffusion_task(network, PixelCodec(), how, num_classes=shape.num_classes - 1)
+    network, codec = make_network(shape, dtype, remat=remat), make_codec(shape, dtype)
+    return diffusion_task(network, codec, how, num_classes=shape.num_classes - 1, given=given)
+
+
+def given_parameters(shape: Shape | LatentShape, dtype: DTypeLike, key: PRNGKey) -> Tree:
+    """What the task of a shape needs besides its own parameters: those of an encoder that runs in every step."""
+    encodes = isinstance(shape, LatentShape) and not shape.stored
+    return {CODEC: codec_parameters(make_codec(shape, dtype), key)} if encodes else {}
 
 
 def random_parameters(network: PureNetwork, key: PRNGKey) -> Tree:
@@ -89,9 +118,13 @@ def random_parameters(network: PureNetwork, key: PRNGKey) -> Tree:
 
 
 def random_batch(setting: Setting) -> dict[str, np.ndarray]:
-    """Images of noise, and labels."""
-    images = np.random.default_rng(0).integers(0, 256, (setting.batch, setting.px, setting.px, 3), np.uint8)
-    return {"image": images, "label": np.arange(setting.batch, dtype=np.int32) % (setting.shape.num_classes - 1)}
+    """Images of noise, or latents where the shape has them stored, and labels."""
+    rng, side = np.random.default_rng(0), (setting.px, setting.px)
+    labels = np.arange(setting.batch, dtype=np.int32) % (setting.shape.num_classes - 1)
+    if isinstance(setting.shape, LatentShape) and setting.shape.stored:
+        latent = make_codec(setting.shape, jnp.float32).shape(side)
+        return {"latent": rng.standard_normal((setting.batch, *latent)).astype(np.float16), "label": labels}
+    return {"image": rng.integers(0, 256, (setting.batch, *side, 3), np.uint8), "label": labels}
 
 
 def state_of(task: Task, config: OptimConfig, params: Tree, batch: Batch) -> TrainState:
@@ -180,10 +213,12 @@ def make_draw(
     *,
     px: int,
     num_classes: int,
+    codec: Codec | None = None,
     schedule: NoiseSchedule | None = None,
     prediction: Prediction = "eps",
 ) -> Callable[[Tree, jax.Array, jax.Array], jax.Array]:
-    """(parameters, key, labels) -> images in [-1, 1], one key an image, by the package's own sampler."""
+    """(parameters, key, labels) -> images in [-1, 1], or latents, one key each, by the package's own sampler."""
+    shape = (codec or PixelCodec()).shape((px, px))
     trained = schedule or linear_noise()
     respaced, guides = how.respaced(trained), how.guides(trained)
     method = SAMPLERS[how.sampler].make(respaced)
@@ -200,7 +235,7 @@ def make_draw(
         def eps(x_t: Images, t: Timesteps) -> Denoised:
             return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
 
-        return loop.sample(eps, method, keys=image_keys(key, len(labels)), shape=(px, px, 3))[0]
+        return loop.sample(eps, method, keys=image_keys(key, len(labels)), shape=shape)[0]
 
     return draw
 
@@ -217,13 +252,32 @@ def compiled(function: Callable, *inputs: Any, **options: Any) -> tuple[jax.stag
     return made[0], seconds
 
 
-def forward_flop(shape: Shape, px: int) -> float:
+def forward_flop(shape: Shape | LatentShape, px: int) -> float:
     """FLOP (2 x MAC) of one image's forward pass, as XLA counts them before it optimises."""
     network = make_network(shape, jnp.float32)
-    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
-    image, number = jax.ShapeDtypeStruct((1, px, px, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    image = jax.ShapeDtypeStruct((1, *make_codec(shape, jnp.float32).shape((px, px))), jnp.float32)
+    number = jax.ShapeDtypeStruct((1,), jnp.int32)
+    return _flop(lambda p, *x: network.apply(p, {}, *x)[0], _shapes_of(network), image, number, number)
+
+
+def codec_flop(shape: Shape | LatentShape, px: int) -> tuple[float, float]:
+    """FLOP of encoding and of decoding one image; none for pixels."""
+    codec = make_codec(shape, jnp.float32)
+    if not isinstance(codec, LatentCodec):
+        return 0.0, 0.0
+    params = _shapes_of(codec.network)
+    image = jax.ShapeDtypeStruct((1, px, px, 3), jnp.uint8)
+    latent = jax.ShapeDtypeStruct((1, *codec.shape((px, px))), jnp.float32)
+    return _flop(codec.code, params, image), _flop(codec.decode, params, latent)
+
+
+def _shapes_of(network: PureNetwork) -> Tree:
+    return jax.eval_shape(network.init, jax.random.key(0))[0]
+
+
+def _flop(function: Callable, *shapes: Any) -> float:
     with jax.default_device(jax.devices("cpu")[0]):
-        lowered = jax.jit(lambda p, s, *x: network.apply(p, s, *x)[0]).lower(params, model_state, image, number, number)
+        lowered = jax.jit(function).lower(*shapes)
         return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import measure, ours, short_run
 from benchmarks.measure import Row
-from benchmarks.shapes import ADM_128, ADM_256, SMALL, TINY, Setting, Shape
+from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
 from diffpath_jax import hardware
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.task import NETWORK
@@ -38,7 +38,7 @@ class Case:
     """One thing to measure: a network at a batch size, and how."""
 
     name: str
-    shape: Shape
+    shape: Shape | LatentShape
     px: int
     batch: int
     remat: bool = False
@@ -136,35 +136,51 @@ def _results(setting: Setting, device: jax.Device, dtype: Any) -> dict[str, np.n
 
 def training(context: Context) -> Iterator[Row]:
     """Train steps in bfloat16 with a moving average, by batch size, with and without rematerialisation."""
-    tiny = [Case("tiny", TINY, 16, 4), Case("tiny", TINY, 16, 4, remat=True)]
+    tiny = [
+        Case("tiny", TINY, 16, 4),
+        Case("tiny", TINY, 16, 4, remat=True),
+        *_latent_cases("tiny", TINY_LATENT, 16, 4),
+    ]
     large = Case("ADM 256 channels", ADM_256, 128, 32)
     small = Case("ADM 128 channels", ADM_128, 128, 64)
-    cases = [small, large, replace(large, batch=64), replace(large, batch=64, remat=True), replace(small, batch=128)]
+    cases = [small, large, replace(large, batch=64), *_latent_cases("LDM 192 channels", LDM, 128, 64)]
+    cases += [replace(large, batch=64, remat=True), replace(small, batch=128)]
     cases += [replace(large, batch=128, remat=True), replace(large, batch=128), replace(large, batch=8)]
     yield from _each(tiny if context.tiny else cases, lambda case: _training_case(context, case), context, guess=30)
 
 
+def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Case]:
+    """Training on stored latents, and on images that are encoded in the step."""
+    encoded = replace(shape, stored=False)
+    return [
+        Case(f"{name}, stored latents", shape, px, batch),
+        Case(f"{name}, encoded in the step", encoded, px, batch),
+    ]
+
+
 def _training_case(context: Context, case: Case) -> Row:
     setting = Setting(case.name, case.shape, case.px, case.batch)
-    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat)
+    key = jax.random.key(0)
+    given = jax.jit(lambda k: ours.given_parameters(case.shape, jnp.bfloat16, k))(key)
+    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat, given=given)
     config = OptimConfig()
 
     def fresh(key: jax.Array) -> Any:
         params = ours.random_parameters(ours.make_network(case.shape, jnp.bfloat16), key)
         return ours.state_of(task, config, params, batch)
 
-    key = jax.random.key(0)
     batch = jax.device_put(ours.random_batch(setting))
     held = [jax.jit(fresh)(key)]
-    step, seconds = ours.compiled(ours.make_step(task, config), held[0], batch, key, donate_argnums=0)
+    step, seconds = ours.compiled(ours.make_step(task, config), held[0], batch, key, given, donate_argnums=0)
 
     def take() -> jax.Array:
-        held[0], bad_steps = step(held[0], batch, key)
+        held[0], bad_steps = step(held[0], batch, key, given)
         return bad_steps
 
     times = _timed(take)
     rate = case.batch / times.median
-    flops = TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) * rate
+    encoder = ours.codec_flop(case.shape, case.px)[0] if given else 0.0
+    flops = (TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) + encoder) * rate
     return {
         "img/s": rate,
         "TFLOP/s": flops / 1e12,
@@ -220,31 +236,33 @@ def sampling(context: Context) -> Iterator[Row]:
     few, many = (3, 4) if context.tiny else (25, 250)
     hows = [ours.Sampling("ddim", few), ours.Sampling("ddim", few, guidance=1.0)]
     hows += [ours.Sampling("dpmpp", few), ours.Sampling("unipc", few), ours.Sampling("ddpm", many)]
-    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 32)]
+    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("LDM 192 channels", LDM, 128, 64)]
+    networks += [Case("ADM 256 channels", ADM_256, 128, 32)]
     if context.tiny:
-        networks = [Case("tiny", TINY, 16, 2)]
+        networks = [Case("tiny", TINY, 16, 2), Case("tiny latent", TINY_LATENT, 16, 2)]
     alone: dict[str, float] = {}
     cases = [replace(case, how=how) for case in networks for how in (None, *hows)]
     yield from _each(cases, lambda case: _sampling_case(context, case, alone), context, guess=30)
 
 
 def _sampling_case(context: Context, case: Case, alone: dict[str, float]) -> Row:
-    """The network alone, whose seconds go into ``alone``, or a sampler."""
-    network = ours.make_network(case.shape, jnp.bfloat16)
+    """The network alone, whose seconds go into ``alone``, or a sampler; latents are decoded at the end."""
+    network, codec = ours.make_network(case.shape, jnp.bfloat16), ours.make_codec(case.shape, jnp.bfloat16)
     key = jax.random.key(0)
-    params = jax.jit(lambda k: ours.random_parameters(network, k))(key)
+    params, weights = jax.jit(lambda k: (ours.random_parameters(network, k), ours.codec_parameters(codec, k)))(key)
     labels = jnp.arange(case.batch, dtype=jnp.int32) % (case.shape.num_classes - 1)
     how = case.how
     if how is None:
-        x = jax.random.normal(key, (case.batch, case.px, case.px, 3))
+        x = jax.random.normal(key, (case.batch, *codec.shape((case.px, case.px))))
         call, seconds = ours.compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], params, x, labels)
         times, calls = _timed(call, params, x, labels), 1
         alone[case.name] = times.median
     else:
-        draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1)
-        call, seconds = ours.compiled(draw, params, key, labels)
-        times, calls = _timed(call, params, key, labels), how.forwards(ours.linear_noise())
-    flop = calls * case.batch * ours.forward_flop(case.shape, case.px)
+        draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1, codec=codec)
+        call, seconds = ours.compiled(lambda p, w, k, y: codec.decode(w, draw(p, k, y)), params, weights, key, labels)
+        times, calls = _timed(call, params, weights, key, labels), how.forwards(ours.linear_noise())
+    decoder = ours.codec_flop(case.shape, case.px)[1] if how else 0.0
+    flop = case.batch * (calls * ours.forward_flop(case.shape, case.px) + decoder)
     named: Row = {} if how else {"how": "network alone"}
     return {
         **named,

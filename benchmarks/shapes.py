@@ -30,6 +30,39 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class FirstStageShape:
+    """An autoencoder with a codebook, with the published values of VQ-f4."""
+
+    channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 4)
+    num_res_blocks: int = 2
+    latent_channels: int = 3
+    codebook_size: int = 8192
+    groups: int = 32
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """The UNet of latent diffusion, with the values of the authors' config.
+
+    Attributes:
+        first_stage: whose latents it works in.
+        stored: whether its batches are stored latents, or images that are encoded in the step.
+    """
+
+    first_stage: FirstStageShape = FirstStageShape()
+    stored: bool = True
+    channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    num_res_blocks: int = 2
+    attention_downsamples: tuple[int, ...] = (2, 4, 8)
+    num_heads: int = 1
+    context_width: int = 512
+    groups: int = 32
+    num_classes: int = CLASS_ROWS
+
+
+@dataclass(frozen=True)
 class Setting:
     """A network at work.
 
@@ -41,7 +74,7 @@ class Setting:
     """
 
     name: str
-    shape: Shape
+    shape: Shape | LatentShape
     px: int
     batch: int
 
@@ -66,4 +99,14 @@ class Calls:
 ADM_256 = Shape()
 ADM_128 = Shape(channels=128)
 SMALL = Shape(channels=64, channel_mult=(1, 2, 2), attention_downsamples=(4,))
+LDM = LatentShape()
+TINY_LATENT = LatentShape(
+    FirstStageShape(channels=16, channel_mult=(1, 1), num_res_blocks=1, codebook_size=16, groups=8),
+    channels=16,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_downsamples=(2,),
+    context_width=16,
+    groups=8,
+)
 TINY = Shape(channels=16, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(2,), num_heads=2, groups=8)

@@ -72,7 +72,8 @@ def prepare(config: sections.RunConfig, datasets: Sequence[Dataset], *, workdir:
     """The codec of a run that begins or goes on; none for a model of pixels.
 
     A run that goes on uses the copy in its directory where the original is gone. The scale is, in this order: the one
-    that the run began with; that of the config; that of the stored latents; measured.
+    that the run began with; that of the config; that of the checkpoint the first stage was converted from, for which
+    its denoiser was trained; that of the stored latents; measured.
 
     Raises:
         DiffpathError: no first stage, or the data are latents of another one (exit code 4).
@@ -100,7 +101,8 @@ def prepare(config: sections.RunConfig, datasets: Sequence[Dataset], *, workdir:
                 code=ExitCode.REFUSED,
             )
     began = open_first_stage(copy).scale if copy.exists() else None
-    known = began or config.codec.scale or next((latents["scale"] for latents in stored if latents), 0.0)
+    of_latents = next((latents["scale"] for latents in stored if latents), 0.0)
+    known = began or config.codec.scale or found.scale or of_latents
     return runs.Codec(found.space(known or measure_scale(found, datasets[0])), found.params)
 
 

@@ -15,9 +15,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import numpy as np
 import pytest
 import tifffile
-from absl import flags
-
-flags.FLAGS.mark_as_parsed()
 
 MPP = 0.5
 PINK, PURPLE, GLASS = (220, 130, 170), (110, 70, 140), (244, 243, 244)
@@ -98,6 +95,20 @@ TINY_RESNET = {
 }
 
 
+TINY_AUTOENCODER = {
+    "task": "autoencoding",
+    "network": {
+        "kind": "vq_autoencoder",
+        "channels": 8,
+        "channel_mult": (1, 1),
+        "num_res_blocks": 1,
+        "groups": 4,
+        "codebook_size": 16,
+    },
+    "autoencoding": {"adversarial_weight": 0.0},
+}
+
+
 def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
     """A run directory as training leaves it, with random parameters instead of trained ones."""
     import jax
@@ -131,6 +142,12 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
 def denoiser_run(tmp_path_factory, dataset) -> Path:
     """A run of a tiny denoiser for 16 px patches of two classes, pink and purple."""
     return write_run(tmp_path_factory.mktemp("denoiser") / "run", dataset, TINY_DENOISER)
+
+
+@pytest.fixture(scope="session")
+def autoencoder_run(tmp_path_factory, dataset) -> Path:
+    """A run of a tiny autoencoder for 16 px patches: latents of 8 x 8 x 3."""
+    return write_run(tmp_path_factory.mktemp("autoencoder") / "run", dataset, TINY_AUTOENCODER)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,36 @@ def test_variants_are_the_published_networks(variant, parameters):
     assert build.denoising(found.noise, found.diffusion).schedule.num_steps == 1000
 
 
+VQGAN, LDM = "configs/vqgan_f4_pkgh.py", ["configs/ldm_pkgh224.py", "configs/ldm_pkgh336.py"]
+
+
+def test_latent_diffusion_is_the_published_one():
+    """The class embedding, 512 numbers for each class and the null class, is not counted there."""
+    assert count_parameters(build.network(load(VQGAN), num_classes=5)) == 55_322_782
+    found = load(LDM[0])
+    assert count_parameters(build.network(found, num_classes=5)) - 6 * 512 == 306_107_907
+    alpha_bar = build.denoising(found.noise, found.diffusion).schedule.alpha_bar
+    np.testing.assert_allclose(alpha_bar[[0, 1, 500, 999]], [0.9985, 0.9969944271, 0.1149220009, 1.423039752e-4])
+
+
+def test_an_autoencoder_and_a_latent_model_train_and_sample(tmp_path, dataset):
+    """Their debug variants through the command line, with a discriminator from the second step on."""
+
+    def train(name, path, **keys):
+        options = [f"--config.{key}={value}" for key, value in keys.items()]
+        assert cli.main(["train", "--config", f"{path}:debug", "--workdir", str(tmp_path / name), *options]) == 0
+        return {key for row in read_metrics(tmp_path / name) for key in row}
+
+    assert {"network/l1", "network/codebook_used", "discriminator/loss", "val_psnr"} <= train(
+        "vqgan", VQGAN, **{"data.train": dataset}
+    )
+    keys = {"data.train": dataset, "codec.first_stage": tmp_path / "vqgan"}
+    assert {"loss", "val_loss", "loss_noise_1of4"} <= train("ldm", LDM[0], **keys)
+    words = ["sample", "--workdir", tmp_path / "ldm", "--out", tmp_path / "out", "--num_per_class", 1, "--steps", 2]
+    assert cli.main([str(word) for word in words]) == 0
+    assert open_dataset(tmp_path / "out").schema.image_px == open_dataset(dataset).schema.image_px
+
+
 NOISY = "configs/noisy_classifier_pkgh224.py"
 
 
@@ -58,9 +88,10 @@ def test_a_noisy_classifier_trains_and_guides_at_every_size(tmp_path, dataset, c
         assert plain.digest != moved.digest
 
 
+@pytest.mark.parametrize("paths", [PKGH, LDM], ids=["ddpm", "ldm"])
 @pytest.mark.parametrize("variant", ["paper", "small", "author_code", "debug"])
-def test_both_fields_of_view_have_the_same_variants(variant):
-    assert load(f"{PKGH[0]}:{variant}") == load(f"{PKGH[1]}:{variant}")
+def test_both_fields_of_view_have_the_same_variants(paths, variant):
+    assert load(f"{paths[0]}:{variant}") == load(f"{paths[1]}:{variant}")
 
 
 def test_the_authors_quirks_are_in_their_variant_only():

@@ -1,16 +1,20 @@
 """Checkpoints of other projects: shapes read off the arrays, every name used once, and no pickle run."""
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import published
 import pytest
+import safetensors.numpy
 from golden import weights
 
 from diffpath_jax import build, cli, parameters, runs
 from diffpath_jax.convert import adm, checkpoints
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -18,25 +22,15 @@ from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 NETWORKS = weights.load("adm_networks.npz")
 
 
-def published(case):
+def golden(case):
     return weights.state_dict(NETWORKS[f"{case}/names"])
 
 
 def theirs(config):
     """The arrays of a published network of this shape, without memory."""
     module = NoisyClassifier if isinstance(config, NoisyClassifierConfig) else UNet
-    like, _ = jax.eval_shape(purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs)).init, jax.random.key(0))
-    names, state = adm.adm_names(like), {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
-        keys = tuple(key.key for key in path)
-        shape, kind = leaf.shape, keys[-1]
-        if kind == "kernel":
-            inputs, outputs = shape[-2:]
-            shape = (outputs, inputs, *shape[:-2])
-        shape = shape[::-1] if kind == "positions" else shape
-        name = ".".join(part for part in (names[keys[:-1]], checkpoints.LEAVES[kind]) if part)
-        state[name] = np.broadcast_to(np.float32(0), shape)
-    return state
+    like = published.shapes(module, config)
+    return published.empty(like, adm.adm_names(like))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ def test_shapes_are_read_off_the_arrays(config):
 
 
 def test_a_converted_network_computes_what_the_original_does():
-    converted = adm.from_adm(published("film"), num_heads=4, where="golden")
+    converted = adm.from_adm(golden("film"), num_heads=4, where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
     out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
@@ -78,7 +72,7 @@ def test_a_converted_network_computes_what_the_original_does():
     ],
 )
 def test_a_checkpoint_that_is_not_the_network_is_refused(spoil, why):
-    state = published("film")
+    state = golden("film")
     spoil(state)
     with pytest.raises(DiffpathError, match=why):
         adm.from_adm(state, where="spoiled")
@@ -178,10 +172,50 @@ def test_a_pickle_in_disguise_is_not_run(tmp_path):
 
 def test_a_real_pytorch_file_is_read(tmp_path):
     torch = pytest.importorskip("torch")
-    state = published("film")
+    state = golden("film")
     torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
     found = checkpoints.read_torch(tmp_path / "unet.pt")
     assert all(np.array_equal(found[name], state[name]) for name in state)
+
+
+def test_a_lightning_checkpoint_is_read_without_lightning(tmp_path, monkeypatch):
+    """Its weights are in ``state_dict``; beside them is a class that is not there when the file is read."""
+    torch = pytest.importorskip("torch")
+    home = "pytorch_lightning.callbacks.model_checkpoint"
+    with monkeypatch.context() as patched:
+        modules = [types.ModuleType(home.rsplit(".", depth)[0]) for depth in (2, 1, 0)]
+        modules[-1].ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": home})
+        for module in modules:
+            patched.setitem(sys.modules, module.__name__, module)
+        callbacks = {modules[-1].ModelCheckpoint: {"best_model_score": torch.tensor(1.0)}}
+        content = {"state_dict": {"a.weight": torch.arange(3).half()}, "callbacks": callbacks, "epoch": 7}
+        torch.save(content, tmp_path / "model.ckpt")
+    assert not {home, "pytorch_lightning"} & sys.modules.keys()
+    found = checkpoints.read_torch(tmp_path / "model.ckpt")
+    assert found.keys() == {"a.weight"} and found["a.weight"].dtype == np.float32
+    np.testing.assert_array_equal(found["a.weight"], [0, 1, 2])
+
+
+def test_half_precision_becomes_single(tmp_path):
+    safetensors.numpy.save_file({"a": np.arange(3, dtype=np.float16)}, tmp_path / "half.safetensors")
+    found = checkpoints.read_torch(tmp_path / "half.safetensors")["a"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [("vqgan", "first stage"), ("ldm", "class-conditional UNet"), ("lpips", "LPIPS"), ("inception", "Inception")],
+)
+def test_another_projects_file_is_one_line(tmp_path, capsys, source, what):
+    """A UNet of guided-diffusion, given to every other source."""
+    parameters.write_parameters(tmp_path / "unet.safetensors", golden("film"), {})
+    words = ["--from", source, "--file", tmp_path / "unet.safetensors", "--out", tmp_path / "out.safetensors"]
+    words += ["--unverified"] if source == "inception" else []
+    assert cli.main(["convert", *map(str, words)]) == ExitCode.DAMAGED
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: checkpoint in ") and what in line and "is missing" in line and len(line) < 600
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +234,7 @@ def test_bad_commands(capsys, words, why):
 
 @pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
 def test_configs_say_what_they_convert_to(case, kind):
-    converted = adm.from_adm(published(case), num_heads=4, where="golden")
+    converted = adm.from_adm(golden(case), num_heads=4, where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
     assert build.NETWORKS[kind].config is type(converted.config)
 

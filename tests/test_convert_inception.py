@@ -189,6 +189,9 @@ def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch, capsys):
     ("source", "words", "why"),
     [
         ("inception", ["--file", "x", "--num_heads", "4"], "not an option of --from inception"),
+        ("ldm", ["--file", "x", "--heads", "y"], "not an option of --from ldm"),
+        ("vqgan", ["--file", "x", "--num_heads", "4"], "not an option of --from vqgan"),
+        ("lpips", ["--file", "x", "--raw_parameters"], "not an option of --from lpips"),
         ("adm", ["--download"], "no one published file"),
         ("adm", ["--file", "x", "--unverified"], "no one published file"),
         ("inception", ["--download", "--unverified"], "always verified"),

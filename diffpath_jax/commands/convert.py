@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffpath_jax.checkpoint import tree_digest
-from diffpath_jax.convert import adm, checkpoints, inception, ldm
+from diffpath_jax.convert import adm, checkpoints, inception, ldm, lpips, vqgan
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import sha256_file
 from diffpath_jax.parameters import flatten, write_parameters
@@ -44,17 +44,31 @@ SOURCES = {
         use="fine-tune: --config.train.init_from={out}; its first stage: diffpath convert --from vqgan, the same file",
         options=("num_heads", "head_channels", "raw_parameters"),
     ),
+    "vqgan": Source(
+        vqgan.from_vqgan,
+        use="latents: --config.codec.first_stage={out}; fine-tune: --config.train.init_from={out}",
+        options=("raw_parameters",),
+    ),
+    "lpips": Source(
+        lpips.from_lpips,
+        use="perceptual loss of an autoencoder: --config.autoencoding.lpips={out}",
+        options=("heads",),
+    ),
     "inception": Source(
         inception.from_inception,
         use="the features of FID: {out}",
         published=inception.PUBLISHED,
     ),
 }
-# Options of single sources; what is not given is left to the source.
-OPTIONS = {
-    "num_heads": "adm, ldm: heads of a UNet (4 and 1, as the published ones for 128 px and VQ-f4, if not given)",
-    "head_channels": "adm, ldm: channels of a head, instead of num_heads",
-    "raw_parameters": "ldm: the weights themselves, not their moving average",
+# Options of single sources, for argparse; what is not given is left to the source.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "num_heads": {
+        "type": int,
+        "help": "adm, ldm: heads of a UNet (4 and 1, as the published ones for 128 px and VQ-f4, if not given)",
+    },
+    "head_channels": {"type": int, "help": "adm, ldm: channels of a head, instead of num_heads"},
+    "raw_parameters": {"action": "store_true", "help": "ldm, vqgan: the weights themselves, not their moving average"},
+    "heads": {"type": Path, "help": "lpips: file of its heads, where --file is the trunk alone, torchvision's VGG16"},
 }
 
 
@@ -68,9 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unverified", action="store_true", help="take a file that is not the published one; the result says so"
     )
-    for name, text in OPTIONS.items():
-        kind: dict[str, Any] = {"action": "store_true"} if name.startswith("raw") else {"type": int}
-        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text, **kind)
+    for name, option in OPTIONS.items():
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, **option)
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -96,6 +109,9 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     write_parameters(arguments.out, flat, about)
     numbers = sum(array.size for array in flat.values())
     console.print(f"{arguments.out}: {len(flat)} arrays, {numbers:,} parameters, every name used once", soft_wrap=True)
+    if converted.unused:
+        others = ", ".join(f"{word} ({count})" for word, count in sorted(converted.unused.items()))
+        console.print(f"  left out, as part of something else: {others}", soft_wrap=True)
     console.print(f"  network {about['network']}", soft_wrap=True)
     if about.get("published", True):
         console.print(f"  {source.use.format(out=arguments.out)}", soft_wrap=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from diffpath_jax import checks, first_stage, hardware, latents
-from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.pipeline import Augmentation
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.files import own_directory
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     if latents.TRAIN not in source.splits:
         fix = "name a data set with a split 'train'"
         raise DiffpathError("data set", where=source.directory, why="nothing to train on in it", fix=fix)
-    stage = open_stage(arguments, source.schema.image_px)
+    stage = open_stage(arguments, source)
     with own_directory(arguments.out):
         dataset = latents.encode(
             source,
@@ -73,14 +73,15 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def open_stage(arguments: argparse.Namespace, image_px: tuple[int, int]) -> first_stage.FirstStage:
+def open_stage(arguments: argparse.Namespace, source: Dataset) -> first_stage.FirstStage:
     """The autoencoder that is asked for.
 
     Raises:
-        DiffpathError: it is none, or the images are no multiple of its stride.
+        DiffpathError: it is none, or the data are not images, or no multiple of its stride.
     """
+    source.check_images()
     if not arguments.first_stage.exists():
         raise DiffpathError("first stage", where=arguments.first_stage, why="no such file or run", fix="check the path")
     stage = first_stage.open_first_stage(arguments.first_stage)
-    checks.check_latent_size(stage.space(1.0), image_px, where=str(arguments.data))
+    checks.check_latent_size(stage.space(1.0), source.schema.image_px, where=str(arguments.data))
     return stage

@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     hardware.use_compilation_cache()
     source = open_dataset(arguments.data)
     source.shards(arguments.split)
-    stage = open_stage(arguments, source.schema.image_px)
+    stage = open_stage(arguments, source)
     codec = build.latent_codec(stage.space(1.0), dtype=arguments.dtype)
     with own_directory(arguments.out):
         _, found = reconstruct.reconstruct(
@@ -51,4 +51,8 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             f"  {found['codes_used']:.1%} of the codes are used, as evenly as {found['codes_perplexity']:.0f} codes",
             soft_wrap=True,
         )
+    measured = f"--real {arguments.data} --split {arguments.split} --generated {arguments.out}"
+    console.print(
+        f"  rFID: diffpath eval {measured} --generated_split {arguments.split} --features ...", soft_wrap=True
+    )
     return ExitCode.OK

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.convert.checkpoints import Converted, Path, fill, layers
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.convert.checkpoints import Converted, Path, expecting, fill, layers
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -81,23 +80,16 @@ def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: 
         where: the file, for errors.
 
     Raises:
-        DiffpathError: names or shapes are not those of guided-diffusion; all are counted.
+        DiffpathError: names or shapes are not those of guided-diffusion (exit code 5).
     """
-    try:
+    fix = "give a state_dict saved by guided-diffusion"
+    with expecting("a UNet or classifier of guided-diffusion", where=where, fix=fix):
         config = adm_config(state, num_heads=num_heads, head_channels=head_channels)
         kind = "noisy_classifier" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
         module: Any = {"noisy_classifier": NoisyClassifier, "unet_adm": UNet}[kind]
         network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         params = fill(like, adm_names(like), state)
-    except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
-        raise DiffpathError(
-            "checkpoint",
-            where=where,
-            why=f"not a UNet or classifier of guided-diffusion ({error})",
-            fix="give a state_dict saved by guided-diffusion",
-            code=ExitCode.DAMAGED,
-        ) from error
     return Converted(kind, config, params)
 
 

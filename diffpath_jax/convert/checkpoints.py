@@ -3,8 +3,10 @@
 The only place that knows PyTorch. A checkpoint is read with ``torch.load(weights_only=True)``, or from safetensors.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,10 +14,14 @@ import numpy as np
 
 from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.adm import AdmConfig
+from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.parameters import Flat, read_parameters
 from diffpath_jax.shapes import Tree
 
 Path = tuple[str | int, ...]
+
+# Names that an error tells, of those that have no place.
+_NAMED = 5
 
 # Ours -> PyTorch's: the last word of a parameter's name.
 LEAVES = {
@@ -56,7 +62,8 @@ def fill(like: Tree, names: Mapping[Path, str], state: Mapping[str, np.ndarray])
         state: PyTorch's parameters by name.
 
     Raises:
-        ValueError: a leaf finds no array or one of another shape, or an array is not used or used twice.
+        ValueError: a leaf finds no array or one of another shape, an array is not used or used twice, or a number is
+            not finite.
     """
     left = dict(state)
 
@@ -71,6 +78,8 @@ def fill(like: Tree, names: Mapping[Path, str], state: Mapping[str, np.ndarray])
         array = _ours(kind, value, leaf.shape)
         if array.shape != leaf.shape:
             raise ValueError(f"{name} {value.shape} does not fit {path} {leaf.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds a number that is not finite")
         return np.ascontiguousarray(array)
 
     def walk(path: Path, tree: Any) -> Any:
@@ -80,8 +89,51 @@ def fill(like: Tree, names: Mapping[Path, str], state: Mapping[str, np.ndarray])
 
     filled = walk((), like)
     if left:
-        raise ValueError(f"not used: {sorted(left)}")
+        names_left = sorted(left)
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        raise ValueError(f"not used: {', '.join(names_left[:_NAMED])}{more}")
     return filled
+
+
+@contextlib.contextmanager
+def expecting(what: str, *, where: str, fix: str) -> Iterator[None]:
+    """Arrays that are not those of ``what`` are the user's error.
+
+    Raises:
+        DiffpathError: a name was missing, or a shape did not fit (exit code 5).
+    """
+    try:
+        yield
+    except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        why = f"not {what} ({reason})"
+        raise DiffpathError("checkpoint", where=where, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+
+
+def own_names(
+    state: Iterable[str], prefix: str, *, average: str, raw_parameters: bool, other: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Where a checkpoint keeps a network: each parameter's name within the network -> its name in the checkpoint.
+
+    Args:
+        state: names in the checkpoint.
+        prefix: what those of the network begin with.
+        average: what those of its moving averages begin with; there a parameter's own name follows without its dots.
+        raw_parameters: the parameters even where there are averages.
+        other: what the names of something else begin with.
+    """
+    apart = (average, *other)
+    names = {
+        name.removeprefix(prefix): name for name in state if name.startswith(prefix) and not name.startswith(apart)
+    }
+    if not raw_parameters and any(name.startswith(average) for name in state):
+        return {own: average + own.replace(".", "") for own in names}
+    return names
+
+
+def first_words(names: Iterable[str]) -> dict[str, int]:
+    """How many names begin with the same word, up to a dot."""
+    return dict(Counter(name.partition(".")[0] for name in names))
 
 
 @dataclass(frozen=True)
@@ -92,25 +144,42 @@ class Converted:
         kind: the network's name, in a config where it can be trained.
         config: its shape; none where it has only one.
         params: its parameters.
+        details: what else is known of them.
+        unused: arrays of the checkpoint that belong to something else: first word of their names -> how many.
     """
 
     kind: str
-    config: AdmConfig | None
+    config: AdmConfig | AutoencoderConfig | None
     params: Tree
+    details: Mapping[str, Any] = field(default_factory=dict)
+    unused: Mapping[str, int] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
-        """What a config must say to use the parameters."""
-        return {"network": {"kind": self.kind, **(asdict(self.config) if self.config else {})}}
+        """What a config must say to use the parameters, and what else is known of them."""
+        return {"network": {"kind": self.kind, **(asdict(self.config) if self.config else {})}, **self.details}
+
+
+# Classes that PyTorch Lightning's checkpoints name beside the weights; they are read as empty ones of ours.
+_LIGHTNING = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+)
+
+
+class _Unread:
+    """Stands for a class of another package, none of whose code runs."""
 
 
 def read_torch(path: FilePath) -> Flat:
     """Arrays of a PyTorch checkpoint by name, float32; safetensors are read without PyTorch.
 
+    Of a checkpoint of PyTorch Lightning, which holds more than the weights, its ``state_dict``.
+
     Raises:
         DiffpathError: no such file, PyTorch is missing, or the file holds anything but arrays (exit code 5).
     """
     if path.suffix == ".safetensors":
-        return read_parameters(path)[0]
+        return {name: np.asarray(array, np.float32) for name, array in read_parameters(path)[0].items()}
     if not path.is_file():
         raise DiffpathError("checkpoint", where=path, why="no such file", fix="check the path")
     try:
@@ -119,7 +188,9 @@ def read_torch(path: FilePath) -> Flat:
         fix = "install PyTorch (its CPU build is enough), or give a .safetensors file"
         raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Unread, name) for name in _LIGHTNING]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = content.get("state_dict", content)
         return {name: value.float().numpy() for name, value in content.items()}
     except Exception as error:
         why = f"not a PyTorch file of arrays alone ({str(error).strip().splitlines()[0][:120]})"

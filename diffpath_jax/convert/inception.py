@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from diffpath_jax.convert import checkpoints
-from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.inception import Inception
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.parameters import Flat
@@ -33,14 +32,8 @@ def from_inception(state: Flat, *, where: str) -> checkpoints.Converted:
     """
     network = purify(lambda rngs: Inception(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
-    try:
+    with checkpoints.expecting("the Inception network of FID", where=where, fix=f"give {PUBLISHED.name}"):
         params = checkpoints.fill(like, inception_names(like), fold_norms(state))
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-            raise ValueError("a number is not finite")
-    except (ValueError, KeyError) as error:
-        why = f"not the Inception network of FID ({error})"
-        fix = f"give {PUBLISHED.name}"
-        raise DiffpathError("checkpoint", where=where, why=why, fix=fix, code=ExitCode.DAMAGED) from error
     return checkpoints.Converted(KIND, None, params)
 
 

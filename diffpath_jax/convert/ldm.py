@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.convert import adm
-from diffpath_jax.convert.checkpoints import Converted, fill
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.convert.checkpoints import Converted, expecting, fill, first_words, own_names
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 from diffpath_jax.parameters import Flat
@@ -58,47 +57,29 @@ def from_ldm(
     Raises:
         DiffpathError: names or shapes are not those of latent diffusion (exit code 5).
     """
-    try:
-        found = _unet(state, averaged=not raw_parameters)
+    fix = "give a checkpoint of latent diffusion with conditioning by cross-attention"
+    with expecting("a checkpoint with a class-conditional UNet of latent diffusion", where=where, fix=fix):
+        places = own_names(state, UNET, average=AVERAGE, raw_parameters=raw_parameters) | {LABELS: CLASSES}
+        found = {name: state[place] for name, place in places.items()}
         config = ldm_config(found, num_heads=num_heads, head_channels=head_channels)
         network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         names = adm.adm_names(like, attention=transformer_table(config.transformer_depth))
         params = fill(like, names, found)
-    except (ValueError, KeyError, IndexError, ZeroDivisionError, StopIteration) as error:
-        raise DiffpathError(
-            "checkpoint",
-            where=where,
-            why=f"no class-conditional UNet of latent diffusion in it ({error})",
-            fix="give a checkpoint of latent diffusion with conditioning by cross-attention",
-            code=ExitCode.DAMAGED,
-        ) from error
-    return Converted(KIND, config, params)
-
-
-def _unet(state: Flat, *, averaged: bool) -> dict[str, np.ndarray]:
-    """The UNet's arrays by their own names, averaged where that is wanted and there, and the class embedding."""
-    own = {name.removeprefix(UNET): value for name, value in state.items() if name.startswith(UNET)}
-    if not own:
-        raise ValueError(f"no name begins with {UNET}")
-    # The moving average is kept under the same names without their dots.
-    means = {name.removeprefix(AVERAGE): value for name, value in state.items() if name.startswith(AVERAGE)}
-    if averaged and means:
-        own = {name: means[name.replace(".", "")] for name in own}
-    if CLASSES not in state:
-        raise ValueError(f"{CLASSES} is missing")
-    return {**own, LABELS: state[CLASSES]}
+    used = set(places.values())
+    return Converted(KIND, config, params, unused=first_words(name for name in state if name not in used))
 
 
 def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels: int) -> LatentUNetConfig:
     """The shape of a UNet of latent diffusion, from names and shapes of its arrays."""
     shape: dict[str, Any] = adm.encoder_shape(state, attention=".norm.weight")
-    key = next(name for name in sorted(state) if name.endswith("attn2.to_k.weight"))
-    blocks = key.partition("transformer_blocks.")[0] + "transformer_blocks."
+    if not (keys := sorted(name for name in state if name.endswith("attn2.to_k.weight"))):
+        raise ValueError("it has no cross-attention")
+    blocks = keys[0].partition("transformer_blocks.")[0] + "transformer_blocks."
     return LatentUNetConfig(
         num_classes=state[LABELS].shape[0],
         image_channels=state["input_blocks.0.0.weight"].shape[1],
-        context_width=state[key].shape[1],
+        context_width=state[keys[0]].shape[1],
         transformer_depth=len({name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)}),
         num_heads=num_heads,
         head_channels=head_channels,

@@ -53,6 +53,16 @@ class Dataset:
         """Digest of the data set of images that latents were made from; of images, their own."""
         return self.details["source"] if self.schema.latent_shape else self.digest
 
+    def check_images(self) -> None:
+        """Refuse latents.
+
+        Raises:
+            DiffpathError: it holds them.
+        """
+        if self.schema.latent_shape:
+            fix = "name the data set that they were made from"
+            raise DiffpathError("data set", where=self.directory, why="it holds latents, not images", fix=fix)
+
     def count(self, split: str) -> int:
         """Number of records in a split."""
         return sum(shard.count for shard in self.shards(split))
@@ -78,9 +88,7 @@ class Dataset:
         Raises:
             DiffpathError: there is no such split, or it holds latents.
         """
-        if self.schema.latent_shape:
-            fix = "name the data set that they were made from"
-            raise DiffpathError("data set", where=self.directory, why="it holds latents, not images", fix=fix)
+        self.check_images()
         for path in self.paths(split):
             for data in read_shard(path):
                 yield records.decode(data, self.schema)

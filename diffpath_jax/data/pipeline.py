@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import grain
 import numpy as np
+from absl import flags
 
 from diffpath_jax.data import records
 from diffpath_jax.data.manifest import Dataset
@@ -112,6 +113,9 @@ def training_batches(
     dataset = dataset.batch(batch_size // count, drop_remainder=True)[index::count][start:]
     iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1 if workers else 2, prefetch_buffer_size=4))
     if workers:
+        # grain starts its processes with absl's flags, which this program does not use and so has never parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(iterable)
 

@@ -16,6 +16,8 @@ from diffpath_jax.networks import layers
 from diffpath_jax.networks.codebook import Codebook
 
 EPS = 1e-6
+# Padding of a strided convolution: none above and to the left.
+BELOW_AND_RIGHT = ((0, 1), (0, 1))
 # Attention in the middle: after the first of two blocks.
 MIDDLE = (True, False)
 
@@ -178,9 +180,7 @@ class Encoder(nnx.Module):
         levels, shrink = [], []
         for number, out_width in enumerate(config.widths):
             if number:
-                # Padded below and to the right only.
-                padding = ((0, 1), (0, 1))
-                shrink.append(layers.conv3x3(width, width, stride=2, padding=padding, dtype=dtype, rngs=rngs))
+                shrink.append(layers.conv3x3(width, width, stride=2, padding=BELOW_AND_RIGHT, dtype=dtype, rngs=rngs))
             attends = [2**number in config.attention_downsamples] * config.num_res_blocks
             levels.append(_stages(config, width, out_width, attends, dtype=dtype, rngs=rngs))
             width = out_width

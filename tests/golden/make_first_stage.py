@@ -20,7 +20,9 @@ from torch import nn
 # isort: split
 import lpips
 from diffusers import AutoencoderKL, VQModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution, VectorQuantizer
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
 
 BETA, CODES, ADVERSARIAL_WEIGHT = 0.25, 24, 0.75
 # Gradients that are stored in full; of the others, the norms.
@@ -91,6 +93,31 @@ def autoencoders() -> dict[str, np.ndarray]:
         else:
             arrays[f"{case}/round_trip"] = single(model.decode(code.chunk(2, dim=1)[0]).sample)
             arrays["kl/nats"] = single(DiagonalGaussianDistribution(code).kl())
+    return arrays
+
+
+def blocks() -> dict[str, np.ndarray]:
+    attention = Attention(
+        32, heads=1, dim_head=32, bias=True, norm_num_groups=32, eps=1e-6, residual_connection=True,
+        _from_deprecated_attn_block=True,
+    )  # fmt: skip
+    cases = {
+        "resnet": (ResnetBlock2D(in_channels=32, temb_channels=None, eps=1e-6), RESNET),
+        "resnet_skip": (ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=None, eps=1e-6), RESNET),
+        "attention": (attention, ATTENTION),
+        "down": (Downsample2D(32, use_conv=True, padding=0), {"Conv2d_0": "conv"}),
+        "up": (Upsample2D(32, use_conv=True), {}),
+    }
+    arrays = {}
+    for case, (block, table) in cases.items():
+
+        def own(name: str, table: dict[str, str] = table) -> str:
+            layer, leaf = name.rsplit(".", 1)
+            return f"{table.get(layer, layer)}.{leaf}"
+
+        block, names = from_torch.filled(block, own, convs=tuple(ATTENTION)[1:])
+        x = images(f"block {case}", (2, 4, 6, 32))
+        arrays |= {f"{case}/names": names, f"{case}/out": single(block(x, None) if table is RESNET else block(x))}
     return arrays
 
 
@@ -217,5 +244,5 @@ def losses() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from_torch.save("first_stage.npz", autoencoders() | distances_and_logits())
+    from_torch.save("first_stage.npz", autoencoders() | blocks() | distances_and_logits())
     from_torch.save("first_stage_losses.npz", losses())
