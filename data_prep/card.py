@@ -130,34 +130,7 @@ def dataset_card(
         *rows,
         "",
     ]
-    if "split_proof" in details:
-        text += [f"Split: {details['split_proof']}.", ""]
-    if "outcomes" in details:
-        text += ["Fields of view that touch a region, or images:", ""]
-        text += [f"- {reason}: {count}" for reason, count in details["outcomes"].items()]
-        text += [""]
-    if details.get("scales"):
-        text += ["Slides:", "", *(f"- {note}" for note in scale_notes(details["scales"])), ""]
-    if details.get("annotations"):
-        text += ["Annotations:", "", *(f"- {note}" for note in details["annotations"]), ""]
-    if "duplicates" in details:
-        text += ["Duplicates:", "", *(f"- {note}" for note in duplicate_notes(details["duplicates"])), ""]
-    if "latents" in details:
-        found = details["latents"]
-        text += [
-            f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {found['digest'][:16]}, "
-            f"of training images in all orientations of {found['augment']!r}; times {found['scale']:.4g} their "
-            "standard deviation is 1.",
-            "",
-        ]
-    if "reconstruction" in details:
-        text += [f"What the autoencoder {details['first_stage'][:16]} makes of real images:", ""]
-        text += [f"- {key}: {value}" for key, value in details["reconstruction"].items()]
-        text += [""]
-    if "sampling" in details:
-        text += ["Generated images, not tissue. Sampled with:", ""]
-        text += [f"- {key}: {value}" for key, value in details["sampling"].items()]
-        text += [""]
+    text += _notes(schema, details)
     text += [
         "Read it with TFDS (TensorFlow is not needed):",
         "",
@@ -174,3 +147,32 @@ def dataset_card(
             "",
         ]
     return "\n".join(text)
+
+
+def _notes(schema: records.Schema, details: Mapping[str, Any]) -> list[str]:
+    """What there is to say of how the images were made and chosen."""
+    first_stage = details.get("first_stage", "")[:16]
+    listed = {
+        "Fields of view that touch a region, or images:": _pairs(details.get("outcomes")),
+        "Slides:": scale_notes(details.get("scales", [])),
+        "Annotations:": details.get("annotations", []),
+        "Duplicates:": duplicate_notes(details.get("duplicates")),
+        f"What the autoencoder {first_stage} makes of real images:": _pairs(details.get("reconstruction")),
+        "Generated images, not tissue. Sampled with:": _pairs(details.get("sampling")),
+    }
+    text = [f"Split: {details['split_proof']}.", ""] if "split_proof" in details else []
+    if found := details.get("latents"):
+        text += [
+            f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {found['digest'][:16]}, "
+            f"of training images in all orientations of {found['augment']!r}; times {found['scale']:.4g} their "
+            "standard deviation is 1.",
+            "",
+        ]
+    for title, notes in listed.items():
+        if notes:
+            text += [title, "", *(f"- {note}" for note in notes), ""]
+    return text
+
+
+def _pairs(found: Mapping[str, Any] | None) -> list[str]:
+    return [f"{name}: {value}" for name, value in (found or {}).items()]
