@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import card, duplicates, qa, quality, repeats, shards, tiling, unit
+from data_prep import caps, card, duplicates, qa, quality, repeats, shards, tiling, unit
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax import pages
 from diffpath_jax.data import records
@@ -116,10 +116,11 @@ def _limits(content: Content) -> dict[str, tuple[float, str]]:
 def _cards(content: Content) -> list[dict[str, str]]:
     images = sum(len(labels) for labels in content.labels.values())
     outcomes = Counter(content.details["outcomes"])
-    judged = sum(outcomes[name] for name in (tiling.KEPT, tiling.NO_TISSUE, *_QUALITY))
+    within = (tiling.KEPT, tiling.NO_TISSUE, *_QUALITY, caps.OVER_SLIDE, caps.OVER_CLASS)
+    judged = sum(outcomes[name] for name in within)
     rejected = sum(outcomes[name] for name in _QUALITY)
     found = content.details["duplicates"]
-    within = "fields within regions" if content.has_places else "images of used classes"
+    of = "fields within regions" if content.has_places else "images of used classes"
     repeated = sum(sum(found[kind].values()) for kind in ("exact", "near"))
     return [
         {
@@ -127,7 +128,7 @@ def _cards(content: Content) -> list[dict[str, str]]:
             "value": f"{sum(source.size for source, _ in content.done):,}",
             "words": f"{len(content.failed)} failed",
         },
-        {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {within}"},
+        {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {of}"},
         {"name": "rejected for quality", "value": f"{rejected:,}", "words": "blurred, colourless or inked"},
         {"name": "duplicates", "value": f"{repeated:,}", "words": "left out" if found["dropped"] else "listed"},
     ]
