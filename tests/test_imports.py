@@ -56,7 +56,8 @@ def test_what_data_prep_imports_loads_no_jax():
         ("defusedxml", {"data_prep/formats/safe_xml.py"}),
         ("distributed", {"data_prep/scheduling.py"}),
         ("multiprocessing", {"data_prep/scheduling.py"}),
-        ("absl.flags", {"diffpath_jax/config.py"}),
+        # Grain starts its processes with flags.
+        ("absl.flags", {"diffpath_jax/config.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config.py"}),
         ("tensorboardX", {"diffpath_jax/writers.py"}),
         ("torch", {"diffpath_jax/convert/checkpoints.py"}),
