@@ -120,7 +120,7 @@ def _cards(content: Content) -> list[dict[str, str]]:
     judged = sum(outcomes[name] for name in within)
     rejected = sum(outcomes[name] for name in _QUALITY)
     found = content.details["duplicates"]
-    of = "fields within regions" if content.has_places else "images of used classes"
+    candidates = "fields within regions" if content.has_places else "images of used classes"
     repeated = sum(sum(found[kind].values()) for kind in ("exact", "near"))
     return [
         {
@@ -128,7 +128,7 @@ def _cards(content: Content) -> list[dict[str, str]]:
             "value": f"{sum(source.size for source, _ in content.done):,}",
             "words": f"{len(content.failed)} failed",
         },
-        {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {of}"},
+        {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {candidates}"},
         {"name": "rejected for quality", "value": f"{rejected:,}", "words": "blurred, colourless or inked"},
         {"name": "duplicates", "value": f"{repeated:,}", "words": "left out" if found["dropped"] else "listed"},
     ]
