@@ -180,7 +180,7 @@ def read_regions(path: Path, class_map: ClassMap) -> tuple[tuple[Region, ...], C
     """
     regions, ignored = [], Counter[str]()
     for number, outline in enumerate(_outlines(path)):
-        name = _known(outline.name, path, class_map)
+        name = known_class(outline.name, path, class_map)
         if name in class_map.ignore:
             ignored[name] += 1
             continue
@@ -207,7 +207,12 @@ def shift(regions: Iterable[Region], offset: tuple[float, float]) -> tuple[Regio
     return tuple(Region(r.name, shapely.transform(r.shape, lambda points: points + offset)) for r in regions)
 
 
-def _known(name: str | None, where: Path | str, class_map: ClassMap) -> str:
+def known_class(name: str | None, where: Path | str, class_map: ClassMap) -> str:
+    """An annotation class that the map uses or ignores.
+
+    Raises:
+        DiffpathError: it does neither.
+    """
     if name is None or (name not in class_map.classes and name not in class_map.ignore):
         known = sorted({*class_map.classes, *class_map.ignore})
         more = f" and {len(known) - 20} more" if len(known) > 20 else ""
@@ -222,7 +227,7 @@ def _known(name: str | None, where: Path | str, class_map: ClassMap) -> str:
 
 def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
     """One region over the whole slide; the share of tissue then decides which fields of view are kept."""
-    if _known(label, f"the label of {slide.path}", class_map) in class_map.ignore:
+    if known_class(label, f"the label of {slide.path}", class_map) in class_map.ignore:
         why = f"its class {label!r} is ignored"
         raise DiffpathError("slide label", where=slide.path, why=why, fix="leave the slide out, or use the class")
     whole = shapely.MultiPolygon([shapely.box(0, 0, *slide.size)])

@@ -1,11 +1,13 @@
-"""Digests of large input files, remembered for as long as a file's stamp stays what it was.
+"""Digests of input files, remembered for as long as the files' stamps stay what they were.
 
 Hashing a thousand slides takes as long as reading them. A digest is therefore taken once, by the worker that reads the
-slide next (which then comes from memory), and kept with the file's stamp. Any write changes the stamp: the kernel
+file next (which then comes from memory), and kept with the file's stamp. Any write changes the stamp: the kernel
 sets the time of the last change itself, and no program can set it back.
 """
 
 import hashlib
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffpath_jax.errors import DiffpathError
@@ -18,12 +20,14 @@ def stamp(path: Path) -> Stamp:
     """Size, times of the last write and the last change (ns), and inode of a file.
 
     Raises:
-        DiffpathError: it cannot be read.
+        DiffpathError: it cannot be read, or is no file: a pipe or a device may have no end.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DiffpathError("file", where=path, why="it is a directory or a device, not a file", fix="leave it out")
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
@@ -39,21 +43,22 @@ def sha256(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def sha256_remembered(path: Path, folder: Path) -> str:
-    """SHA-256 of a file, from ``folder`` if the file has the stamp that it had when its digest was taken.
+def sha256_remembered(paths: Sequence[Path], folder: Path) -> list[str]:
+    """SHA-256 of files, from ``folder`` if they have the stamps that they had when their digests were taken.
 
     Raises:
-        DiffpathError: the file cannot be read.
+        DiffpathError: a file cannot be read.
     """
-    memory = folder / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32]}.json"
-    now = stamp(path)
+    names = "\n".join(str(path.absolute()) for path in paths)
+    memory = folder / f"{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
+    now = [stamp(path) for path in paths]
     if memory.exists():
         found = read_json(memory, what="digest", fix="delete this file and run the same command again")
-        if found["stamp"] == now:
+        if found.get("stamps") == now:
             return found["sha256"]
-    digest = sha256(path)
-    write_json(memory, {"stamp": now, "sha256": digest})
-    return digest
+    taken = [sha256(path) for path in paths]
+    write_json(memory, {"stamps": now, "sha256": taken})
+    return taken
 
 
 def _unreadable(path: Path, error: OSError) -> DiffpathError:

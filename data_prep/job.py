@@ -1,14 +1,14 @@
-"""A preprocessing job: every slide staged, wherever that happens; then one dataset, in the order of the sources."""
+"""A preprocessing job: every source staged, wherever that happens; then one dataset, in the order of the sources."""
 
-import functools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
-from data_prep import card, patch_table, qa, shards, splits, tiling, unit
+from data_prep import caps, card, cohort, folds, patch_table, qa, qa_page, repeats, shards, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
 from diffpath_jax.data import manifest, records
@@ -18,12 +18,12 @@ from diffpath_jax.progress import console, track
 
 
 @dataclass(frozen=True)
-class Slides:
-    """What became of the slides of a job, in the order of the sources.
+class Staged:
+    """What became of the sources of a job, in their order.
 
     Attributes:
-        done: the slides that are staged.
-        failed: why the others are not.
+        done: the sources that are staged.
+        failed: why the others are not, or parts of them.
     """
 
     done: Sequence[tuple[Source, Prepared]]
@@ -31,15 +31,15 @@ class Slides:
 
     def identities(self) -> list[list[Any]]:
         """What the dataset is made from: no path, no name of a slide."""
-        return _identities([prepared.identity for _, prepared in self.done])
+        return _identities([(source, prepared.identity) for source, prepared in self.done])
 
 
-def _identities(found: Sequence[unit.Identity]) -> list[list[Any]]:
-    return sorted([[i.slide, i.patient, i.regions, i.mpp] for i in found], key=str)
+def _identities(found: Sequence[tuple[Source, unit.Identity]]) -> list[list[Any]]:
+    return sorted([[i.slide, i.patient, i.regions, i.mpp, source.split] for source, i in found], key=str)
 
 
 def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
-    """Prepare every slide that is not done yet, then split and write the dataset.
+    """Prepare every source that is not done yet, then split and write the dataset.
 
     A dataset that lacks slides is an unfinished job: its staged slides stay, and the next run tries the others again.
 
@@ -50,19 +50,21 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
     if _complete(job, sources):
         console.print(f"{job.out} is complete: nothing to do")
         return ExitCode.OK
+    unit.make_private(job.out)
     for folder in (job.out, job.out / shards.STAGING, job.out / PRIVATE, job.out / PRIVATE / unit.DIGESTS):
         sweep(folder)
     staging = shards.Staging(job.out, job.settings())
-    slides = _prepare_all(job, sources, scheduler)
-    if not any(prepared.count for _, prepared in slides.done):
-        raise _nothing(job, sources, slides, staging)
-    if not (slides.failed and _recorded_sources(job) == slides.identities()):
-        slides, dataset = _assemble(job, slides, staging, scheduler)
+    staged = _prepare_all(job, sources, scheduler)
+    if not any(prepared.count for _, prepared in staged.done):
+        raise _nothing(job, sources, staged, staging)
+    if not (staged.failed and _recorded_sources(job) == staged.identities()):
+        staged, dataset = _assemble(job, staged, staging, scheduler)
         console.print(card.summary(dataset), soft_wrap=True)
-    for failure in slides.failed:
+    for failure in staged.failed:
         console.print(f"error: {failure}", markup=False, soft_wrap=True)
-    if slides.failed:
-        console.print(f"{len(slides.failed)} of {len(sources)} slides failed; the same command tries them again")
+    if staged.failed:
+        total = f"{sum(source.size for source in sources)} {sources[0].noun}s"
+        console.print(f"{len(staged.failed)} of {total} failed; the same command tries them again")
         return ExitCode.PARTIAL
     staging.clear()
     return ExitCode.OK
@@ -81,7 +83,7 @@ def _complete(job: Job, sources: Sequence[Source]) -> bool:
         unfinished = {**details["job"], "sources": None}
         shards.refuse_other_job(job.out, unfinished, {**job.settings(), "sources": None})
         return False
-    identities = _identities([unit.identify(job, source) for source in sources])
+    identities = _identities([(source, source.identify(job)) for source in sources])
     shards.finished(job.out, {**job.settings(), "sources": identities})
     # Left over when a run was killed between its manifest and its end.
     shutil.rmtree(job.out / shards.STAGING, ignore_errors=True)
@@ -97,20 +99,22 @@ def _recorded_sources(job: Job) -> Any:
     return _details(job)["job"]["sources"] if (job.out / manifest.MANIFEST).exists() else None
 
 
-def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> Slides:
+def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> Staged:
     results: dict[int, Prepared] = {}
     failed: dict[int, DiffpathError] = {}
     bugs: list[Exception] = []
     start, fields = time.monotonic(), 0
     prepare, _ = unit.tasks(job)
-    with track("prep", total=len(sources), unit="slides") as progress:
+    with track("prep", total=sum(source.size for source in sources), unit=f"{sources[0].noun}s") as progress:
         for outcome in scheduler(prepare, sources):
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
                 results[outcome.index] = outcome.result
+                for doubt in outcome.result.scale["doubts"]:
+                    console.print(f"note: {source.where.name}: {doubt}", markup=False, soft_wrap=True)
                 fields += outcome.result.count if outcome.result.fresh else 0
             elif not isinstance(error, DiffpathError):
-                error.add_note(f"while preparing {source.slide}")
+                error.add_note(f"while preparing {source.where}")
                 bugs.append(error)
             elif error.code == ExitCode.REFUSED:
                 # It would refuse every other slide as well.
@@ -118,95 +122,150 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             else:
                 failed[outcome.index] = error
             if outcome.result is not None and not outcome.result.fresh:
-                progress.skip(1)
+                progress.skip(source.size)
             else:
-                progress.advance(1, f"{fields} patches, {fields / (time.monotonic() - start):.0f} patches/s")
+                progress.advance(source.size, f"{fields} patches, {fields / (time.monotonic() - start):.0f} patches/s")
     if bugs:
-        raise ExceptionGroup("a bug; the other slides are staged", bugs)
+        raise ExceptionGroup("a bug; the other sources are staged", bugs)
     failed |= _copies(sources, results)
     done = [(sources[index], results[index]) for index in sorted(results.keys() - failed.keys())]
-    return Slides(done, [failed[index] for index in sorted(failed)])
+    parts = [failure for _, prepared in done for failure in prepared.failures]
+    return Staged(done, [*(failed[index] for index in sorted(failed)), *parts])
 
 
 def _as_failure(source: Source, outcome: Outcome) -> Exception | None:
-    """The error of an outcome; a dead worker is put down to the slide that it died of twice."""
+    """The error of an outcome; a dead worker is put down to the source that it died of twice."""
     if not isinstance(outcome.error, WorkerDied):
         return outcome.error
     return DiffpathError(
-        "slide",
-        where=source.slide,
+        source.noun,
+        where=source.where,
         why=f"the process that reads it dies ({outcome.error}), also with nothing beside it",
         fix="give it more memory, copy the slide again, or leave it out",
     )
 
 
 def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int, DiffpathError]:
-    """Slides with the same bytes as an earlier one: they would stand in the dataset twice, maybe in two splits."""
+    """Slides with the same bytes as an earlier one: all their fields would be there twice, maybe in two splits."""
     first: dict[str, int] = {}
     return {
         index: DiffpathError(
-            "slide",
-            where=sources[index].slide,
-            why=f"it has the same bytes as {sources[first[slide]].slide.name}",
+            sources[index].noun,
+            where=sources[index].where,
+            why=f"it has the same bytes as {sources[first[slide]].where.name}",
             fix="leave one of them out",
         )
         for index in sorted(results)
-        if first.setdefault(slide := results[index].identity.slide, index) != index
+        if sources[index].has_places and first.setdefault(slide := results[index].identity.slide, index) != index
     }
 
 
-def _nothing(job: Job, sources: Sequence[Source], slides: Slides, staging: shards.Staging) -> DiffpathError:
+def _nothing(job: Job, sources: Sequence[Source], staged: Staged, staging: shards.Staging) -> DiffpathError:
     """Why there is no dataset; a directory that no run has added a field to is emptied."""
     if not staging.holds_records() and not (job.out / manifest.MANIFEST).exists():
         staging.clear()
         # No record depends on the key yet: leave nothing behind.
         shutil.rmtree(job.out / PRIVATE, ignore_errors=True)
-    return next(iter(slides.failed), None) or DiffpathError(
+    outcomes = _count_outcomes(staged)
+    said = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.most_common())
+    return next(iter(staged.failed), None) or DiffpathError(
         "fields of view",
-        where=sources[0].slide,
-        why="none passed the annotation and tissue filters",
-        fix="lower --roi_min or --tissue_min, or annotate larger regions",
+        where=sources[0].where,
+        why="none passed the filters" + (f" ({said})" if said else ""),
+        fix="annotate larger regions, or relax the limit that rejects most",
     )
+
+
+def _count_outcomes(staged: Staged) -> Counter[str]:
+    return sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter[str]())
 
 
 def _assemble(
-    job: Job, slides: Slides, staging: shards.Staging, scheduler: Scheduler
-) -> tuple[Slides, manifest.Dataset]:
-    """Split the fields of all slides, then write patch table, overlays, shards, card and manifest.
+    job: Job, staged: Staged, staging: shards.Staging, scheduler: Scheduler
+) -> tuple[Staged, manifest.Dataset]:
+    """Split the fields of all sources, then write tables, pictures, page, shards, card and manifest.
 
-    One slide's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
+    One source's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
-    assign, proof = _assignment(job, [prepared for _, prepared in slides.done])
-    labels: dict[str, list[int]] = {split: [] for split in splits.SPLITS}
-    placed = []
-    with patch_table.writer(job) as write_rows:
-        for source, prepared in slides.done:
-            kept = _kept(staging, prepared)
-            assigned = assign(prepared, kept)
-            write_rows(source, prepared, kept, assigned)
-            placed.append(Placed(source, prepared.name, assigned))
-            for field, split in zip(kept, assigned, strict=True):
-                if split != splits.GAP:
-                    labels[split].append(job.class_map.names.index(field.label))
-    slides = Slides(slides.done, [*slides.failed, *_draw_all(job, placed, scheduler)])
-    details = _describe(job, slides, proof, sum(slide.assigned.count(splits.GAP) for slide in placed))
+    placed, repeated = _place(job, staged, staging)
+    labels, proof = _list(job, staged, staging, placed)
+    staged = Staged(staged.done, [*staged.failed, *_draw_all(job, placed, scheduler)])
+    dropped = Counter(split for source in placed for split in source.assigned if split not in labels)
+    details = _describe(job, staged, proof, dropped, repeats.summary(job, repeated))
+    qa_page.write(qa_page.Content(job, staging, staged.done, staged.failed, placed, labels, details, repeated))
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
-    dataset = shards.write_dataset(
-        job.out,
-        name=job.name,
-        schema=schema,
-        splits=labels,
-        items={split: _records(staging, placed, split) for split in splits.SPLITS},
-        details=details,
-        card=card.dataset_card(job.name, schema, labels, details),
+    items = {split: _records(staging, placed, split) for split in labels}
+    folds.clear(job.out, job.split.folds)
+    found = shards.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
+    whole = folds.View(job.out, found, labels, details)
+    for view in (*folds.views(whole, job.name, job.split.folds), whole):
+        dataset = shards.write_description(
+            view.directory,
+            name=job.name,
+            schema=schema,
+            shards=view.shards,
+            splits=view.labels,
+            details=view.details,
+            card=card.dataset_card(job.name, schema, view.labels, view.details),
+        )
+    return staged, dataset
+
+
+def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Placed], repeats.Repeats]:
+    """Give every kept field its split, or the reason why it has none; and list duplicates."""
+    limits = _limits(job, staged, staging)
+    assign = cohort.assignment(
+        job.split, [(source, _capped(job, source, each, staging, limits)) for source, each in staged.done]
     )
-    return slides, dataset
+    placed = []
+    for source, prepared in staged.done:
+        kept, origins = unit.kept_origins(job, staging, source, prepared)
+        chosen = [limits.keep(field) for field in kept]
+        dealt = iter(assign(source, prepared, list(compress(kept, chosen)), list(compress(origins, chosen))))
+        placed.append(Placed(source, prepared.name, [next(dealt) if keep else caps.CAPPED for keep in chosen]))
+    repeated = repeats.find(staging, placed, job.split.names)
+    repeats.write_table(job, staging, staged.done, repeated)
+    return (repeats.drop(placed, repeated) if job.duplicates == "drop" else placed), repeated
 
 
-def _kept(staging: shards.Staging, prepared: Prepared) -> list[tiling.Field]:
-    fields = unit.staged_fields(staging.describe(prepared.name))
-    return [field for field in fields if field.outcome == tiling.KEPT]
+def _list(
+    job: Job, staged: Staged, staging: shards.Staging, placed: Sequence[Placed]
+) -> tuple[dict[str, list[int]], str]:
+    """Give every kept field a row in the patch table.
+
+    Returns:
+        The labels of each split's fields, and the proof of the split.
+    """
+    labels: dict[str, list[int]] = {split: [] for split in job.split.names}
+    pairs = set[tuple[str, str]]()
+    with patch_table.writer(job) as write_rows:
+        for (source, prepared), found in zip(staged.done, placed, strict=True):
+            kept, origins = unit.kept_origins(job, staging, source, prepared)
+            write_rows(origins, prepared, kept, found.assigned)
+            for field, origin, split in zip(kept, origins, found.assigned, strict=True):
+                if split in labels:
+                    labels[split].append(job.class_map.names.index(field.label))
+                    pairs.add((origin.owner, split))
+    return labels, cohort.proof(job.split, staged.done, pairs)
+
+
+def _limits(job: Job, staged: Staged, staging: shards.Staging) -> caps.Limits:
+    """The cap of each class over all sources. What it drops depends on which sources there are, and on no more."""
+    limits = caps.Limits(job.caps.per_class)
+    if job.caps.per_class is not None:
+        for _, prepared in staged.done:
+            limits.add(unit.kept_fields(staging.describe(prepared.name)))
+    return limits
+
+
+def _capped(job: Job, source: Source, prepared: Prepared, staging: shards.Staging, limits: caps.Limits) -> Prepared:
+    """A source with the counts that the cap of its classes leaves."""
+    if job.caps.per_class is None:
+        return prepared
+    kept, origins = unit.kept_origins(job, staging, source, prepared)
+    chosen = [limits.keep(field) for field in kept]
+    return replace(prepared, kept=unit.count_owners(compress(origins, chosen), compress(kept, chosen)))
 
 
 def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> Iterator[bytes]:
@@ -218,15 +277,11 @@ def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> I
 
 
 def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[DiffpathError]:
-    """Draw the overlays, and remove those of slides that are no longer part of the job."""
-    wanted = {f"{slide.name}.png" for slide in placed}
-    for path in (job.out / qa.FOLDER).glob("*.png"):
-        if path.name not in wanted:
-            path.unlink()
-    sweep(job.out / qa.FOLDER)
+    """Draw all pictures, and remove those of sources that are no longer part of the job."""
+    qa.keep_only(job.out / qa.FOLDER, [source.name for source in placed])
     failed: dict[int, DiffpathError] = {}
     _, draw = unit.tasks(job)
-    with track("overlays", total=len(placed), unit="slides") as progress:
+    with track("overlays", total=len(placed), unit="pictures") as progress:
         for outcome in scheduler(draw, placed):
             error = _as_failure(placed[outcome.index].source, outcome)
             if isinstance(error, DiffpathError):
@@ -237,49 +292,36 @@ def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[
     return [failed[index] for index in sorted(failed)]
 
 
-def _describe(job: Job, slides: Slides, proof: str, in_gap: int) -> dict[str, Any]:
-    """Provenance, for the manifest."""
-    outcomes = sum((Counter(prepared.outcomes) for _, prepared in slides.done), Counter())
+def _describe(
+    job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], duplicates: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Provenance, for the manifest.
+
+    Args:
+        job: the job.
+        staged: what became of its sources.
+        proof: of the split.
+        dropped: how many of the kept fields have no split, and why.
+        duplicates: how many images are there twice.
+    """
+    outcomes = _count_outcomes(staged)
+    if over := dropped.get(caps.CAPPED):
+        outcomes += Counter({caps.OVER_CLASS: over})
+        outcomes[tiling.KEPT] -= over
     return {
         "kind": "real",
         "mpp": job.fields.mpp,
         "fov_um": job.fields.fov_um,
-        "job": {**job.settings(), "sources": slides.identities()},
+        "job": {**job.settings(), "sources": staged.identities()},
         "command": "diffpath prep",
         "split_proof": proof,
-        "outcomes": {**dict(sorted(outcomes.items())), "dropped in the gap": in_gap},
-        "annotations": card.annotation_notes([prepared.annotations for _, prepared in slides.done]),
-        "scales": [prepared.scale for _, prepared in slides.done],
-        "failed": len(slides.failed),
+        "outcomes": {
+            **dict(sorted(outcomes.items())),
+            **{qa.DROPPED[why]: count for why, count in sorted(dropped.items()) if why in qa.DROPPED},
+        },
+        "duplicates": duplicates,
+        "annotations": card.annotation_notes([prepared.annotations for _, prepared in staged.done]),
+        "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in staged.done],
+        "failed": len(staged.failed),
         "versions": shards.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
     }
-
-
-Assign = Callable[[Prepared, Sequence[tiling.Field]], list[str]]
-
-
-def _assignment(job: Job, done: Sequence[Prepared]) -> tuple[Assign, str]:
-    """How kept fields get their split, by patient or (one patient) by place, and one line that proves it."""
-    patients = [prepared.identity.patient for prepared in done]
-    if len(set(patients)) == 1:
-        return functools.partial(_by_place, job), (
-            f"one patient: split by place, in bands {job.split.gap_um:g} um apart; train, val and test are the same "
-            "patient, so no number here says how well anything carries over to another patient"
-        )
-    counts: dict[str, Counter[str]] = {}
-    for prepared in done:
-        counts.setdefault(prepared.identity.patient, Counter()).update(prepared.kept)
-    where = splits.split_patients(counts, job.split)
-    proof = splits.prove_disjoint(patients, [where[patient] for patient in patients])
-    return lambda prepared, kept: [where[prepared.identity.patient]] * len(kept), proof
-
-
-def _by_place(job: Job, prepared: Prepared, kept: Sequence[tiling.Field]) -> list[str]:
-    if not kept:
-        return []
-    return splits.split_by_place(
-        [field.box for field in kept],
-        [field.label for field in kept],
-        fractions=job.split.fractions,
-        gap_px=job.split.gap_um / prepared.scale["x"],
-    )

@@ -145,14 +145,20 @@ class Staging:
         return read_json(self._description(name), what="unit", fix=fix)
 
     def commit(self, name: str, items: Iterable[bytes], details: Mapping[str, Any]) -> Unit:
-        """Stage the records of a unit; its description comes last and makes it count."""
+        """Stage the records of a unit; its description comes last and makes it count.
+
+        Args:
+            name: of the unit.
+            items: its records.
+            details: looked at when all records are taken, so that these may still add to it.
+        """
         shard = write_shard(self._directory / f"{name}.array_record", items)
         write_json(self._description(name), {"shard": asdict(shard), "details": details})
         return Unit(name, shard.count, details)
 
-    def read(self, unit: Unit) -> Iterator[bytes]:
-        """Records of a finished unit, as bytes, in order."""
-        return manifest.read_shard(self._directory / f"{unit.name}.array_record")
+    def read(self, unit: Unit, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+        """Records of a finished unit, as bytes, in order, or those of some indices."""
+        return manifest.read_shard(self._directory / f"{unit.name}.array_record", indices)
 
     def holds_records(self) -> bool:
         """Whether some finished unit has a record."""
@@ -219,6 +225,19 @@ def write_dataset(
         details: provenance; goes into the manifest.
         card: Markdown text of the dataset card.
     """
+    shards = write_shards(out, name=name, schema=schema, splits=splits, items=items)
+    return write_description(out, name=name, schema=schema, shards=shards, splits=splits, details=details, card=card)
+
+
+def write_shards(
+    out: Path,
+    *,
+    name: str,
+    schema: records.Schema,
+    splits: Mapping[str, Sequence[int]],
+    items: Mapping[str, Iterable[bytes]],
+) -> dict[str, tuple[manifest.Shard, ...]]:
+    """Write the shards of every split that has records; arguments are those of :func:`write_dataset`."""
     # From here on, until the new manifest is there, the directory holds no dataset. An earlier run with other units
     # may have left shards under names that this one does not write.
     (out / manifest.MANIFEST).unlink(missing_ok=True)
@@ -234,11 +253,33 @@ def write_dataset(
         source = iter(items[split])
         shards[split] = tuple(
             write_shard(
-                out / f"{name}-{split}.array_record-{i:05d}-of-{number:05d}",
+                out / shard_name(name, split, i, number),
                 itertools.islice(source, _shard_length(len(labels), number, i)),
             )
             for i in range(number)
         )
+    return shards
+
+
+def shard_name(name: str, split: str, index: int, number: int) -> str:
+    """File name of one of a split's shards, as TFDS wants it."""
+    return f"{name}-{split}.array_record-{index:05d}-of-{number:05d}"
+
+
+def write_description(
+    out: Path,
+    *,
+    name: str,
+    schema: records.Schema,
+    shards: Mapping[str, Sequence[manifest.Shard]],
+    splits: Mapping[str, Sequence[int]],
+    details: Mapping[str, Any],
+    card: str,
+) -> manifest.Dataset:
+    """Write what makes a dataset of shards: TFDS metadata, dataset card, and last the manifest.
+
+    Other arguments are those of :func:`write_dataset`.
+    """
     _write_tfds_metadata(out, name, schema, shards)
     write_text(out / "README.md", card)
     write_json(

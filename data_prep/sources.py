@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from data_prep import annotations, slides
-from data_prep.unit import Source
+from data_prep import annotations, tables
+from data_prep.patients import Owner, PatientTable
+from data_prep.slide_source import SlideSource
 from diffpath_jax.errors import DiffpathError
 
 SLIDE_SUFFIXES = frozenset(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
@@ -14,23 +15,24 @@ def find_sources(
     slide_path: Path,
     annotation_path: Path | None,
     *,
-    patients: Path | None,
+    patients: PatientTable | None,
     slide_labels: Path | None,
     scales: Mapping[str, float],
-) -> tuple[Source, ...]:
+) -> tuple[SlideSource, ...]:
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
         DiffpathError: no slide, a slide without annotations and label, or several slides without a patient table.
     """
     if slide_path.is_dir():
-        found = sorted(p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES)
+        found = sorted(
+            p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES and not p.name.startswith(".")
+        )
     else:
         found = [slide_path] if slide_path.is_file() else []
     if not found:
         why = "no slide in it" if slide_path.is_dir() else "no such file or directory"
         raise DiffpathError("slides", where=slide_path, why=why, fix="check the path given to --slides")
-    table = slides.read_table(patients, columns=("slide", "patient")) if patients else {}
     if len(found) > 1 and not patients:
         raise DiffpathError(
             "patients",
@@ -38,14 +40,12 @@ def find_sources(
             why=f"{len(found)} slides and no table that says whose they are",
             fix="give a CSV with the columns slide,patient as --patients",
         )
-    labels = slides.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
+    labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
     sources = []
     for slide, (regions, label) in zip(found, _find_regions(found, annotation_path, labels), strict=True):
-        patient = table.get(slide.name, table.get(slide.stem))
-        if patients and patient is None:
-            raise DiffpathError("patient", where=patients, why=f"no row for {slide.name}", fix="add the row")
+        owner = patients.owner(slide.name, (slide.name, slide.stem)) if patients else Owner(slide.stem, None)
         mpp = scales.get(slide.name, scales.get(slide.stem))
-        sources.append(Source(slide, regions, label, patient or slide.stem, mpp))
+        sources.append(SlideSource(slide, regions, label, owner.patient, owner.split, mpp))
     return tuple(sources)
 
 

@@ -6,7 +6,8 @@ data set says so.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from data_prep.slides import Box
 from diffpath_jax.errors import DiffpathError
 
 SPLITS = ("train", "val", "test")
+DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
+MAX_FOLDS = 20
 # Not a split: fields between two bands of a spatial split.
 GAP = "gap"
 _CUT_POSITIONS = 64
@@ -28,11 +31,57 @@ class SplitSpec:
         fractions: wanted share of train, val and test; they sum to 1 and may be 0.
         gap_um: least distance between two splits of one slide, for a spatial split.
         seed: for the order in which patients of equal weight are dealt out.
+        folds: number of equal folds that take the place of train, val and test; 0 for none.
     """
 
     fractions: tuple[float, float, float]
     gap_um: float
     seed: int
+    folds: int = 0
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """The share of each split that is to have one."""
+        if self.folds:
+            return {fold_name(number): 1 / self.folds for number in range(self.folds)}
+        return {split: share for split, share in zip(SPLITS, self.fractions, strict=True) if share > 0}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every split, in order."""
+        return tuple(self.wanted) if self.folds else SPLITS
+
+
+def fold_name(number: int) -> str:
+    """The split that a fold is."""
+    return f"fold{number}"
+
+
+def check_folds(folds: int) -> int:
+    """Return the number of folds.
+
+    Raises:
+        DiffpathError: one fold, or too many.
+    """
+    if folds and not 2 <= folds <= MAX_FOLDS:
+        why = f"{folds} is not from 2 to {MAX_FOLDS}"
+        raise DiffpathError("--folds", where="the command line", why=why, fix="write e.g. --folds 5")
+    return folds
+
+
+def check_enough(patients: int, spec: SplitSpec) -> None:
+    """Check that every split can have a patient.
+
+    Raises:
+        DiffpathError: there are fewer patients than splits.
+    """
+    if patients < len(spec.wanted):
+        raise DiffpathError(
+            "split",
+            where="the patients",
+            why=f"{patients} patients with fields of view cannot fill {len(spec.wanted)} splits",
+            fix="add patients, set a share to 0 with --fractions, or take fewer --folds",
+        )
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
@@ -65,34 +114,26 @@ def split_patients(counts: Mapping[str, Mapping[str, int]], spec: SplitSpec) -> 
     Raises:
         DiffpathError: fewer patients than splits.
     """
-    wanted = {split: share for split, share in zip(SPLITS, spec.fractions, strict=True) if share > 0}
-    if len(counts) < len(wanted):
-        raise DiffpathError(
-            "split",
-            where="the patients",
-            why=f"{len(counts)} patients cannot fill {len(wanted)} splits",
-            fix="add patients, or set a share to 0 with --fractions",
-        )
+    check_enough(len(counts), spec)
+    names, wanted = list(spec.wanted), np.array(list(spec.wanted.values()))
+    patients = sorted(counts)
     classes = sorted({name for per_class in counts.values() for name in per_class})
-    table = {p: np.array([per_class.get(c, 0) for c in classes], float) for p, per_class in counts.items()}
-    total = np.maximum(sum(table.values()), 1)
-    order = np.random.default_rng(spec.seed).permutation(sorted(table))
-    filled = {split: np.zeros(len(classes)) for split in wanted}
-    assigned: dict[str, str] = {}
+    table = np.array([[counts[patient].get(name, 0) for name in classes] for patient in patients], float)
+    # Share of each class that a patient has.
+    weights = table / np.maximum(table.sum(axis=0), 1)
+    order = np.random.default_rng(spec.seed).permutation(len(patients))
     # Large patients first: the small ones then even out what is left.
-    for patient in sorted(order, key=lambda name: -(table[name] / total).sum()):
-        left = len(table) - len(assigned)
-        empty = [split for split in wanted if split not in assigned.values()]
-        choices = empty if len(empty) == left else list(wanted)
-        weight = table[patient] / total
-
-        def relief(split: str, weight: np.ndarray = weight) -> float:
-            missing = wanted[split] - filled[split] / total
-            return float((weight * missing).sum()) / wanted[split]
-
-        best = max(choices, key=relief)
-        assigned[str(patient)] = best
-        filled[best] += table[patient]
+    order = order[np.argsort(-weights[order].sum(axis=1), kind="stable")]
+    missing = np.repeat(wanted[:, None], len(classes), axis=1)
+    empty = np.ones(len(names), bool)
+    assigned: dict[str, str] = {}
+    for left, index in zip(range(len(order), 0, -1), order, strict=True):
+        relief = missing @ weights[index] / wanted
+        # The last patients go where there is none yet.
+        best = int(np.where(empty | (empty.sum() < left), relief, -np.inf).argmax())
+        assigned[patients[index]] = names[best]
+        missing[best] -= weights[index]
+        empty[best] = False
     return assigned
 
 
@@ -137,21 +178,24 @@ def _between(positions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
     return np.maximum(count, 0)
 
 
-def prove_disjoint(patients: Sequence[str], splits: Sequence[str]) -> str:
+def prove_disjoint(placed: Iterable[tuple[str, str]], names: Sequence[str]) -> str:
     """One line of proof that no patient is in two splits.
+
+    Args:
+        placed: every pair of a patient and a split that it has fields in.
+        names: the splits.
 
     Raises:
         DiffpathError: one is.
     """
     seen: dict[str, str] = {}
-    for patient, split in zip(patients, splits, strict=True):
-        if split != GAP and seen.setdefault(patient, split) != split:
+    for patient, split in placed:
+        if seen.setdefault(patient, split) != split:
             raise DiffpathError(
                 f"patient {patient}",
                 where="the split",
                 why=f"in {seen[patient]} and in {split}",
-                fix="check the table given to --patients; please report this",
+                fix="give each patient one split, or let the splits be dealt out",
             )
-    per_split = {split: sum(found == split for found in seen.values()) for split in SPLITS}
-    counts = ", ".join(f"{count} in {split}" for split, count in per_split.items())
-    return f"{len(seen)} patients: {counts}; none in two splits"
+    counts = Counter(seen.values())
+    return f"{len(seen)} patients: {', '.join(f'{counts[split]} in {split}' for split in names)}; none in two splits"

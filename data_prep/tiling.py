@@ -1,12 +1,15 @@
 """Which fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import shapely
+from jaxtyping import UInt8
 
+from data_prep import quality
 from data_prep.annotations import Region
+from data_prep.field_sizes import FieldSize
 from data_prep.outlines import polygons_of
 from data_prep.slides import Box, Scale, Slide
 from data_prep.tissue import TissueMask
@@ -31,6 +34,7 @@ class FieldSpec:
         patch_px: side of the stored image in pixels.
         mpp: um per pixel of the stored image.
         stride_um: distance of neighbouring fields in um.
+        origin_um: (x, y) in um from the slide's corner: the grid is laid so that a field would begin there.
         roi_min: least share of a field that regions of its class must cover.
         tissue_min: least share of tissue in a field.
     """
@@ -39,6 +43,7 @@ class FieldSpec:
     patch_px: int
     mpp: float
     stride_um: float
+    origin_um: tuple[float, float]
     roi_min: float
     tissue_min: float
 
@@ -53,7 +58,9 @@ class Field:
         outcome: ``KEPT`` or the reason of rejection.
         roi_share: share covered by the best class's own area.
         overlap_share: share where regions of several classes overlap.
-        tissue_share: share of tissue.
+        tissue_share: share of tissue; None for a patch, which no picture of a slide shows.
+        number: of a kept field, see :mod:`data_prep.caps`.
+        scores: of its image, once that is read.
     """
 
     box: Box
@@ -61,52 +68,31 @@ class Field:
     outcome: str
     roi_share: float
     overlap_share: float
-    tissue_share: float
+    tissue_share: float | None
+    number: float = 0.0
+    scores: quality.Scores | None = None
 
 
 def field_spec(
-    *,
-    fov_um: float | None,
-    patch_px: int | None,
-    mpp: float | None,
-    stride_um: float | None,
-    roi_min: float,
-    tissue_min: float,
+    size: FieldSize, *, stride_um: float, origin_um: tuple[float, float], roi_min: float, tissue_min: float
 ) -> FieldSpec:
-    """Complete the size of a field from any two of field of view, patch size and um/px.
+    """Fields of one size on a grid, and what they must hold.
 
     Raises:
-        DiffpathError: not exactly two are given, or a number is out of range.
+        DiffpathError: a share is none.
     """
-    given = {"--fov_um": fov_um, "--patch_px": patch_px, "--mpp": mpp}
-    if sum(value is not None for value in given.values()) != 2:
-        named = [name for name, value in given.items() if value is not None]
-        raise DiffpathError(
-            "field of view",
-            where="the command line",
-            why=f"two of {', '.join(given)} define the third, and {len(named)} are given",
-            fix="give exactly two, e.g. --fov_um 112 --patch_px 128",
-        )
-    positive = {**given, "--stride_um": stride_um}
-    shares = {"--roi_min": roi_min, "--tissue_min": tissue_min}
-    for name, value in {**positive, **shares}.items():
-        if value is not None and not (0 <= value <= 1 if name in shares else 0 < value < 1e6):
-            wanted = "a share from 0 to 1" if name in shares else "a positive number"
-            raise DiffpathError(name, where="the command line", why=f"{value} is not {wanted}", fix="change it")
-    if fov_um is None:
-        assert patch_px is not None and mpp is not None
-        fov_um = patch_px * mpp
-    if patch_px is None:
-        assert mpp is not None
-        patch_px = max(1, round(fov_um / mpp))
-    return FieldSpec(
-        fov_um=fov_um,
-        patch_px=patch_px,
-        mpp=fov_um / patch_px,
-        stride_um=stride_um if stride_um is not None else fov_um,
-        roi_min=roi_min,
-        tissue_min=tissue_min,
-    )
+    for name, value in {"--roi_min": roi_min, "--tissue_min": tissue_min}.items():
+        if not (0 <= value <= 1):  # NaN fails too
+            why = f"{value} is not a share from 0 to 1"
+            raise DiffpathError(name, where="the command line", why=why, fix="change it")
+    return FieldSpec(**asdict(size), stride_um=stride_um, origin_um=origin_um, roi_min=roi_min, tissue_min=tissue_min)
+
+
+def judge(field: Field, image: UInt8[np.ndarray, "px px 3"], limits: quality.QualitySpec) -> Field:
+    """The field with the scores of its image, kept or rejected for one of them."""
+    scores = quality.measure(image)
+    judged, reason = replace(field, scores=scores), quality.reject(scores, limits)
+    return replace(judged, label="", outcome=reason) if reason else judged
 
 
 def field_size(spec: FieldSpec, scale: Scale) -> tuple[float, float]:
@@ -128,7 +114,7 @@ def plan_fields(
         DiffpathError: reading such a field would enlarge the slide's pixels.
     """
     width, height = field_size(spec, slide.scale)
-    if min(width, height) < spec.patch_px:
+    if round(min(width, height)) < spec.patch_px:
         raise DiffpathError(
             "field of view",
             where=slide.path,
@@ -156,8 +142,11 @@ def plan_fields(
 
 def _grid(slide: Slide, width: float, height: float, spec: FieldSpec) -> tuple[np.ndarray, np.ndarray]:
     """Left and top edges of all fields within the slide, row by row, in level-0 pixels."""
-    xs = np.arange(0, slide.size[0] - width + 1e-6, spec.stride_um / slide.scale.x)
-    ys = np.arange(0, slide.size[1] - height + 1e-6, spec.stride_um / slide.scale.y)
+    sides = zip(slide.size, (width, height), (slide.scale.x, slide.scale.y), spec.origin_um, strict=True)
+    xs, ys = (
+        np.arange(origin_um % spec.stride_um / mpp, whole - side + 1e-6, spec.stride_um / mpp)
+        for whole, side, mpp, origin_um in sides
+    )
     y, x = (grid.ravel() for grid in np.meshgrid(ys, xs, indexing="ij"))
     return x, y
 

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 
+from data_prep import stain
 from data_prep.slides import Slide, read_thumbnail
 
 MASK_PX = 2048
-# Otsu's threshold always finds two groups, even on bare glass: stain paler than this is taken for glass.
-MIN_SATURATION = 15
-# Scanner borders and folds are black in every channel.
-MIN_VALUE = 30
+# Glass is brighter than this in every channel, and its channels differ by less than _TINT.
+_BRIGHT, _TINT = 180, 14
+# A picture with less glass than this share does not say what colour glass has.
+_SOME_GLASS = 0.01
+# A stroke of a pen is wider than a speck, and its edge is blurred; in pixels.
+_SPECK, _STROKE_EDGE = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,27 @@ class TissueMask:
 
 
 def find_tissue(slide: Slide) -> TissueMask:
-    """Tissue is what is stained: HSV saturation above Otsu's threshold, and not black.
+    """Tissue is what is stained and no ink: grey glass edges, shadows and black borders have no hue of a stain.
 
-    The threshold is taken over the whole slide and never exceeds twice ``MIN_SATURATION``, so that one deeply
-    stained piece does not hide a pale one.
+    The threshold is a fixed density above the slide's own glass, and not one that splits the slide in two groups
+    (Otsu): such a one hides a pale piece beside a deeply stained one, and finds two groups on bare glass too.
     """
-    picture = read_thumbnail(slide, max_px=MASK_PX)
-    hsv = cv2.cvtColor(cv2.medianBlur(picture, 5), cv2.COLOR_RGB2HSV)
-    otsu, _ = cv2.threshold(hsv[..., 1], 0, 255, cv2.THRESH_OTSU)
-    threshold = np.clip(otsu, MIN_SATURATION, 2 * MIN_SATURATION)
-    mask = (hsv[..., 1] > threshold) & (hsv[..., 2] > MIN_VALUE)
+    picture = cv2.medianBlur(read_thumbnail(slide, max_px=MASK_PX), 5)
+    colours = stain.measure(picture, _glass(picture))
+    strokes = cv2.morphologyEx(stain.find_ink(colours).astype(np.uint8), cv2.MORPH_OPEN, _SPECK)
+    mask = stain.find_stained(colours) & (cv2.dilate(strokes, _STROKE_EDGE) == 0)
     rows, columns = mask.shape
     return TissueMask(mask, (slide.size[0] / columns, slide.size[1] / rows))
+
+
+def _glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
+    """The colour of the brightest nearly colourless pixels; white where there are none.
+
+    Pure white does not count: it stands for places that were not scanned.
+    """
+    low, high = picture.min(axis=-1), picture.max(axis=-1)
+    glass = picture[(low > _BRIGHT) & (high - low < _TINT) & (low < 255)]
+    if len(glass) < _SOME_GLASS * low.size:
+        return stain.WHITE
+    red, green, blue = np.percentile(glass, 90, axis=0).tolist()
+    return red, green, blue

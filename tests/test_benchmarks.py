@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import accelerator, make_patches, measure, ours, sampling, shapes
+from benchmarks import slides as slide_reading
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.parameters import flatten
 from diffpath_jax.samplers.loop import image_noise
@@ -136,6 +138,32 @@ def test_pytorch_draws_our_images():
     x_T = torch.tensor(np.asarray(image_noise(ours.image_keys(key, 2), 0, (16, 16, 3)))).permute(0, 3, 1, 2)
     found = torch_sampling.draw(other, "ddim", 10, x_T, torch.tensor(labels)).permute(0, 2, 3, 1)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
+
+
+def test_slides_beside_the_plain_loop(tmp_path):
+    done = run("slides", "--tiny", "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "r.json").read_text())
+    # 1000 px hold two fields of 448 along each side.
+    assert [(row["what"], row["patches"]) for row in content["speed"]] == [
+        (what, 4) for what in ("ours", "plain loop, BOX", "plain loop, BICUBIC", "read_region alone")
+    ]
+    ours, box = content["speed"][:2]
+    # Stops by itself where a pixel is further than rounding from its exact average; BOX takes 3 or 4 for 3.5 pixels.
+    assert ours["off by, most"] <= 0.51 < box["off by, most"]
+    assert box["off by, mean"] < 5
+    assert [row["what"] for row in content["processes"]] == ["1 process", "2 processes"]
+    assert len(content["grain"]) == 3
+    for row in content["speed"] + content["processes"] + content["grain"]:
+        assert all(0 < value < np.inf for value in row.values() if isinstance(value, float))
+
+
+def test_an_exact_average_of_seven_pixels_by_two():
+    # 448 pixels to 128: of each seven, the first average takes three and a half.
+    line = np.tile(np.arange(448, dtype=np.uint8) % 7, (448, 1))
+    found = slide_reading.area_average(Image.fromarray(np.stack([line, line * 2, line * 3], axis=-1)))
+    np.testing.assert_allclose(found[0, :2, 0], [(0 + 1 + 2 + 3 / 2) / 3.5, (3 / 2 + 4 + 5 + 6) / 3.5])
+    np.testing.assert_allclose(found[..., 2], 3 * found[..., 0])
 
 
 def test_patches_of_a_data_set(dataset, tmp_path):

@@ -56,13 +56,15 @@ def test_what_data_prep_imports_loads_no_jax():
         ("defusedxml", {"data_prep/formats/safe_xml.py"}),
         ("distributed", {"data_prep/scheduling.py"}),
         ("multiprocessing", {"data_prep/scheduling.py"}),
-        ("absl.flags", {"diffpath_jax/config.py"}),
+        # Grain starts its processes with flags.
+        ("absl.flags", {"diffpath_jax/config.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config.py"}),
         ("tensorboardX", {"diffpath_jax/writers.py"}),
         ("torch", {"diffpath_jax/convert/checkpoints.py"}),
         ("safetensors", {"diffpath_jax/parameters.py"}),
         ("onnxruntime", {"diffpath_jax/metrics/onnx_features.py"}),
-        ("PIL", {"diffpath_jax/data/image_files.py"}),
+        # Images, and the directories of TIFF.
+        ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/jpeg_tiles.py"}),
         ("jinja2", {"diffpath_jax/pages.py"}),
         ("tensorflow", set()),
         ("pickle", set()),

@@ -1,5 +1,6 @@
 """Image files in folders, one folder a class: read strictly, as RGB."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,18 +52,40 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """One image, upright (EXIF) and converted to RGB.
+    """One image file, upright (EXIF) and converted to RGB.
 
     Raises:
         DiffpathError: it is damaged, too large, or has more than 8 bits a channel.
     """
+    return _decode(path, where=path)
+
+
+def decode_image(data: bytes, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
+    """The image in the bytes of a file.
+
+    Args:
+        data: the bytes.
+        where: where they come from, for errors.
+
+    Raises:
+        DiffpathError: as :func:`read_image`.
+    """
+    return _decode(io.BytesIO(data), where=where)
+
+
+def _decode(file: Path | io.BytesIO, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
     try:
-        with PIL.Image.open(path) as image:
+        with PIL.Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px is no patch")
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"its pixels are of type {image.mode}, not 8 bits a channel")
             return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+    except PIL.UnidentifiedImageError as error:
+        raise _unreadable(where, "it is empty, damaged, or no image") from error
     except (OSError, ValueError, TypeError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        fix = "replace it or take it out"
-        raise DiffpathError("image", where=path, why=str(error), fix=fix, code=ExitCode.DAMAGED) from error
+        raise _unreadable(where, str(error)) from error
+
+
+def _unreadable(where: object, why: str) -> DiffpathError:
+    return DiffpathError("image", where=where, why=why, fix="replace it or take it out", code=ExitCode.DAMAGED)

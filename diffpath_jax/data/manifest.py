@@ -1,6 +1,6 @@
 """The manifest of a dataset directory: what it holds, with digests. Readers open only what it lists."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Dataset:
                 yield records.decode(data, self.schema)
 
 
-def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...]]) -> str:
+def content_digest(schema: records.Schema, splits: Mapping[str, Sequence[Shard]]) -> str:
     """Digest of what a dataset holds, independent of where it lies and who made it."""
     latents = {"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}
     return sha256_json(
@@ -107,8 +107,8 @@ def content_digest(schema: records.Schema, splits: Mapping[str, tuple[Shard, ...
     )
 
 
-def read_shard(path: Path) -> Iterator[bytes]:
-    """Raw records of one ArrayRecord file, in order.
+def read_shard(path: Path, indices: Sequence[int] | None = None) -> Iterator[bytes]:
+    """Raw records of one ArrayRecord file, in order, or those of some indices.
 
     Raises:
         DiffpathError: the file is damaged (exit code 5); ArrayRecord's own errors do not name the file.
@@ -118,6 +118,9 @@ def read_shard(path: Path) -> Iterator[bytes]:
         count = reader.num_records()
         if not reader.ok():
             raise ValueError("not a readable ArrayRecord file")
+        if indices is not None:
+            yield from reader.read(list(indices))
+            return
         for _ in range(count):
             yield reader.read()
     except DiffpathError:

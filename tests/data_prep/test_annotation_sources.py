@@ -121,3 +121,19 @@ def test_a_rule_for_overlaps_that_is_none(tmp_path, prep, slides):
     words = ["--annotations", tmp_path / "one.geojson", "--classes", tmp_path / "map.json"]
     code, lines, _ = prep(*words, source=slides / "s0.svs")
     assert code == 2 and "write reject or priority" in lines[0]
+
+
+def test_doubts_about_a_scale_are_said_slide_by_slide_and_on_the_card(tmp_path, prep, slides):
+    (tmp_path / "labels.csv").write_text("slide,class\ns0,A\ns1,A\ns2,A\n")
+    # The slides state 0.5 um/px and 20X.
+    (tmp_path / "mpp.csv").write_text("slide,mpp\ns1,0.25\n")
+    code, lines, shown = prep("--slide_labels", tmp_path / "labels.csv", "--mpp_csv", tmp_path / "mpp.csv")
+    assert (code, lines) == (0, [])
+    doubts = ["0.25 um/px, but 20X gives about 0.5", "0.25 um/px from the table, but the slide states 0.5 x 0.5"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "um/px of level 0: 0.25 to 0.5, from: slide 2, table 1" in card
+    for doubt in doubts:
+        assert f"note: s1.svs: {doubt}" in shown and f"note: s0.svs: {doubt}" not in shown
+        assert f"1 of 3 slides: {doubt}" in card and "s1" not in card
+    found = [scale["doubts"] for scale in manifest.open_dataset(tmp_path / "out").details["scales"]]
+    assert found == [[], doubts, []]

@@ -8,39 +8,12 @@ import shapely
 
 from data_prep import slides, splits, tiling
 from data_prep.annotations import Region
+from data_prep.field_sizes import FieldSize
 from data_prep.slides import Box
 from data_prep.tissue import TissueMask
 from diffpath_jax.errors import DiffpathError
 
-OPTIONS = {"stride_um": None, "roi_min": 0.75, "tissue_min": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"fov_um": 224.0, "patch_px": 128, "mpp": None}, (224.0, 128, 1.75)),
-        ({"fov_um": None, "patch_px": 128, "mpp": 0.875}, (112.0, 128, 0.875)),
-        ({"fov_um": 336.0, "patch_px": None, "mpp": 1.75}, (336.0, 192, 1.75)),
-    ],
-)
-def test_two_of_three_define_a_field(given, expected):
-    spec = tiling.field_spec(**given, **OPTIONS)
-    assert (spec.fov_um, spec.patch_px, spec.mpp) == expected
-    assert spec.stride_um == spec.fov_um
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"fov_um": 224.0, "patch_px": 128, "mpp": 1.75},
-        {"fov_um": 224.0, "patch_px": None, "mpp": None},
-        {"fov_um": -1.0, "patch_px": 128, "mpp": None},
-        {"fov_um": float("nan"), "patch_px": 128, "mpp": None},
-    ],
-)
-def test_other_fields_are_refused(given):
-    with pytest.raises(DiffpathError, match=r"fov_um|field of view"):
-        tiling.field_spec(**given, **OPTIONS)
+GRID = {"origin_um": (0.0, 0.0), "roi_min": 0.75, "tissue_min": 0.5}
 
 
 def flat_slide(size, mpp):
@@ -49,9 +22,13 @@ def flat_slide(size, mpp):
     return slides.Slide(Path("flat.svs"), handle, size, slides.Scale(mpp, mpp, "slide"))
 
 
-def plan(regions, *, size=(1000, 800), mpp=0.5, fov_um=50.0, stride_um=25.0, tissue=True, priority=()):
+def spec_of(fov_um, patch_px, **grid):
+    return tiling.field_spec(FieldSize(fov_um, patch_px, fov_um / patch_px), **{**GRID, "stride_um": fov_um, **grid})
+
+
+def plan(regions, *, size=(1000, 800), mpp=0.5, tissue=True, priority=(), **grid):
     slide = flat_slide(size, mpp)
-    spec = tiling.field_spec(fov_um=fov_um, patch_px=20, mpp=None, stride_um=stride_um, roi_min=0.75, tissue_min=0.5)
+    spec = spec_of(50.0, 20, **{"stride_um": 25.0, **grid})
     mask = TissueMask(np.full((size[1] // 10, size[0] // 10), tissue), (10.0, 10.0))
     return tiling.plan_fields(slide, regions, mask, spec, priority=priority)
 
@@ -151,13 +128,12 @@ def test_long_outlines_cover_what_short_ones_do():
 
 
 def test_unequal_pixels_keep_the_field_square_in_um():
-    spec = tiling.field_spec(fov_um=100.0, patch_px=20, mpp=None, **OPTIONS)
-    assert tiling.field_size(spec, slides.Scale(0.5, 0.25, "slide")) == (200.0, 400.0)
+    assert tiling.field_size(spec_of(100.0, 20), slides.Scale(0.5, 0.25, "slide")) == (200.0, 400.0)
 
 
 def test_enlarging_is_refused():
     slide = flat_slide((1000, 800), 0.5)
-    spec = tiling.field_spec(fov_um=50.0, patch_px=200, mpp=None, **OPTIONS)
+    spec = spec_of(50.0, 200)
     mask = TissueMask(np.ones((10, 10), bool), (100.0, 80.0))
     with pytest.raises(DiffpathError, match="fewer than --patch_px"):
         tiling.plan_fields(slide, [region("a", 0, 0, 900, 700)], mask, spec, priority=())
@@ -189,9 +165,10 @@ def test_too_few_patients_is_an_error():
 
 
 def test_the_proof_fails_when_a_patient_is_shared():
-    assert "none in two splits" in splits.prove_disjoint(["x", "y", "x"], ["train", "test", "train"])
+    said = splits.prove_disjoint([("x", "train"), ("y", "test"), ("x", "train")], splits.SPLITS)
+    assert said == "2 patients: 1 in train, 0 in val, 1 in test; none in two splits"
     with pytest.raises(DiffpathError, match="patient x"):
-        splits.prove_disjoint(["x", "x"], ["train", "test"])
+        splits.prove_disjoint([("x", "train"), ("x", "test")], splits.SPLITS)
 
 
 @pytest.mark.parametrize("gap", [0.0, 40.0, 100.0])

@@ -1,0 +1,87 @@
+"""Whose each slide or image is, from the user's table: closed to everything that could put a patient in two splits."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.tables import read_rows
+from diffpath_jax.errors import DiffpathError
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose something is, and the split that the user wants it in, if the table says so."""
+
+    patient: str
+    split: str | None
+
+
+@dataclass(frozen=True)
+class PatientTable:
+    """What a table says of each slide or image that it names.
+
+    Attributes:
+        path: its file.
+        owners: by the name in the table.
+    """
+
+    path: Path
+    owners: Mapping[str, Owner]
+
+    def owner(self, what: str, names: Sequence[str]) -> Owner:
+        """Whose a slide or image is.
+
+        Args:
+            what: as errors name it.
+            names: all that it may be called in the table.
+
+        Raises:
+            DiffpathError: no row names it, or two do and they differ.
+        """
+        found = {self.owners[name] for name in names if name in self.owners}
+        if not found:
+            raise DiffpathError("patient", where=self.path, why=f"no row for {what}", fix="add the row")
+        if len(found) > 1:
+            said = " and ".join(repr(name) for name in names if name in self.owners)
+            why = f"{what} is meant by {said}, and they differ"
+            raise DiffpathError("patient", where=self.path, why=why, fix="keep one row for it")
+        return found.pop()
+
+
+def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientTable:
+    """Read a CSV with the columns ``column`` and ``patient``, and perhaps ``split``.
+
+    Args:
+        path: the file.
+        column: ``slide`` or ``image``.
+        splits: what may stand in the column ``split``.
+
+    Raises:
+        DiffpathError: the table is not as it should be, one name has two patients or splits, two patients look alike,
+            or one patient is in two splits.
+    """
+    owners: dict[str, Owner] = {}
+    spelt: dict[str, str] = {}
+    places: dict[str, str | None] = {}
+    for row in read_rows(path, columns=(column, "patient"), optional=("split",)):
+        name, owner = row[column], Owner(row["patient"], row.get("split"))
+        if owner.split not in (None, *splits):
+            fix = f"write one of {', '.join(splits)}"
+            raise DiffpathError("split", where=path, why=f"{owner.split!r} of {name} is none", fix=fix)
+        if owners.setdefault(name, owner) != owner:
+            why, fix = f"{name} stands twice with other values", f"give each {column} one patient (and one split)"
+            raise DiffpathError("table", where=path, why=why, fix=fix)
+        before = spelt.setdefault(_bare(owner.patient), owner.patient)
+        if before != owner.patient:
+            why = f"{before!r} and {owner.patient!r} look like one patient"
+            raise DiffpathError("patient", where=path, why=why, fix="write them alike, or tell them apart more clearly")
+        if places.setdefault(owner.patient, owner.split) != owner.split:
+            why = f"in {places[owner.patient]} and in {owner.split}"
+            raise DiffpathError(f"patient {owner.patient!r}", where=path, why=why, fix="give each patient one split")
+    return PatientTable(path, owners)
+
+
+def _bare(text: str) -> str:
+    """An identifier without what is easily written otherwise: case, spaces, kinds of the same letter."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
