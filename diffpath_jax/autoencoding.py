@@ -208,80 +208,99 @@ def autoencoding_task(
         perceptual: LPIPS and its parameters, if they are at hand.
         bottleneck_weight: factor of the bottleneck's loss.
     """
-    given = {PERCEPTUAL: perceptual[1]} if perceptual else {}
+    felt = perceptual[0] if perceptual else None
+    parts = _Autoencoding(network, bottleneck, adversary, felt, bottleneck_weight)
+    losses_of = {NETWORK: parts.autoencoder_loss}
+    if adversary:
+        losses_of[DISCRIMINATOR] = parts.discriminator_loss
+    return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.revise)
 
-    def init(key: PRNGKey) -> tuple[Tree, Tree]:
-        params, state = network.init(key)
-        groups, states = {NETWORK: params}, {NETWORK: state, CODES: bottleneck.init(), STEPS: jnp.zeros((), jnp.int32)}
-        if adversary:
-            groups[DISCRIMINATOR], states[DISCRIMINATOR] = adversary.network.init(jax.random.fold_in(key, 1))
-        return groups, states
 
-    def distance(params: Tree, x: Images, x_hat: Images) -> tuple[Scalar, dict[str, Weighted]]:
-        l1 = jnp.abs(x - x_hat).mean(axis=(1, 2, 3))
-        parts = {"l1": losses.weighted(l1)}
-        if perceptual is None:
-            return l1.mean(), parts
-        felt = perceptual[0].apply(params[PERCEPTUAL], {}, x, x_hat)[0]
-        return l1.mean() + felt.mean(), {**parts, "lpips": losses.weighted(felt)}
+@dataclass(frozen=True)
+class _Autoencoding:
+    """The functions of the task, over what it consists of; see :func:`autoencoding_task`."""
 
-    def passed(params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[jax.Array, Passed]:
-        """What the decoder knows before its last layer, and what came through the bottleneck."""
-        code, _ = network.apply(params[NETWORK], {}, x, method="encode")
-        through = bottleneck.apply(params[NETWORK], model_state[CODES], code, key, x[0].size)
-        return network.apply(params[NETWORK], {}, through.z, method="features")[0], through
+    network: PureNetwork
+    bottleneck: Bottleneck
+    adversary: Adversary | None
+    perceptual: PureNetwork | None
+    bottleneck_weight: float
 
-    def autoencoder_loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = self.network.init(key)
+        remembered = {NETWORK: state, CODES: self.bottleneck.init(), STEPS: jnp.zeros((), jnp.int32)}
+        if self.adversary is None:
+            return {NETWORK: params}, remembered
+        judge, norms = self.adversary.network.init(jax.random.fold_in(key, 1))
+        return {NETWORK: params, DISCRIMINATOR: judge}, {**remembered, DISCRIMINATOR: norms}
+
+    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        return self.bottleneck.revise(params, average, {**model_state, STEPS: model_state[STEPS] + 1})
+
+    def autoencoder_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
         x = to_unit(batch["image"])
-        h, through = passed(params, model_state, x, key)
-        x_hat = to_image(params, h)
-        value, metrics = distance(params, x, x_hat)
+        h, through = self._passed(params, model_state, x, key)
+        x_hat = self._to_image(params, h)
+        value, metrics = self._distance(params, x, x_hat)
         metrics |= {"bottleneck_loss": _once(through.loss), **through.metrics}
-        total = value + bottleneck_weight * through.loss
-        if adversary:
-            fixed = jax.lax.stop_gradient(h)
-
-            def at_last(loss: Callable[[Images], Scalar]) -> jax.Array:
-                kernel = _last_kernel(params[NETWORK])
-                return jax.grad(lambda k: loss(to_image(_with_last_kernel(params, k), fixed)))(kernel)
-
-            def critic(image: Images) -> Scalar:
-                logits, _ = judge(params, model_state, image)
-                return -logits.mean()
-
-            ratio = adaptive_weight(at_last(lambda image: distance(params, x, image)[0]), at_last(critic))
-            active = (model_state[STEPS] >= adversary.start).astype(jnp.float32)
-            generator = critic(x_hat)
-            total += active * adversary.weight * ratio * generator
-            metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(adversary.weight * ratio)}
+        total = value + self.bottleneck_weight * through.loss
+        if self.adversary:
+            generator = self._critic(params, model_state, x_hat)
+            weight = self.adversary.weight * self._adaptive_weight(params, model_state, x, h)
+            total += self._active(model_state) * weight * generator
+            metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(weight)}
         return total, {"metrics": metrics, "model_state": {**model_state, CODES: through.memory}}
 
-    def to_image(params: Tree, h: jax.Array) -> Images:
-        return network.apply(params[NETWORK], {}, h, method="to_image")[0]
-
-    def judge(params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
-        assert adversary is not None
-        return adversary.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
-
-    def discriminator_loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        assert adversary is not None
+    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
         x = to_unit(batch["image"])
-        h, _ = passed(params, model_state, x, key)
-        real, state = judge(params, model_state, x)
-        fake, state = judge(params, {DISCRIMINATOR: state}, jax.lax.stop_gradient(to_image(params, h)))
-        active = (model_state[STEPS] >= adversary.start).astype(jnp.float32)
+        h, _ = self._passed(params, model_state, x, key)
+        real, state = self._judge(params, model_state, x)
+        after = {**model_state, DISCRIMINATOR: state}
+        fake, state = self._judge(params, after, jax.lax.stop_gradient(self._to_image(params, h)))
         metrics = {"logits_real": _once(real.mean()), "logits_fake": _once(fake.mean())}
-        return active * hinge_loss(real, fake), {
-            "metrics": metrics,
-            "model_state": {**model_state, DISCRIMINATOR: state},
-        }
+        loss = self._active(model_state) * hinge_loss(real, fake)
+        return loss, {"metrics": metrics, "model_state": {**model_state, DISCRIMINATOR: state}}
 
-    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
-        counted = {**model_state, STEPS: model_state[STEPS] + 1}
-        return bottleneck.revise(params, average, counted)
+    def _passed(self, params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[jax.Array, Passed]:
+        """What the decoder knows before its last layer, and what came through the bottleneck."""
+        code, _ = self.network.apply(params[NETWORK], {}, x, method="encode")
+        through = self.bottleneck.apply(params[NETWORK], model_state[CODES], code, key, x[0].size)
+        return self.network.apply(params[NETWORK], {}, through.z, method="features")[0], through
 
-    both = {NETWORK: autoencoder_loss, DISCRIMINATOR: discriminator_loss}
-    return Task(init, both if adversary else {NETWORK: autoencoder_loss}, given, revise)
+    def _to_image(self, params: Tree, h: jax.Array) -> Images:
+        return self.network.apply(params[NETWORK], {}, h, method="to_image")[0]
+
+    def _distance(self, params: Tree, x: Images, x_hat: Images) -> tuple[Scalar, dict[str, Weighted]]:
+        l1 = jnp.abs(x - x_hat).mean(axis=(1, 2, 3))
+        parts = {"l1": losses.weighted(l1)}
+        if self.perceptual is None:
+            return l1.mean(), parts
+        felt = self.perceptual.apply(params[PERCEPTUAL], {}, x, x_hat)[0]
+        return l1.mean() + felt.mean(), {**parts, "lpips": losses.weighted(felt)}
+
+    def _judge(self, params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
+        assert self.adversary is not None
+        return self.adversary.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
+
+    def _critic(self, params: Tree, model_state: Tree, image: Images) -> Scalar:
+        """The generator's term: ``-mean D(x^)``."""
+        return -self._judge(params, model_state, image)[0].mean()
+
+    def _active(self, model_state: Tree) -> Scalar:
+        """1 from the step on in which the discriminator takes part."""
+        assert self.adversary is not None
+        return (model_state[STEPS] >= self.adversary.start).astype(jnp.float32)
+
+    def _adaptive_weight(self, params: Tree, model_state: Tree, x: Images, h: jax.Array) -> Scalar:
+        """The ratio of both kinds of gradients at the decoder's last kernel, of which alone they are taken."""
+        fixed = jax.lax.stop_gradient(h)
+
+        def at_last(loss: Callable[[Images], Scalar]) -> jax.Array:
+            kernel = _last_kernel(params[NETWORK])
+            return jax.grad(lambda k: loss(self._to_image(_with_last_kernel(params, k), fixed)))(kernel)
+
+        of_image = at_last(lambda image: self._distance(params, x, image)[0])
+        return adaptive_weight(of_image, at_last(lambda image: self._critic(params, model_state, image)))
 
 
 def _once(value: Scalar) -> Weighted:

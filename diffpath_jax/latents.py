@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax import build, derive
+from diffpath_jax.codecs import LatentCodec
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data.pipeline import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.first_stage import FirstStage
@@ -41,6 +42,27 @@ def encode(
     """
     codec = build.latent_codec(stage.space(1.0), dtype=dtype)
     shape = jax.eval_shape(codec.code, stage.params, jax.ShapeDtypeStruct((1, *source.schema.image_px, 3), jnp.uint8))
+    settings = {"first_stage": stage.digest, "augment": augment, "dtype": dtype}
+    schema = records.Schema(source.schema.image_px, source.schema.classes, tuple(shape.shape[1:]))
+    splits = (TRAIN, *(split for split in source.splits if split != TRAIN))
+    job = derive.Derivation(out, name, source, splits, schema, settings, _encoder(codec, stage.params, augment))
+
+    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        counts = [unit["count"] for unit in units[TRAIN]]
+        mean, square = np.average([unit["moments"] for unit in units[TRAIN]], axis=0, weights=counts)
+        space = stage.space(1 / math.sqrt(square - mean**2))
+        return {
+            "kind": "latents",
+            "command": "diffpath encode",
+            "latents": {**asdict(space), "augment": augment},
+            "source_kind": source.details["kind"],
+        }
+
+    return derive.run(job, describe, title="encode")
+
+
+def _encoder(codec: LatentCodec, params: Tree, augment: Augmentation) -> derive.Transform:
+    """Images to their latents in all orientations, and the mean and mean square of those."""
 
     def say(weights: Tree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the encoder says, and for each image the mean and the mean square of its latents."""
@@ -56,35 +78,21 @@ def encode(
     ) -> tuple[Iterable[records.LatentRecord], Mapping[str, Any]]:
         numbers = SYMMETRIES[augment] if split == TRAIN else (0,)
         turned = [(record, number) for record in images for number in numbers]
-        codes, moments = run(stage.params, np.stack([symmetric(record.image, number) for record, number in turned]))
-        latents = [
-            records.LatentRecord(
-                latent=latent.astype(np.float16),
-                label=record.label,
-                slide=record.slide,
-                patient=record.patient,
-                mpp=record.mpp,
-                fov_um=record.fov_um,
-                index=record.index,
-                symmetry=number,
-            )
-            for (record, number), latent in zip(turned, codes, strict=True)
-        ]
+        codes, moments = run(params, np.stack([symmetric(record.image, number) for record, number in turned]))
+        latents = [_record(latent, *which) for which, latent in zip(turned, codes, strict=True)]
         return latents, {"moments": moments.astype(np.float64).mean(axis=0).tolist(), "count": len(turned)}
 
-    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
-        counts = [unit["count"] for unit in units[TRAIN]]
-        mean, square = np.average([unit["moments"] for unit in units[TRAIN]], axis=0, weights=counts)
-        space = stage.space(1 / math.sqrt(square - mean**2))
-        return {
-            "kind": "latents",
-            "command": "diffpath encode",
-            "latents": {**asdict(space), "augment": augment},
-            "source_kind": source.details["kind"],
-        }
+    return transform
 
-    settings = {"first_stage": stage.digest, "augment": augment, "dtype": dtype}
-    schema = records.Schema(source.schema.image_px, source.schema.classes, tuple(shape.shape[1:]))
-    splits = (TRAIN, *(split for split in source.splits if split != TRAIN))
-    job = derive.Derivation(out, name, source, splits, schema, settings, transform)
-    return derive.run(job, describe, title="encode")
+
+def _record(latent: np.ndarray, record: records.PatchRecord, symmetry: int) -> records.LatentRecord:
+    return records.LatentRecord(
+        latent=latent.astype(np.float16),
+        label=record.label,
+        slide=record.slide,
+        patient=record.patient,
+        mpp=record.mpp,
+        fov_um=record.fov_um,
+        index=record.index,
+        symmetry=symmetry,
+    )

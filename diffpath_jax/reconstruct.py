@@ -43,6 +43,29 @@ def reconstruct(
     Raises:
         DiffpathError: no such split, or the directory belongs to another job (exit code 4).
     """
+    settings = {"first_stage": stage.digest, "dtype": dtype}
+    job = derive.Derivation(
+        out, name, source, (split,), source.schema, settings, _round_trip(stage, factor=factor, dtype=dtype)
+    )
+
+    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        return {
+            "kind": "generated",
+            "command": "diffpath reconstruct",
+            "first_stage": stage.digest,
+            "training_data": [],
+            "reconstruction": {**_summary(units[split], factor), "split": split},
+        }
+
+    dataset = derive.run(job, describe, title="reconstruct")
+    found = dict(dataset.details["reconstruction"])
+    write_json(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
+    _draw(out / "qa" / SHEET, source, dataset, split, factor)
+    return dataset, found
+
+
+def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transform:
+    """Images to what comes back of them, and how near it is, image by image."""
     run = batched(round_trip(stage.network, dtype))
 
     def transform(
@@ -57,35 +80,21 @@ def reconstruct(
         usage = {} if codes is None else {"codes": count_codes(codes, stage.network["codebook_size"]).tolist()}
         return made, {**values, **usage, "stain": moments}
 
-    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
-        (found,) = units.values()
-        values = {measure: np.concatenate([unit[measure] for unit in found]) for measure in MEASURES}
-        weights = [len(unit["psnr"]) for unit in found]
-        real, back = (stain.of_moments(m) for m in np.average([u["stain"] for u in found], axis=0, weights=weights))
-        means = {measure: float(each[np.isfinite(each)].mean()) for measure, each in values.items()}
-        reconstruction = {
-            **means,
-            "baseline": f"mean over {factor} x {factor} px, enlarged by bicubic interpolation",
-            "images": sum(weights),
-            "split": split,
-            **{f"stain/{name}": value for name, value in stain.stain_drift(back, real).items()},
-            **(codebook_usage(np.sum([unit["codes"] for unit in found], axis=0)) if "codes" in found[0] else {}),
-        }
-        return {
-            "kind": "generated",
-            "command": "diffpath reconstruct",
-            "first_stage": stage.digest,
-            "training_data": [],
-            "reconstruction": reconstruction,
-        }
+    return transform
 
-    settings = {"first_stage": stage.digest, "dtype": dtype}
-    job = derive.Derivation(out, name, source, (split,), source.schema, settings, transform)
-    dataset = derive.run(job, describe, title="reconstruct")
-    found = dict(dataset.details["reconstruction"])
-    write_json(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
-    _draw(out / "qa" / SHEET, source, dataset, split, factor)
-    return dataset, found
+
+def _summary(units: Sequence[Mapping[str, Any]], factor: int) -> dict[str, Any]:
+    """Means over all images, and which codes they use."""
+    values = {measure: np.concatenate([unit[measure] for unit in units]) for measure in MEASURES}
+    weights = [len(unit["psnr"]) for unit in units]
+    real, back = (stain.of_moments(m) for m in np.average([u["stain"] for u in units], axis=0, weights=weights))
+    return {
+        **{measure: float(each[np.isfinite(each)].mean()) for measure, each in values.items()},
+        "baseline": f"mean over {factor} x {factor} px, enlarged by bicubic interpolation",
+        "images": sum(weights),
+        **{f"stain/{name}": value for name, value in stain.stain_drift(back, real).items()},
+        **(codebook_usage(np.sum([unit["codes"] for unit in units], axis=0)) if "codes" in units[0] else {}),
+    }
 
 
 def _draw(path: Path, source: manifest.Dataset, dataset: manifest.Dataset, split: str, factor: int) -> None:

@@ -138,23 +138,7 @@ def begin(
     }
     path = workdir / RUN
     if path.exists():
-        before = read_json(path, what="run", fix=_FIX)
-        changed = [
-            key
-            for key in differing_keys(before, content)
-            if key not in _MAY_CHANGE
-            and not key.startswith("versions")
-            and not any(key == f"config.{name}" or key.startswith(f"config.{name}.") for name in allow_change)
-        ]
-        if changed:
-            names = ", ".join(key.removeprefix("config.") for key in changed)
-            raise DiffpathError(
-                "run",
-                where=workdir,
-                why=f"it was begun with another {names}",
-                fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
-                code=ExitCode.REFUSED,
-            )
+        _refuse_changes(workdir, read_json(path, what="run", fix=_FIX), content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
         fix = "check train.init_from"
@@ -165,6 +149,27 @@ def begin(
         write_json(path, content)
     distributed.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _refuse_changes(
+    workdir: Path, before: Mapping[str, Any], content: Mapping[str, Any], allow_change: Sequence[str]
+) -> None:
+    changed = [
+        key
+        for key in differing_keys(before, content)
+        if key not in _MAY_CHANGE
+        and not key.startswith("versions")
+        and not any(key == f"config.{name}" or key.startswith(f"config.{name}.") for name in allow_change)
+    ]
+    if changed:
+        names = ", ".join(key.removeprefix("config.") for key in changed)
+        raise DiffpathError(
+            "run",
+            where=workdir,
+            why=f"it was begun with another {names}",
+            fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
+            code=ExitCode.REFUSED,
+        )
 
 
 def open_run(workdir: Path) -> Run:
