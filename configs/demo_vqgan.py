@@ -1,7 +1,8 @@
 """First stage of the demo's latent model: 64 px patches of one slide, a few minutes on two CPU cores.
 
-Paper table: none; it shows that latent diffusion works. Cost: about 5 minutes on 2 cores. Expected: held-out patches
-come back at least 1.5 dB better than from their 4 x 4 means, enlarged; more than half of the codes are used.
+Paper table: none; it shows that latent diffusion works. Cost: 5 minutes of processor time. Expected: held-out
+patches come back at least 1.5 dB better than from their 4 x 4 means, enlarged; more than half of the codes are used.
+Measured: 21.4 against 19.0 dB, 99.6 % of 512 codes (n 618 test patches, seed 0).
 Command: diffpath train --config configs/demo_vqgan.py --workdir RUN --config.data.train=DATASET
 Variants: (none) the demo; :debug two steps of a tiny network, for tests.
 """
