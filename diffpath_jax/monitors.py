@@ -45,13 +45,13 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return [validation_accuracy(run, datasets[0])]
     if run.config.task == "autoencoding":
         return [reconstruction(run, datasets[0])]
-    loss = validation_loss(run, task, datasets[0], mesh)
+    given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
+    loss = validation_loss(run, task, datasets[0], mesh, given)
     if run.config.task == "noisy_classification":
         return [loss]
-    codec = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
-    wanted = [preview(run, datasets[0], mesh, codec), loss]
+    wanted = [preview(run, datasets[0], mesh, given), loss]
     if run.config.train.fd_images:
-        wanted.append(frechet(run, datasets[0], mesh, codec))
+        wanted.append(frechet(run, datasets[0], mesh, given))
     return wanted
 
 
@@ -117,8 +117,8 @@ def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     return look
 
 
-def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> Hook:
-    """The training loss on held-out images, with the same noise every time."""
+def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, given: Tree) -> Hook:
+    """The training loss on held-out images, with the same noise every time; ``given`` is the task's, on the devices."""
     if "val" not in dataset.splits:
         return lambda state: {}
     data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
@@ -131,8 +131,6 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh) -> 
     @jax.jit
     def loss(given: Tree, params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
         return task.losses[NETWORK]({**given, **params}, model_state, batch, key)[0]
-
-    given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
 
     def validate(state: TrainState) -> dict[str, float]:
         values = []
