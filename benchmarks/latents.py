@@ -1,6 +1,7 @@
 """What it is worth to encode a data set once: a train step on stored latents against one that encodes its images.
 
     python -m benchmarks.latents --out benchmarks/results/NAME.json [--size paper|small|tiny] [--batch 2] [--rounds 3]
+        [--models latent,pixel]
 
 Latent diffusion of the authors' config (306 M parameters) in the latents of VQ-f4, and the pixel model of the same
 images (ADM, 128 channels, 105 M), all in float32 with Adam, in turns (A B C A B C ...). Then what it takes to draw: a
@@ -27,6 +28,7 @@ from diffpath_jax.train_step import TrainState
 
 STORED, ENCODED, PIXELS = "LDM, stored latents", "LDM, images encoded in the step", "pixel model"
 DENOISE, DECODE, PIXEL_DENOISE = "LDM, one denoising step", "LDM, decoder", "pixel model, one denoising step"
+BOTH = "latent,pixel"
 _SMALL_LATENT = LatentShape(
     FirstStageShape(channels=64, channel_mult=(1, 1, 2), codebook_size=1024),
     channels=64,
@@ -41,17 +43,18 @@ SIZES: Mapping[str, tuple[LatentShape, Shape, int]] = {
 }
 
 
-def train_steps(size: str, batch: int) -> dict[str, Callable[[], object]]:
+def train_steps(size: str, batch: int, *, with_pixels: bool = True) -> dict[str, Callable[[], object]]:
     """A train step of each kind, by name, compiled."""
     latent, pixels, px = SIZES[size]
-    encoded = replace(latent, stored=False)
+    stored = Setting(STORED, latent, px, batch)
+    encoded = Setting(ENCODED, replace(latent, stored=False), px, batch)
     # Both ways of latent diffusion train one state: two of 306 M parameters need not fit into a small machine.
-    trained, other = _fresh(Setting(STORED, latent, px, batch)), _fresh(Setting(PIXELS, pixels, px, batch))
-    return {
-        STORED: _train_step(Setting(STORED, latent, px, batch), trained),
-        ENCODED: _train_step(Setting(ENCODED, encoded, px, batch), trained),
-        PIXELS: _train_step(Setting(PIXELS, pixels, px, batch), other),
-    }
+    trained = _fresh(stored)
+    calls = {each.name: _train_step(each, trained) for each in (stored, encoded)}
+    if with_pixels:
+        other = Setting(PIXELS, pixels, px, batch)
+        calls[PIXELS] = _train_step(other, _fresh(other))
+    return calls
 
 
 def _fresh(setting: Setting) -> list[TrainState]:
@@ -78,7 +81,7 @@ def _train_step(setting: Setting, held: list[TrainState]) -> Callable[[], object
     return take
 
 
-def drawing(size: str, batch: int) -> dict[str, Callable[[], object]]:
+def drawing(size: str, batch: int, *, with_pixels: bool = True) -> dict[str, Callable[[], object]]:
     """One call of each denoiser, and of the decoder, by name, compiled."""
     latent, pixels, px = SIZES[size]
     codec, key = ours.make_codec(latent, jnp.float32), jax.random.key(0)
@@ -86,8 +89,9 @@ def drawing(size: str, batch: int) -> dict[str, Callable[[], object]]:
     x = jax.random.normal(key, (batch, *codec.shape((px, px))))
     decode, _ = ours.compiled(codec.decode, weights, x)
     calls: dict[str, Callable[[], object]] = {DECODE: lambda: jax.block_until_ready(decode(weights, x))}
-    for name, shape in ((DENOISE, latent), (PIXEL_DENOISE, pixels)):
-        calls[name] = _denoise(shape, px, batch)
+    calls[DENOISE] = _denoise(latent, px, batch)
+    if with_pixels:
+        calls[PIXEL_DENOISE] = _denoise(pixels, px, batch)
     return calls
 
 
@@ -122,11 +126,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", default="paper", choices=SIZES, help="of the networks (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=2, help="images of a step (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns that count (default: %(default)s)")
+    parser.add_argument("--models", default=BOTH, choices=(BOTH, "latent"), help="to measure (default: %(default)s)")
     options = parser.parse_args(argv)
     content: dict[str, Any] = {"what": " ".join((__doc__ or "").split()), "size": options.size, "batch": options.batch}
     content["machine"] = measure.machine()
     for table, make, base in (("training", train_steps, STORED), ("drawing", drawing, DENOISE)):
-        taken = measure.in_turns(make(options.size, options.batch), rounds=options.rounds, clock=time.process_time)
+        calls = make(options.size, options.batch, with_pixels=options.models == BOTH)
+        taken = measure.in_turns(calls, rounds=options.rounds, clock=time.process_time)
         content[table] = rows_of(taken, batch=options.batch, base=base)
         print(measure.table(content[table]), end="\n\n", flush=True)
         if options.out:

@@ -81,12 +81,13 @@ def repeated(call: Callable[[], object], *, rounds: int, warmup: int = 1) -> Tim
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on: processor, cores, memory, load, and versions."""
+    """What the numbers were measured on: processor, cores, memory and how it is allocated, load, and versions."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average": list(os.getloadavg()),
+        "allocator": os.environ.get("GLIBC_TUNABLES", "as glibc has it"),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **_versions()},
     }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accelerator, make_patches, measure, ours, sampling, shapes
+from benchmarks import accelerator, latents, make_patches, measure, ours, sampling, shapes
 from benchmarks import slides as slide_reading
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.parameters import flatten
@@ -219,6 +219,28 @@ def test_all_sections(dataset, tmp_path):
     assert {section["status"] for section in sections} == {"ok"}, done.stdout
     assert all(section["rows"] for section in sections)
     assert {path.name for path in tmp_path.iterdir()} >= {"samples.png", "loss.json"}
+
+
+def test_stored_latents_are_compared_turn_by_turn():
+    taken = {latents.STORED: [2.0, 4.0, 2.0], latents.ENCODED: [3.0, 6.0, 8.0]}
+    stored, encoded = latents.rows_of(taken, batch=8, base=latents.STORED)
+    ratio = f"time over that of {latents.STORED}"
+    assert (stored[ratio], encoded[ratio]) == (1.0, 1.5)
+    assert (stored["img / processor s"], encoded["img / processor s"]) == (4.0, 8 / 6)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("models", [latents.BOTH, "latent"])
+def test_stored_latents_against_encoding(tmp_path, models):
+    done = run("latents", "--size", "tiny", "--models", models, "--rounds", 1, "--out", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "r.json").read_text())
+    trained, drawn = [latents.STORED, latents.ENCODED], [latents.DECODE, latents.DENOISE]
+    if models == latents.BOTH:
+        trained, drawn = [*trained, latents.PIXELS], [*drawn, latents.PIXEL_DENOISE]
+    assert [row["what"] for row in content["training"]] == trained
+    assert [row["what"] for row in content["drawing"]] == drawn
+    assert all(0 < row["img / processor s"] < np.inf for row in content["training"] + content["drawing"])
 
 
 @pytest.mark.full

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_annotations, write_slide
 
 from data_prep import shards
-from diffpath_jax import cli
+from diffpath_jax import cli, hardware
 from diffpath_jax.files import own_directory
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32"]
@@ -210,3 +210,20 @@ def test_help_lists_only_what_there_is(capsys):
 def test_doctor(capsys):
     assert cli.main(["doctor"]) == 0
     assert "jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked", "lacking"),
+    [
+        ("always [madvise] never", {}, True),
+        ("always [madvise] never", {"GLIBC_TUNABLES": "glibc.malloc.check=1"}, True),
+        ("always [madvise] never", {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1"}, False),
+        ("[always] madvise never", {}, False),
+        ("always madvise [never]", {}, False),
+        (None, {}, False),
+    ],
+)
+def test_huge_pages_are_lacking_where_they_are_to_be_had_for_the_asking(tmp_path, offered, asked, lacking):
+    if offered is not None:
+        (tmp_path / "enabled").write_text(offered)
+    assert hardware.lacks_huge_pages(tmp_path / "enabled", asked) == lacking

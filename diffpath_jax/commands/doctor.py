@@ -6,9 +6,11 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 
 import jax
 
+from diffpath_jax import hardware
 from diffpath_jax.errors import ExitCode
 from diffpath_jax.progress import console
 
@@ -32,14 +34,22 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         "devices": ", ".join(sorted({d.device_kind for d in jax.devices()})) + f" x {jax.device_count()}",
     }
     for name, value in rows.items():
-        console.print(f"{name:18s} {value}", soft_wrap=True)
+        _line(name, value)
+    for name, fix in _lacking():
+        _line(name, f"fix: {fix}")
+    return ExitCode.OK
+
+
+def _lacking() -> Iterator[tuple[str, str]]:
+    """What is missing, and how to get it."""
     if jax.default_backend() == "cpu":
-        console.print(
-            "no accelerator      fix: pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one",
-            markup=False,
-            soft_wrap=True,
-        )
+        yield "no accelerator", "pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one"
+        if hardware.lacks_huge_pages():
+            yield "no huge pages", f"export GLIBC_TUNABLES={hardware.ASK_FOR_HUGE_PAGES} (training is faster)"
     for module, extra in OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
-            console.print(f"{module:18s} missing  fix: pip install 'diffpath[{extra}]'", markup=False, soft_wrap=True)
-    return ExitCode.OK
+            yield f"no {module}", f"pip install 'diffpath[{extra}]'"
+
+
+def _line(name: str, value: str) -> None:
+    console.print(f"{name:18s} {value}", markup=False, soft_wrap=True)
