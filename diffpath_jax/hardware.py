@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,11 @@ def lacks_huge_pages(setting: Path = _HUGE_PAGES, environment: Mapping[str, str]
     except OSError:
         return False
     return offered and ASK_FOR_HUGE_PAGES not in environment.get("GLIBC_TUNABLES", "").split(":")
+
+
+def options_for_one_call() -> dict[str, Any] | None:
+    """Options of ``jax.jit`` for a program that runs once: on CPUs, optimising it takes longer than it gains."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def measured_peak(dtype: DTypeLike) -> float:

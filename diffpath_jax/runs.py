@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from data_prep import shards
-from diffpath_jax import build, checks, distributed, parameters, sections
+from diffpath_jax import build, checks, distributed, hardware, parameters, sections
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
 from diffpath_jax.data.manifest import Dataset
@@ -266,7 +266,8 @@ def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree 
         if path.is_dir()
         else parameters.read_parameters(path)[0]
     )
-    fresh, _ = jax.jit(build.network(config, num_classes=num_classes).init)(jax.random.key(config.seed))
+    network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
+    fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
     adapted = parameters.adapt(found, fresh, where=source)
     for note in adapted.notes:
         console.print(f"init_from: {note}", markup=False)

@@ -41,6 +41,11 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def local_mesh() -> Mesh:
+    """All devices of this process."""
+    return make_mesh(jax.local_devices())
+
+
 def abstract_mesh(count: int, *, fsdp: int = 1) -> AbstractMesh:
     """The mesh of ``count`` devices that this machine need not have."""
     return AbstractMesh((count // fsdp, fsdp), (DATA_AXIS, FSDP_AXIS))

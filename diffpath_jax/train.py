@@ -205,7 +205,7 @@ def _start(
         state = checkpoints.restore(done, like)
         # A user who goes on after divergence, with other settings, gets the full number of tries again.
         return replace(state, bad_steps=jnp.where(state.bad_steps < MAX_BAD_STEPS, state.bad_steps, 0))
-    state = jax.jit(fresh_state, out_shardings=places)(key)
+    state = jax.jit(fresh_state, out_shardings=places, compiler_options=hardware.options_for_one_call())(key)
     start = initial()
     if start is None:
         return state

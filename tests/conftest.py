@@ -1,10 +1,13 @@
-"""Shared fixtures. Eight simulated devices: a test that wants one asks for a mesh of one."""
+"""Shared fixtures. Of eight simulated devices commands use one; tests that want more make a mesh of them."""
 
 import json
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most programs here run a few times only: optimising them less is quicker. Subprocesses run as a user's do.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests run side by side: threads of theirs that wait for each other cost more than they gain.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -53,6 +56,20 @@ def write_annotations(path: Path, size: int = 1024) -> Path:
     ]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """What commands find, as on a laptop: programs for eight devices take longer to compile, and to run."""
+    import jax
+
+    from diffpath_jax import sharding
+
+    make_mesh, first = sharding.make_mesh, jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "local_mesh", lambda: make_mesh(first))
+        patch.setattr(sharding, "make_mesh", lambda devices=None, **axes: make_mesh(devices or first, **axes))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
     model = sample.Model(run, trained, _classifier(arguments.classifier, run))
-    mesh = sharding.make_mesh(jax.local_devices())
+    mesh = sharding.local_mesh()
     with distributed.own_directory(arguments.out):
         if arguments.sweep:
             sweep.run(jobs, model, mesh, out=arguments.out, finish=lambda *done: _finish(arguments, *done))

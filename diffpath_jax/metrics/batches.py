@@ -24,7 +24,7 @@ def batched(function: Callable[[Any, jax.Array], Any]) -> Batched:
     Args:
         function: (weights, uint8 images of one batch) -> arrays with a row an image; traced.
     """
-    mesh = sharding.make_mesh(jax.local_devices())
+    mesh = sharding.local_mesh()
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     compiled = jax.jit(function, in_shardings=(everywhere, split), out_shardings=split)
     size = BATCH * mesh.size

@@ -24,7 +24,7 @@ class PureNetwork:
 
     def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
         """Fresh parameters and model state (BatchNorm statistics; empty for most networks)."""
-        _, params, state = nnx.split(self.make(nnx.Rngs(key)), nnx.Param, ...)  # type: ignore[misc]
+        _, params, state = nnx.split(self.make(_Keys(key)), nnx.Param, ...)  # type: ignore[misc]
         return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
 
     def apply(
@@ -41,9 +41,23 @@ class PureNetwork:
         return out, nnx.to_pure_dict(state)
 
 
+class _Keys(nnx.Rngs):
+    """The keys that ``nnx.Rngs`` hands out, counted on the host: a traced counter takes longer than all layers."""
+
+    def __init__(self, key: PRNGKey) -> None:
+        super().__init__(key)
+        self._root, self._count = key, 0
+
+    def params(self) -> PRNGKey:
+        """The next key."""
+        key = jax.random.fold_in(self._root, self._count)
+        self._count += 1
+        return key
+
+
 def purify(make: Callable[[nnx.Rngs], nnx.Module]) -> PureNetwork:
     """Wrap the constructor of a module; no array is allocated."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(_Keys(jax.random.key(0)))))
     return PureNetwork(make, graphdef)
 
 
