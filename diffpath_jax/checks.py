@@ -74,6 +74,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_variance(config, where=where)
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
+    _check_warmup(config, where=where)
     return config
 
 
@@ -118,6 +119,15 @@ _MEASURED = {
     "noisy_classification": ("val_loss",),
 }
 _DISTANCES = {"diffusion": ("FD-", "FID"), "autoencoding": ("rFD-", "rFID")}
+
+
+def _check_warmup(config: RunConfig, *, where: str) -> None:
+    """A learning rate that decays needs steps after its warm-up."""
+    warmup, steps = config.optim.warmup_steps, config.train.num_steps
+    if config.optim.decay != "constant" and warmup >= steps:
+        why = f"{warmup}, but train.num_steps is {steps}: none are left for the {config.optim.decay} decay"
+        fix = "warm up for fewer steps, or make optim.decay constant"
+        raise DiffpathError("key 'optim.warmup_steps'", where=where, why=why, fix=fix)
 
 
 def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:

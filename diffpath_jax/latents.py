@@ -27,7 +27,7 @@ def encode(
     """Write the latents of a data set, or what a KL encoder says of it.
 
     The training split is written in every orientation of ``augment``, the others as they are. The scale of the
-    latents is measured on the whole training split.
+    latents is measured on the whole training split, unless the autoencoder comes with one.
 
     Args:
         source: images.
@@ -50,7 +50,7 @@ def encode(
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         counts = [unit["count"] for unit in units[TRAIN]]
         mean, square = np.average([unit["moments"] for unit in units[TRAIN]], axis=0, weights=counts)
-        space = stage.space(1 / math.sqrt(square - mean**2))
+        space = stage.space(stage.scale or 1 / math.sqrt(square - mean**2))
         return {
             "kind": "latents",
             "command": "diffpath encode",

@@ -74,6 +74,7 @@ def test_an_unknown_key_in_the_file_names_the_nearest(capsys, tmp_path, dataset)
         ("--config.network.kind=resnet", "no network for diffusion"),
         ("--config.train.keep_best=val_loss", "every 0"),
         ("--config.train.fd_images=10", "fd_features"),
+        ("--config.optim.warmup_steps=2", "none are left for the cosine decay"),
         ("--config.train.init_from=nowhere.safetensors", "no such file or run"),
         ("--config.diffusion.loss=hybrid", "learn_sigma"),
         ("--config.diffusion.min_snr_gamma=-1.0", "min_snr_gamma"),
