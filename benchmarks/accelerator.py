@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import Row
-from diffpath_jax.files import write_json
+from diffpath_jax.io.files import write_json
 
 # Section: its part of the time. What one leaves over goes to the next.
 WEIGHTS = {"peak": 2, "correctness": 4, "training": 8, "torch": 5, "sampling": 6, "run": 4}

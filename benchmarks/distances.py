@@ -25,7 +25,7 @@ import scipy.linalg
 
 from benchmarks import measure
 from benchmarks.measure import Row
-from diffpath_jax.files import write_json
+from diffpath_jax.io.files import write_json
 from diffpath_jax.metrics import fid, kid
 
 

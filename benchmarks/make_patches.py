@@ -13,7 +13,7 @@ import numpy as np
 
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
-from diffpath_jax.files import replace_file
+from diffpath_jax.io.files import replace_file
 
 
 def main(argv: list[str] | None = None) -> int:

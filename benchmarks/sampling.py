@@ -35,7 +35,7 @@ from benchmarks import measure, ours
 from benchmarks.measure import Row
 from benchmarks.ours import Sampling
 from benchmarks.shapes import ADM_128, SMALL, TINY, Setting
-from diffpath_jax.files import write_json
+from diffpath_jax.io.files import write_json
 from diffpath_jax.parameters import flatten
 from diffpath_jax.shapes import Images, Labels, Tree
 

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import measure, ours, short_run
 from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
-from diffpath_jax import hardware
+from diffpath_jax.devices import hardware
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.task import NETWORK
 

@@ -13,7 +13,7 @@ from benchmarks.measure import Row
 from benchmarks.shapes import NOISE_STEPS, SMALL, TINY, Shape
 from diffpath_jax import diffusion
 from diffpath_jax.codecs import to_pixels
-from diffpath_jax.files import replace_file, write_json
+from diffpath_jax.io.files import replace_file, write_json
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.task import NETWORK
@@ -127,11 +127,11 @@ def _write_curve(out: Path, losses: list[tuple[int, float]]) -> None:
 def _write_png(path: Path, image: np.ndarray) -> None:
     """Write with OpenCV, or with Pillow where that is missing."""
     try:
-        from diffpath_jax import pictures
+        from diffpath_jax.render import image_grid
     except ImportError:
         from PIL import Image
 
         with replace_file(path) as temporary:
             Image.fromarray(image).save(temporary, format="png")
         return
-    pictures.write_png(path, image)
+    image_grid.write_png(path, image)

@@ -36,11 +36,11 @@ from PIL import Image
 
 from benchmarks import jpeg_slide, measure
 from benchmarks.measure import Row
-from data_prep import scheduling, shards, slides
+from data_prep import scheduling, slides
 from data_prep.slides import Box
-from diffpath_jax.data import pipeline, records
+from diffpath_jax.data import pipeline, records, writer
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.files import write_json
+from diffpath_jax.io.files import write_json
 
 FIELD_PX, PATCH_PX, TILE_PX, MPP = 448, 128, 256, 0.5
 MAX_TEXTURE_PX = 2048
@@ -177,7 +177,7 @@ def make_dataset(folder: Path, images: Sequence[np.ndarray], copies: int) -> Dat
         records.encode(records.PatchRecord(image, 0, "slide", "patient", MPP, MPP * FIELD_PX, index))
         for index, image in enumerate(chosen)
     )
-    return shards.write_dataset(
+    return writer.write_dataset(
         folder,
         name="bench",
         schema=schema,

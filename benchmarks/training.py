@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.measure import Row, Times
 from benchmarks.shapes import ADM_128, SMALL, TINY, Calls, Setting
-from diffpath_jax.files import write_json
+from diffpath_jax.io.files import write_json
 
 # The setting and the turns that are timed of its forward pass and train step.
 SETTINGS = {

@@ -16,8 +16,8 @@ import shapely
 from data_prep import outlines
 from data_prep.formats import asap, imagescope, qupath, safe_xml
 from data_prep.slides import Slide, bounds_offset
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import read_json
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import read_json
 
 SUFFIXES = (".geojson", ".json", ".xml")
 OVERLAPS = ("reject", "priority")

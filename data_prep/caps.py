@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from data_prep.slides import Box
 from data_prep.tiling import KEPT, Field
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 OVER_SLIDE = "over the cap of a slide"
 OVER_CLASS = "over the cap of a class"

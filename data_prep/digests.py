@@ -10,8 +10,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import read_json, sha256_file, write_json
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import read_json, sha256_file, write_json
 
 Stamp = list[int]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.shards import shard_name
 from data_prep.splits import fold_name
 from diffpath_jax.data.manifest import Shard
-from diffpath_jax.files import replace_file
+from diffpath_jax.data.writer import shard_name
+from diffpath_jax.io.files import replace_file
 
 
 @dataclass(frozen=True)

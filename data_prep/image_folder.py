@@ -11,7 +11,7 @@ from data_prep import digests
 from data_prep.image_source import BATCH, ImageBatch, Picture
 from data_prep.patients import Owner, PatientTable
 from diffpath_jax.data.image_files import list_images
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 # No patch takes more, whatever its format.
 MAX_FILE_BYTES = 2**28

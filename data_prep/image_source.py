@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep import caps, digests, qa, shards, slides, tiling
+from data_prep import caps, digests, qa, slides, tiling
 from data_prep.scales import Scale
 from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, staged_fields
-from diffpath_jax import pictures
 from diffpath_jax.data.image_files import decode_image
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import sha256_json
+from diffpath_jax.data.staging import Unit
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
+from diffpath_jax.render import image_grid
 
 # Images of a batch: enough to be worth a unit, few enough to be done again.
 BATCH = 1000
@@ -165,7 +166,7 @@ class ImageBatch:
         ends = " to ".join(dict.fromkeys(origins[i].file for i in (0, -1))) if origins else self.where.name
         return Names(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
 
-    def origins(self, job: Job, identity: Identity, unit: shards.Unit) -> Sequence[Origin]:
+    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
         """Each image by itself, with its patient if that is known."""
         is_kept = (field.outcome == tiling.KEPT for field in staged_fields(unit))
         names = self.images.names(list(compress(unit.details["positions"], is_kept)))
@@ -174,7 +175,7 @@ class ImageBatch:
             for (file, patient), key in zip(names, unit.details["keys"], strict=True)
         ]
 
-    def failures(self, unit: shards.Unit) -> Sequence[DiffpathError]:
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
         """The images that could not be used."""
         names = self.images.names([position for position, _ in unit.details["failed"]])
         return [
@@ -182,7 +183,7 @@ class ImageBatch:
             for (file, _), (_, why) in zip(names, unit.details["failed"], strict=True)
         ]
 
-    def draw(self, job: Job, unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
         """Write a contact sheet of some of the kept ones, and examples."""
         fields, positions = staged_fields(unit), unit.details["positions"]
         side, patch_px = _side(job, self.mpp), job.fields.patch_px
@@ -194,8 +195,8 @@ class ImageBatch:
         kept = [i for i, field in enumerate(fields) if field.outcome == tiling.KEPT]
         shown = np.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).astype(int)
         if kept:
-            sheet = pictures.tile(np.stack(stored([kept[i] for i in shown])), columns=SHOWN_COLUMNS)
-            pictures.write_png(folder / qa.picture_file(unit.name), sheet)
+            sheet = image_grid.tile(np.stack(stored([kept[i] for i in shown])), columns=SHOWN_COLUMNS)
+            image_grid.write_png(folder / qa.picture_file(unit.name), sheet)
         qa.draw_examples(folder, unit.name, fields, stored)
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
-from data_prep import caps, card, cohort, folds, patch_table, qa, qa_page, repeats, shards, tiling, unit
+from data_prep import caps, cohort, folds, patch_table, qa, qa_page, repeats, tiling, unit
 from data_prep.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
-from diffpath_jax.data import manifest, records
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import sweep
-from diffpath_jax.progress import console, track
+from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.staging import STAGING, Staging, Unit, finished, refuse_other_job
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sweep
+from diffpath_jax.io.progress import console, track
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
         console.print(f"{job.out} is complete: nothing to do")
         return ExitCode.OK
     unit.make_private(job.out)
-    for folder in (job.out, job.out / shards.STAGING, job.out / PRIVATE, job.out / PRIVATE / unit.DIGESTS):
+    for folder in (job.out, job.out / STAGING, job.out / PRIVATE, job.out / PRIVATE / unit.DIGESTS):
         sweep(folder)
-    staging = shards.Staging(job.out, job.settings())
+    staging = Staging(job.out, job.settings())
     staged = _prepare_all(job, sources, scheduler)
     if not any(prepared.count for _, prepared in staged.done):
         raise _nothing(job, sources, staged, staging)
@@ -81,12 +82,12 @@ def _complete(job: Job, sources: Sequence[Source]) -> bool:
     details = _details(job)
     if details.get("failed"):
         unfinished = {**details["job"], "sources": None}
-        shards.refuse_other_job(job.out, unfinished, {**job.settings(), "sources": None})
+        refuse_other_job(job.out, unfinished, {**job.settings(), "sources": None})
         return False
     identities = _identities([(source, source.identify(job)) for source in sources])
-    shards.finished(job.out, {**job.settings(), "sources": identities})
+    finished(job.out, {**job.settings(), "sources": identities})
     # Left over when a run was killed between its manifest and its end.
-    shutil.rmtree(job.out / shards.STAGING, ignore_errors=True)
+    shutil.rmtree(job.out / STAGING, ignore_errors=True)
     return True
 
 
@@ -160,7 +161,7 @@ def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int
     }
 
 
-def _nothing(job: Job, sources: Sequence[Source], staged: Staged, staging: shards.Staging) -> DiffpathError:
+def _nothing(job: Job, sources: Sequence[Source], staged: Staged, staging: Staging) -> DiffpathError:
     """Why there is no dataset; a directory that no run has added a field to is emptied."""
     if not staging.holds_records() and not (job.out / manifest.MANIFEST).exists():
         staging.clear()
@@ -180,9 +181,7 @@ def _count_outcomes(staged: Staged) -> Counter[str]:
     return sum((Counter(prepared.outcomes) for _, prepared in staged.done), Counter[str]())
 
 
-def _assemble(
-    job: Job, staged: Staged, staging: shards.Staging, scheduler: Scheduler
-) -> tuple[Staged, manifest.Dataset]:
+def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) -> tuple[Staged, manifest.Dataset]:
     """Split the fields of all sources, then write tables, pictures, page, shards, card and manifest.
 
     One source's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
@@ -197,10 +196,10 @@ def _assemble(
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     items = {split: _records(staging, placed, split) for split in labels}
     folds.clear(job.out, job.split.folds)
-    found = shards.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
+    found = writer.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
     whole = folds.View(job.out, found, labels, details)
     for view in (*folds.views(whole, job.name, job.split.folds), whole):
-        dataset = shards.write_description(
+        dataset = writer.write_description(
             view.directory,
             name=job.name,
             schema=schema,
@@ -212,7 +211,7 @@ def _assemble(
     return staged, dataset
 
 
-def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Placed], repeats.Repeats]:
+def _place(job: Job, staged: Staged, staging: Staging) -> tuple[list[Placed], repeats.Repeats]:
     """Give every kept field its split, or the reason why it has none; and list duplicates."""
     limits = _limits(job, staged, staging)
     assign = cohort.assignment(
@@ -229,9 +228,7 @@ def _place(job: Job, staged: Staged, staging: shards.Staging) -> tuple[list[Plac
     return (repeats.drop(placed, repeated) if job.duplicates == "drop" else placed), repeated
 
 
-def _list(
-    job: Job, staged: Staged, staging: shards.Staging, placed: Sequence[Placed]
-) -> tuple[dict[str, list[int]], str]:
+def _list(job: Job, staged: Staged, staging: Staging, placed: Sequence[Placed]) -> tuple[dict[str, list[int]], str]:
     """Give every kept field a row in the patch table.
 
     Returns:
@@ -250,7 +247,7 @@ def _list(
     return labels, cohort.proof(job.split, staged.done, pairs)
 
 
-def _limits(job: Job, staged: Staged, staging: shards.Staging) -> caps.Limits:
+def _limits(job: Job, staged: Staged, staging: Staging) -> caps.Limits:
     """The cap of each class over all sources. What it drops depends on which sources there are, and on no more."""
     limits = caps.Limits(job.caps.per_class)
     if job.caps.per_class is not None:
@@ -259,7 +256,7 @@ def _limits(job: Job, staged: Staged, staging: shards.Staging) -> caps.Limits:
     return limits
 
 
-def _capped(job: Job, source: Source, prepared: Prepared, staging: shards.Staging, limits: caps.Limits) -> Prepared:
+def _capped(job: Job, source: Source, prepared: Prepared, staging: Staging, limits: caps.Limits) -> Prepared:
     """A source with the counts that the cap of its classes leaves."""
     if job.caps.per_class is None:
         return prepared
@@ -268,11 +265,11 @@ def _capped(job: Job, source: Source, prepared: Prepared, staging: shards.Stagin
     return replace(prepared, kept=unit.count_owners(compress(origins, chosen), compress(kept, chosen)))
 
 
-def _records(staging: shards.Staging, placed: Sequence[Placed], split: str) -> Iterator[bytes]:
+def _records(staging: Staging, placed: Sequence[Placed], split: str) -> Iterator[bytes]:
     """Staged records of one split, in the order of the sources."""
     for slide in placed:
         if split in slide.assigned:
-            found = staging.read(shards.Unit(slide.name, len(slide.assigned), {}))
+            found = staging.read(Unit(slide.name, len(slide.assigned), {}))
             yield from (data for data, where in zip(found, slide.assigned, strict=True) if where == split)
 
 
@@ -323,5 +320,5 @@ def _describe(
         "annotations": card.annotation_notes([prepared.annotations for _, prepared in staged.done]),
         "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in staged.done],
         "failed": len(staged.failed),
-        "versions": shards.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
+        "versions": writer.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
     }

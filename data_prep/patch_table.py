@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from data_prep import tiling
 from data_prep.quality import Scores
 from data_prep.unit import PRIVATE, Job, Origin, Prepared
-from diffpath_jax.files import replace_file
+from diffpath_jax.io.files import replace_file
 
 FILE = "patches.parquet"
 _TEXT = ("slide_file", "patient", "slide", "split", "class", "slide_mpp_source")

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from data_prep import caps, duplicates, quality, splits, tiling
 from data_prep.annotations import Region
 from data_prep.slides import Box, Slide, read_thumbnail
-from diffpath_jax import pictures
-from diffpath_jax.files import replace_file, sweep
+from diffpath_jax.io.files import replace_file, sweep
+from diffpath_jax.render import image_grid
 
 FOLDER = "qa"
 EXAMPLES = "examples"
@@ -118,7 +118,7 @@ def write_strip(path: Path, images: Sequence[np.ndarray]) -> None:
     # Reduced smoothly, enlarged so that pixels are seen.
     how = cv2.INTER_AREA if max(images[0].shape[:2]) > _SHOWN_PX else cv2.INTER_NEAREST
     shown = np.stack([cv2.resize(image, (_SHOWN_PX, _SHOWN_PX), interpolation=how) for image in images])
-    strip = cv2.cvtColor(pictures.tile(shown, columns=len(shown)), cv2.COLOR_RGB2BGR)
+    strip = cv2.cvtColor(image_grid.tile(shown, columns=len(shown)), cv2.COLOR_RGB2BGR)
     with replace_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import caps, card, duplicates, qa, quality, repeats, shards, tiling, unit
+from data_prep import caps, duplicates, qa, quality, repeats, tiling, unit
 from data_prep.unit import PRIVATE, Job, Placed, Prepared, Source
-from diffpath_jax import pages
-from diffpath_jax.data import records
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import replace_file
+from diffpath_jax.data import card, records
+from diffpath_jax.data.staging import Staging
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import replace_file
+from diffpath_jax.render import html
 
 PAGE, NAMES = "index.html", "names.js"
 SHOWN_PAIRS = 24
@@ -42,7 +43,7 @@ class Content:
     """
 
     job: Job
-    staging: shards.Staging
+    staging: Staging
     done: Sequence[tuple[Source, Prepared]]
     failed: Sequence[DiffpathError]
     placed: Sequence[Placed]
@@ -71,7 +72,7 @@ def write(content: Content) -> None:
     _write_names(content, names)
     notes = card.duplicate_notes(content.details["duplicates"])
     warnings = [note for note in notes if note.startswith(card.WARNING)]
-    pages.write_page(
+    html.write_page(
         content.job.out / qa.FOLDER / PAGE,
         "prep.html",
         name=content.job.name,
@@ -218,7 +219,7 @@ def _pictures(content: Content, name: str, outcomes: Mapping[str, int]) -> dict[
 
 def _histograms(scores: Mapping[str, np.ndarray], limits: Mapping[str, tuple[float, str]]) -> bytes:
     """How the scores of all fields lie beside their limits."""
-    figure = pages.new_figure(12.0, 2.4)
+    figure = html.new_figure(12.0, 2.4)
     for axes, (name, counts) in zip(figure.subplots(1, len(scores)), scores.items(), strict=True):
         limit, side = limits[name]
         axes.stairs(counts, _BINS, fill=True, color="#7a3b78")
@@ -228,7 +229,7 @@ def _histograms(scores: Mapping[str, np.ndarray], limits: Mapping[str, tuple[flo
         axes.set_title(f"{name.replace('_', ' ')}, rejected {side} {limit:g}", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-    return pages.png_of(figure)
+    return html.png_of(figure)
 
 
 def _pairs(content: Content, names: dict[str, str]) -> list[dict[str, Any]]:

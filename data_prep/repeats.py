@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from data_prep import duplicates, shards, unit
+from data_prep import duplicates, unit
 from data_prep.unit import PRIVATE, Job, Origin, Placed, Prepared, Source
-from diffpath_jax.files import replace_file
+from diffpath_jax.data.staging import Staging, Unit
+from diffpath_jax.io.files import replace_file
 
 FILE = "duplicates.parquet"
 # Listed only, or left out of the data set but for the first: in the order train, val, test (or that of the folds), then
@@ -40,7 +41,7 @@ class Repeats:
     split: Shaped[np.ndarray, "n"]
 
 
-def find(staging: shards.Staging, placed: Sequence[Placed], names: Sequence[str]) -> Repeats:
+def find(staging: Staging, placed: Sequence[Placed], names: Sequence[str]) -> Repeats:
     """Look for duplicates among the images that have a split; only fingerprints are in memory.
 
     Args:
@@ -60,9 +61,7 @@ def find(staging: shards.Staging, placed: Sequence[Placed], names: Sequence[str]
     return Repeats(pairs, source, index, label, np.array(names)[images["split"]])
 
 
-def _of_source(
-    described: shards.Unit, number: int, placed: Placed, names: Sequence[str], start: int
-) -> dict[str, np.ndarray]:
+def _of_source(described: Unit, number: int, placed: Placed, names: Sequence[str], start: int) -> dict[str, np.ndarray]:
     """What there is to know of the images of one source; ``start`` images are in the sources before it."""
     kept = unit.kept_fields(described)
     chosen = np.array([split in names for split in placed.assigned], bool)
@@ -112,7 +111,7 @@ def summary(job: Job, repeats: Repeats) -> dict[str, Any]:
 
 def origins_of(
     job: Job,
-    staging: shards.Staging,
+    staging: Staging,
     done: Sequence[tuple[Source, Prepared]],
     repeats: Repeats,
     images: Int[np.ndarray, "m"],
@@ -126,7 +125,7 @@ def origins_of(
     return [found[image] for image in images.tolist()]
 
 
-def write_table(job: Job, staging: shards.Staging, done: Sequence[tuple[Source, Prepared]], repeats: Repeats) -> None:
+def write_table(job: Job, staging: Staging, done: Sequence[tuple[Source, Prepared]], repeats: Repeats) -> None:
     """List all pairs. Names slides and files: for the group's own eyes."""
     pairs = repeats.pairs
     columns: dict[str, Any] = {

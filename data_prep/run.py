@@ -29,8 +29,8 @@ from data_prep.image_source import ImageBatch
 from data_prep.patients import PatientTable, read_patients
 from data_prep.slide_source import SlideSource
 from data_prep.unit import PRIVATE, Job, Source
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import new_directory_or_nothing, own_directory, replace_file
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import new_directory_or_nothing, own_directory, replace_file
 
 KEY_FILE = "hash.key"
 # What only slides have.

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 Task = Callable[[Any], Any]
 LOCAL_CLUSTER = "local:"

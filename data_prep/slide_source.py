@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep import annotations, caps, digests, qa, shards, slides, tiling, tissue
+from data_prep import annotations, caps, digests, qa, slides, tiling, tissue
 from data_prep.unit import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, kept_fields, staged_fields
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import sha256_json
+from diffpath_jax.data.staging import Unit
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
 
 # A field with so much tissue on the small picture cannot be white.
 MOSTLY = 0.5
@@ -110,16 +111,16 @@ class SlideSource:
         """Name of the slide's file, and its patient."""
         return Names(self.slide.name, {identity.patient: self.patient})
 
-    def origins(self, job: Job, identity: Identity, unit: shards.Unit) -> Sequence[Origin]:
+    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
         """The slide, once a field."""
         origin = Origin(self.slide.name, self.patient, identity.slide, identity.patient, whole=False)
         return [origin] * len(kept_fields(unit))
 
-    def failures(self, unit: shards.Unit) -> Sequence[DiffpathError]:
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
         """None: a slide is done, or it is not."""
         return ()
 
-    def draw(self, job: Job, unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
         """Draw its overlay, and examples.
 
         Raises:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from data_prep.jpeg_tiles import JpegTiles, find_levels
 from data_prep.scales import PLAUSIBLE_MPP, Scale, find_scale
 from data_prep.tables import read_table
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
 MAX_STRIP_PIXELS = 2**23

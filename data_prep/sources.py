@@ -6,7 +6,7 @@ from pathlib import Path
 from data_prep import annotations, tables
 from data_prep.patients import Owner, PatientTable
 from data_prep.slide_source import SlideSource
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 SLIDE_SUFFIXES = frozenset(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
 

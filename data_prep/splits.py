@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.slides import Box
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 SPLITS = ("train", "val", "test")
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)

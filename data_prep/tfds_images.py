@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data_prep import digests
 from data_prep.image_source import BATCH, ImageBatch, Picture
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 PATIENT = "patient"
 # What data sets call their splits.

@@ -13,7 +13,7 @@ from data_prep.field_sizes import FieldSize
 from data_prep.outlines import polygons_of
 from data_prep.slides import Box, Scale, Slide
 from data_prep.tissue import TissueMask
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 KEPT = "kept"
 OUTSIDE = "outside every region"

@@ -17,10 +17,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep import annotations, caps, digests, duplicates, qa, quality, shards, slides, splits, tiling
+from data_prep import annotations, caps, digests, duplicates, qa, quality, slides, splits, tiling
 from diffpath_jax.data import records
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import sha256_json
+from diffpath_jax.data.staging import Staging, Unit
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
 
 PRIVATE = "private"
 DIGESTS = "digests"
@@ -129,13 +130,13 @@ class Source(Protocol):
     def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> Names:
         """What a person calls it and its patients, given where its kept fields come from."""
 
-    def origins(self, job: "Job", identity: "Identity", unit: shards.Unit) -> Sequence[Origin]:
+    def origins(self, job: "Job", identity: "Identity", unit: Unit) -> Sequence[Origin]:
         """Where each kept field of the staged unit comes from."""
 
-    def failures(self, unit: shards.Unit) -> Sequence[DiffpathError]:
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
         """What of it is missing in the staged unit, and why."""
 
-    def draw(self, job: "Job", unit: shards.Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: "Job", unit: Unit, assigned: Sequence[str], folder: Path) -> None:
         """Write pictures of what was taken, and examples of what was kept and rejected.
 
         Args:
@@ -246,7 +247,7 @@ class Placed:
     assigned: Sequence[str]
 
 
-def staged_fields(unit: shards.Unit) -> list[tiling.Field]:
+def staged_fields(unit: Unit) -> list[tiling.Field]:
     """Every field that touches a region, kept or not; the kept ones in the order of their records."""
     return [_field(content) for content in unit.details["fields"]]
 
@@ -256,7 +257,7 @@ def _field(content: Mapping[str, Any]) -> tiling.Field:
     return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
 
 
-def kept_fields(unit: shards.Unit) -> list[tiling.Field]:
+def kept_fields(unit: Unit) -> list[tiling.Field]:
     """The fields that a staged unit has records of, in their order."""
     return [field for field in staged_fields(unit) if field.outcome == tiling.KEPT]
 
@@ -270,7 +271,7 @@ def count_owners(origins: Iterable[Origin], fields: Iterable[tiling.Field]) -> d
 
 
 def kept_origins(
-    job: Job, staging: shards.Staging, source: Source, prepared: Prepared
+    job: Job, staging: Staging, source: Source, prepared: Prepared
 ) -> tuple[list[tiling.Field], Sequence[Origin]]:
     """The fields that a source has records of, in their order, and where each comes from."""
     unit = staging.describe(prepared.name)
@@ -283,7 +284,7 @@ def prepare(job: Job, source: Source) -> Prepared:
     Raises:
         DiffpathError: bad input, or (exit code 4) the process that runs this does not see the job's directory.
     """
-    staging = shards.Staging.begun(job.out, where=socket.gethostname())
+    staging = Staging.begun(job.out, where=socket.gethostname())
     before = source.stamp()
     identity = source.identify(job)
     name = job.hashed(sha256_json(asdict(identity)))
@@ -340,7 +341,7 @@ def draw(job: Job, placed: Placed) -> None:
     Raises:
         DiffpathError: it cannot be read any more.
     """
-    staging = shards.Staging.begun(job.out, where=socket.gethostname())
+    staging = Staging.begun(job.out, where=socket.gethostname())
     unit = staging.describe(placed.name)
     placed.source.draw(job, unit, placed.assigned, job.out / qa.FOLDER)
 

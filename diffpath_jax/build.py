@@ -23,7 +23,7 @@ from diffpath_jax.autoencoding import (
 from diffpath_jax.codecs import CERTAIN, GAUSSIAN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.config import convert
 from diffpath_jax.diffusion import NoiseSchedule, Prediction
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import AutoencoderConfig, KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.lpips import Lpips

@@ -16,10 +16,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from diffpath_jax import distributed
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import read_json, sha256_file, write_json
-from diffpath_jax.progress import console
+from diffpath_jax.devices import processes
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import read_json, sha256_file, write_json
+from diffpath_jax.io.progress import console
 
 DIRECTORY = "checkpoints"
 _SEAL = "seal-{step}.json"
@@ -91,7 +91,7 @@ class Checkpoints:
         if self._unsealed is None:
             return
         self._manager.wait_until_finished()
-        if distributed.is_first():
+        if processes.is_first():
             content = {"meaning": self._meaning, "files": self._file_digests(self._unsealed)}
             write_json(self._seal_path(self._unsealed), content)
             kept = set(self._manager.all_steps())
@@ -112,8 +112,8 @@ class Checkpoints:
         Raises:
             DiffpathError: there are checkpoints and none is intact (exit code 5).
         """
-        intact, damage = self._newest_intact() if distributed.is_first() else (None, None)
-        step = distributed.agreed(intact if intact is not None else _ALL_DAMAGED if damage else _NONE)
+        intact, damage = self._newest_intact() if processes.is_first() else (None, None)
+        step = processes.agreed(intact if intact is not None else _ALL_DAMAGED if damage else _NONE)
         if step == _ALL_DAMAGED:
             raise DiffpathError(
                 "checkpoints",
@@ -161,7 +161,7 @@ class Checkpoints:
         for newer in self._manager.all_steps():
             if newer > step:
                 self._manager.delete(newer)
-                if distributed.is_first():
+                if processes.is_first():
                     self._seal_path(newer).unlink(missing_ok=True)
 
     def restore(self, step: int, like: Any) -> Any:

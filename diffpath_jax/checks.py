@@ -7,7 +7,7 @@ from typing import Any
 from diffpath_jax import build
 from diffpath_jax.config import convert
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.sections import (
     AutoencodingConfig,

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 # command: (module that holds add_arguments and main, one line of help). Imported only when used: `prep` never
 # loads JAX, and `--help` answers at once.
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Its exit code (see :class:`diffpath_jax.errors.ExitCode`).
+        Its exit code (see :class:`diffpath_jax.io.errors.ExitCode`).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:

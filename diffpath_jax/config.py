@@ -16,7 +16,7 @@ import pydantic
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 T = TypeVar("T")
 STRICT = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)

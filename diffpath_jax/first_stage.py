@@ -14,8 +14,8 @@ from diffpath_jax.autoencoding import PERCEPTUAL
 from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.progress import console
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
 
 # Images that the scale of latents is measured on, spread evenly over the training images, and how many at once.

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import build, distributed, first_stage, pictures, runs, sample, sections, sharding
+from diffpath_jax import build, first_stage, runs, sample, sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
+from diffpath_jax.devices import processes, sharding
+from diffpath_jax.devices.batched import batched
 from diffpath_jax.evaluation import extractors
 from diffpath_jax.metrics import fid, stain
-from diffpath_jax.metrics.batches import batched
 from diffpath_jax.metrics.classification import predictor, right
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
+from diffpath_jax.render import image_grid
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import CODEC, NETWORK, Task
 from diffpath_jax.train import Hook
@@ -108,9 +110,9 @@ def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
 
     def look(state: TrainState) -> dict[str, float]:
         images = draw(state)
-        if distributed.is_first():
+        if processes.is_first():
             path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
-            pictures.write_png(path, pictures.tile(images, columns=PREVIEW_PER_CLASS))
+            image_grid.write_png(path, image_grid.tile(images, columns=PREVIEW_PER_CLASS))
         drift = stain.stain_drift(stain.stain_statistics(images), real)
         return {f"stain/{name}": value for name, value in drift.items()}
 
@@ -178,10 +180,12 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
 
     def look(state: TrainState) -> dict[str, float]:
         images, codes = reconstruct(jax.tree.map(sharding.to_host, averaged(state)), real)
-        if distributed.is_first():
+        if processes.is_first():
             shown = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
             path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
-            pictures.write_png(path, pictures.tile(np.concatenate([real[shown], images[shown]]), columns=len(shown)))
+            image_grid.write_png(
+                path, image_grid.tile(np.concatenate([real[shown], images[shown]]), columns=len(shown))
+            )
         drift = stain.stain_drift(stain.stain_statistics(images), colours)
         measured = {"val_psnr": psnr(images, real).mean(), "val_ssim": ssim(images, real).mean()}
         if extractor and features:

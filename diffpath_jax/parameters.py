@@ -11,8 +11,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import replace_file
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import replace_file
 from diffpath_jax.shapes import Tree
 
 Flat = dict[str, np.ndarray]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import sha256_file
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_file
 
 _TIMEOUT_SECONDS = 30
 

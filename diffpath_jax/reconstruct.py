@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax import derive, pictures
 from diffpath_jax.data import manifest, records
-from diffpath_jax.files import write_json
+from diffpath_jax.data import transform as derive
+from diffpath_jax.devices.batched import batched
 from diffpath_jax.first_stage import FirstStage, round_trip
+from diffpath_jax.io.files import write_json
 from diffpath_jax.metrics import stain
-from diffpath_jax.metrics.batches import batched
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, reduced_and_enlarged, ssim
+from diffpath_jax.render import image_grid
 
 METRICS, SHEET = "reconstruction.json", "reconstructions.png"
 SHOWN = 12
@@ -106,4 +107,4 @@ def _draw(path: Path, source: manifest.Dataset, dataset: manifest.Dataset, split
     )
     error = np.clip(128 + (back.astype(np.int16) - real), 0, 255).astype(np.uint8)
     rows = {"image": real, "reconstruction": back, "baseline": reduced_and_enlarged(real, factor), "error": error}
-    pictures.write_png(path, pictures.sheet(rows, [""]))
+    image_grid.write_png(path, image_grid.sheet(rows, [""]))

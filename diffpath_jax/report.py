@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffpath_jax import build, pages, pictures, runs
+from diffpath_jax import build, runs
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.evaluation.compare import OVERALL
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
 from diffpath_jax.losses import NOISE_LEVELS
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.reconstruct import SHEET
+from diffpath_jax.render import html, image_grid
 from diffpath_jax.writers import read_metrics
 
 SHOWN_PER_CLASS = 16
@@ -57,7 +58,7 @@ class Study:
 
 def save(path: Path, study: Study) -> None:
     """Render and write the page."""
-    pages.write_page(
+    html.write_page(
         path,
         "report.html",
         dataset=study.dataset,
@@ -77,7 +78,7 @@ def save(path: Path, study: Study) -> None:
 def _first_stage(found: FirstStage) -> dict[str, Any]:
     """How near held-out images come back, beside what as few pixels would keep; pictures, and how it was learnt."""
     details = found.reconstructions.details["reconstruction"]
-    figure = pages.new_figure(13.0, 3.0)
+    figure = html.new_figure(13.0, 3.0)
     left, right = figure.subplots(1, 2)
     rows = [row for row in read_metrics(found.run.workdir) if "learning_rate" in row]
     for axes, ending, title in (
@@ -86,13 +87,13 @@ def _first_stage(found: FirstStage) -> dict[str, Any]:
     ):
         # With a discriminator there are two groups of numbers.
         shown = [(row["step"], value) for row in rows for name, value in row.items() if name.split("/")[-1] == ending]
-        axes.plot(*zip(*shown, strict=True) if shown else ([], []), color=pages.COLOURS[0], linewidth=0.8)
-        pages.tidy(axes, title, x="step")
+        axes.plot(*zip(*shown, strict=True) if shown else ([], []), color=html.COLOURS[0], linewidth=0.8)
+        html.tidy(axes, title, x="step")
     left.set_yscale("log")
     return {
         "details": details,
         "sheet": (found.reconstructions.directory / "qa" / SHEET).read_bytes(),
-        "learning": pages.png_of(figure),
+        "learning": html.png_of(figure),
     }
 
 
@@ -106,8 +107,8 @@ def _galleries(study: Study) -> list[dict[str, Any]]:
         for source, (dataset, split) in sources.items():
             images = [record.image for record in dataset.read(split) if record.label == label]
             chosen = np.linspace(0, len(images) - 1, min(SHOWN_PER_CLASS, len(images))).round().astype(int)
-            sheet = pictures.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS)
-            rows.append({"source": source, "picture": pictures.encode_png(sheet)})
+            sheet = image_grid.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS)
+            rows.append({"source": source, "picture": image_grid.encode_png(sheet)})
         galleries.append({"class": name, "rows": rows})
     return galleries
 
@@ -119,31 +120,31 @@ def _films(study: Study) -> list[dict[str, Any]]:
 
 def _loss_figure(study: Study) -> bytes:
     """Loss of the diffusion model, overall and per noise level; loss and accuracy of the classifiers."""
-    figure = pages.new_figure(13.0, 3.6)
+    figure = html.new_figure(13.0, 3.6)
     whole, levels, classifier = figure.subplots(1, 3)
     rows = [row for row in read_metrics(study.run.workdir) if "loss" in row]
     steps = [row["step"] for row in rows]
-    whole.plot(steps, [row["loss"] for row in rows], color=pages.COLOURS[0], linewidth=0.8)
+    whole.plot(steps, [row["loss"] for row in rows], color=html.COLOURS[0], linewidth=0.8)
     for level in range(1, NOISE_LEVELS + 1):
         name = f"loss_noise_{level}of{NOISE_LEVELS}"
         shown = [(row["step"], row[name]) for row in rows if name in row]
-        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=pages.COLOURS[level - 1])
+        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=html.COLOURS[level - 1])
     for number, (name, run) in enumerate(study.classifiers.items()):
         found = [row for row in read_metrics(run.workdir) if "loss" in row]
         classifier.plot(
-            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=pages.COLOURS[number % 5]
+            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=html.COLOURS[number % 5]
         )
     for axes, title in (
         (whole, "diffusion: training loss"),
         (levels, "diffusion: by noise level (1 = least noise)"),
         (classifier, "classifiers: training loss, by training set"),
     ):
-        pages.tidy(axes, title, x="step")
+        html.tidy(axes, title, x="step")
         axes.set_yscale("log")
     for axes in (levels, classifier):
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
-    return pages.png_of(figure)
+    return html.png_of(figure)
 
 
 def _distances(study: Study) -> dict[str, Any]:

@@ -7,14 +7,15 @@ from typing import Any, Literal
 
 import jax
 
-from data_prep import shards
-from diffpath_jax import build, checks, distributed, hardware, parameters, sections
+from diffpath_jax import build, checks, parameters, sections
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
+from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import read_json, sha256_json, write_json
-from diffpath_jax.progress import console
+from diffpath_jax.devices import hardware, processes
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import read_json, sha256_json, write_json
+from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK
 
@@ -134,7 +135,7 @@ def begin(
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
         **({"latents": asdict(codec.space)} if codec else {}),
-        "versions": shards.versions("jax", "flax", "optax"),
+        "versions": writer.versions("jax", "flax", "optax"),
     }
     path = workdir / RUN
     if path.exists():
@@ -143,11 +144,11 @@ def begin(
     if source and not path.exists() and not Path(source).exists():
         fix = "check train.init_from"
         raise DiffpathError("parameters to start from", where=source, why="no such file or run", fix=fix)
-    if distributed.is_first():
+    if processes.is_first():
         if codec and not (workdir / FIRST_STAGE).exists():
             parameters.write_parameters(workdir / FIRST_STAGE, parameters.flatten(codec.params), asdict(codec.space))
         write_json(path, content)
-    distributed.wait_for_all("run is described")
+    processes.wait_for_all("run is described")
     return open_run(workdir)
 
 

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
-from data_prep import card, shards
-from diffpath_jax import build, distributed, sections, sharding
-from diffpath_jax.data import manifest, records
-from diffpath_jax.files import replace_file
-from diffpath_jax.progress import track
+from diffpath_jax import build, sections
+from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.staging import Staging, Unit, finished
+from diffpath_jax.devices import processes, sharding
+from diffpath_jax.io.files import replace_file
+from diffpath_jax.io.progress import track
 from diffpath_jax.runs import Run, Trained
 from diffpath_jax.samplers import loop
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
@@ -167,13 +168,13 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
     fingerprint = _fingerprint(job, model)
-    complete = shards.finished(job.out, fingerprint)
+    complete = finished(job.out, fingerprint)
     if complete:
         return complete
-    if distributed.is_first():
-        shards.Staging(job.out, fingerprint)
-    distributed.wait_for_all("the job is described")
-    staging = shards.Staging(job.out, fingerprint)
+    if processes.is_first():
+        Staging(job.out, fingerprint)
+    processes.wait_for_all("the job is described")
+    staging = Staging(job.out, fingerprint)
     indices = image_indices(job.counts)
     batches = {start: indices[start : start + job.batch_size] for start in range(0, len(indices), job.batch_size)}
     mine = list(batches)[jax.process_index() :: jax.process_count()]
@@ -185,12 +186,12 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
             records_of = _encode(job, model, batches[start], images)
             staging.commit(_unit_name(start), records_of, {})
             progress.advance(len(records_of))
-    distributed.wait_for_all("all batches are drawn")
-    if distributed.is_first():
+    processes.wait_for_all("all batches are drawn")
+    if processes.is_first():
         units = [unit for start in batches if (unit := staging.find(_unit_name(start)))]
         _assemble(job, model, fingerprint, staging, units)
         staging.clear()
-    distributed.wait_for_all("the data set is written")
+    processes.wait_for_all("the data set is written")
     return manifest.open_dataset(job.out)
 
 
@@ -288,8 +289,8 @@ def _assemble(
     job: SampleJob,
     model: Model,
     fingerprint: Mapping[str, Any],
-    staging: shards.Staging,
-    units: Sequence[shards.Unit],
+    staging: Staging,
+    units: Sequence[Unit],
 ) -> None:
     run, indices = model.run, image_indices(job.counts)
     schema = records.Schema(job.image_px, run.classes)
@@ -303,7 +304,7 @@ def _assemble(
         "command": "diffpath sample",
         "sampling": provenance,
         "training_data": list(run.images),
-        "versions": shards.versions("jax", "flax"),
+        "versions": writer.versions("jax", "flax"),
     }
     rows = {
         "index": indices,
@@ -312,7 +313,7 @@ def _assemble(
     }
     with replace_file(job.out / TABLE) as temporary:
         pq.write_table(pa.table(rows), temporary)
-    shards.write_dataset(
+    writer.write_dataset(
         job.out,
         name=job.name,
         schema=schema,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from diffpath_jax.autoencoding import Commitment
-from diffpath_jax.data.pipeline import Augmentation
+from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.diffusion import Prediction
 from diffpath_jax.optim import OptimConfig
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import distributed, pictures, sample
+from diffpath_jax import sample
 from diffpath_jax.data.manifest import MANIFEST, Dataset
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.files import read_json, write_json
-from diffpath_jax.progress import console
+from diffpath_jax.devices import processes
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import read_json, write_json
+from diffpath_jax.io.progress import console
+from diffpath_jax.render import image_grid
 
 SUMMARY, CONTACT_SHEET = "sweep.json", "contact.png"
 # Images of a row on the contact sheet, over all classes; every class has one at least.
@@ -91,9 +93,9 @@ def run(
             "digest": dataset.digest,
             "sampling": dataset.details["sampling"],
         }
-    if distributed.is_first():
+    if processes.is_first():
         write_json(path, {"points": {**before, **rows}})
-        pictures.write_png(out / CONTACT_SHEET, pictures.sheet(shown, _headings(jobs, model)))
+        image_grid.write_png(out / CONTACT_SHEET, image_grid.sheet(shown, _headings(jobs, model)))
         _print(rows)
         console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)
 
@@ -104,7 +106,7 @@ def _per_class(num_classes: int) -> int:
 
 def _shown(dataset: Dataset) -> np.ndarray:
     num_classes = len(dataset.schema.classes)
-    rows = pictures.first_of_each_class(dataset.read(sample.SPLIT), num_classes, _per_class(num_classes))
+    rows = image_grid.first_of_each_class(dataset.read(sample.SPLIT), num_classes, _per_class(num_classes))
     return np.stack([image for row in rows for image in row])
 
 

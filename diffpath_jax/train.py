@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import distributed, hardware, sharding
 from diffpath_jax.checkpoint import Checkpoints
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.devices import hardware, processes, sharding
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.progress import track
 from diffpath_jax.optim import OptimConfig
-from diffpath_jax.progress import track
 from diffpath_jax.sections import TrainConfig
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.task import Task
@@ -76,7 +76,7 @@ def fit(
         meaning=meaning,
     )
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    with distributed.stop_noticed() as must_stop:
+    with processes.stop_noticed() as must_stop:
         done = checkpoints.latest()
         checkpoints.discard_after(done or 0)
         step = done or 0
@@ -90,7 +90,7 @@ def fit(
             config=config,
             workdir=workdir,
             checkpoints=checkpoints,
-            writer=MetricsWriter(workdir, resume_step=step) if distributed.is_first() else None,
+            writer=MetricsWriter(workdir, resume_step=step) if processes.is_first() else None,
             hooks=hooks,
             speed=hardware.Throughput(images=batch_size, flops=flops, peak=peak),
         )

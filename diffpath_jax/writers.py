@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorboardX
 
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import write_text
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import write_text
 
 METRICS = "metrics.jsonl"
 

@@ -63,7 +63,7 @@ def one_device():
     """What commands find, as on a laptop: programs for eight devices take longer to compile, and to run."""
     import jax
 
-    from diffpath_jax import sharding
+    from diffpath_jax.devices import sharding
 
     make_mesh, first = sharding.make_mesh, jax.devices()[:1]
     with pytest.MonkeyPatch.context() as patch:

@@ -8,9 +8,10 @@ import pyarrow.parquet
 import pytest
 from conftest import write_annotations, write_slide
 
-from data_prep import shards
-from diffpath_jax import cli, hardware
-from diffpath_jax.files import own_directory
+from diffpath_jax import cli
+from diffpath_jax.data import writer
+from diffpath_jax.devices import hardware
+from diffpath_jax.io.files import own_directory
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32"]
 DEBUG = "configs/demo_ddpm.py:debug"
@@ -148,10 +149,10 @@ def test_an_interrupted_prep_goes_on_to_the_same_bytes(tmp_path, monkeypatch, da
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_json", broken)
+        patch.setattr(writer, "write_json", broken)
         assert cli.main(command) == 130
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_tfds_metadata", broken)
+        patch.setattr(writer, "_write_tfds_metadata", broken)
         assert cli.main(command) == 130
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert cli.main(command) == 0

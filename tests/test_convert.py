@@ -14,7 +14,7 @@ from golden import weights
 
 from diffpath_jax import build, cli, parameters, runs
 from diffpath_jax.convert import adm, checkpoints
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig

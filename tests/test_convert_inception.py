@@ -16,7 +16,7 @@ from golden import weights
 from diffpath_jax import cli, parameters
 from diffpath_jax.commands import convert as command
 from diffpath_jax.convert import inception
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.metrics.inception import load_inception
 from diffpath_jax.published import PublishedFile
 

@@ -9,7 +9,7 @@ from golden import weights
 
 from diffpath_jax import cli, parameters
 from diffpath_jax.convert import ldm
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 

@@ -8,7 +8,7 @@ from golden import weights
 
 from diffpath_jax import cli, parameters
 from diffpath_jax.convert import lpips
-from diffpath_jax.errors import ExitCode
+from diffpath_jax.io.errors import ExitCode
 
 PUBLISHED = weights.state_dict(weights.load("first_stage.npz")["lpips/names"])
 SHIFT = "scaling_layer.shift"

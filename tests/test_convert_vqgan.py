@@ -9,7 +9,7 @@ from golden import weights
 from diffpath_jax import checks, cli, config, first_stage, parameters, runs
 from diffpath_jax.convert import vqgan
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.task import NETWORK
 

@@ -12,9 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import optim, sharding
+from diffpath_jax import optim
 from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.devices import sharding
 from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics
 

@@ -11,10 +11,12 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import TINY_AUTOENCODER, write_run
 
-from diffpath_jax import build, checks, cli, config, derive, first_stage, parameters, runs, sample, sections, sharding
+from diffpath_jax import build, checks, cli, config, first_stage, parameters, runs, sample, sections
 from diffpath_jax.codecs import LatentCodec
 from diffpath_jax.data import pipeline
+from diffpath_jax.data import transform as derive
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.devices import sharding
 from diffpath_jax.task import CODEC, NETWORK
 from diffpath_jax.writers import read_metrics
 
@@ -109,7 +111,7 @@ def test_tfds_reads_latents_too(latents):
 def test_encoding_goes_on_where_it_stopped(tmp_path, dataset, latents, autoencoder_run, monkeypatch):
     """An interruption after any unit; the finished set has the records of one that was left alone."""
     monkeypatch.setattr(derive, "UNIT_IMAGES", 32)
-    whole, made = derive.shards.Staging.commit, []
+    whole, made = derive.Staging.commit, []
 
     def commit(self, name, *rest):
         if len(made) in (2, 3):
@@ -118,7 +120,7 @@ def test_encoding_goes_on_where_it_stopped(tmp_path, dataset, latents, autoencod
         made.append(name)
         return whole(self, name, *rest)
 
-    monkeypatch.setattr(derive.shards.Staging, "commit", commit)
+    monkeypatch.setattr(derive.Staging, "commit", commit)
     words = ("encode", "--data", dataset, "--first_stage", autoencoder_run, "--out", tmp_path / "set")
     assert [run_cli(*words) for _ in range(3)] == [130, 130, 0]
     done = [name for name in made if name != "interrupted"]

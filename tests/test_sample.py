@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
-from diffpath_jax import cli, runs, sample, sections, sharding
+from diffpath_jax import cli, runs, sample, sections
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.devices import sharding
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_pixels_do_not_depend_on_the_number_of_devices(model, tmp_path, options)
 
 def test_an_interrupted_job_goes_on(model, tmp_path, monkeypatch):
     whole = sample.run_job(job_of(tmp_path / "whole", SAMPLERS[0]), model, mesh(1))
-    commit, calls = sample.shards.Staging.commit, []
+    commit, calls = sample.Staging.commit, []
 
     def broken(self, *args):
         calls.append(args[0])
@@ -69,7 +70,7 @@ def test_an_interrupted_job_goes_on(model, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return commit(self, *args)
 
-    monkeypatch.setattr(sample.shards.Staging, "commit", broken)
+    monkeypatch.setattr(sample.Staging, "commit", broken)
     with pytest.raises(KeyboardInterrupt):
         sample.run_job(job_of(tmp_path / "parts", SAMPLERS[0]), model, mesh(1))
     assert not (tmp_path / "parts" / "manifest.json").exists()

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from data_prep import outlines
 from data_prep.formats import safe_xml
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 ROOT = "ASAP_Annotations"
 # A spline is taken as the polygon through its points. Dots, point sets and measurements are no areas.

@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 
 from data_prep.outlines import Outline, Ring, multipolygon
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 _FIX = "export the annotations from QuPath as GeoJSON again"
 _AREAS = ("Polygon", "MultiPolygon")

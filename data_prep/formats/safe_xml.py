@@ -9,7 +9,7 @@ import defusedxml.ElementTree
 import numpy as np
 
 from data_prep.outlines import Ring
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 _FIX = "export the annotations again"
 

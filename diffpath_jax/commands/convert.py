@@ -9,10 +9,10 @@ from typing import Any
 
 from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.convert import adm, checkpoints, inception, ldm, lpips, vqgan
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import sha256_file
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_file
+from diffpath_jax.io.progress import console
 from diffpath_jax.parameters import flatten, write_parameters
-from diffpath_jax.progress import console
 from diffpath_jax.published import PublishedFile, check_digest, downloaded
 
 

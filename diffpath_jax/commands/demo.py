@@ -18,9 +18,9 @@ from pathlib import Path
 import jax
 
 from diffpath_jax import cli
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import replace_file, sha256_file
-from diffpath_jax.progress import console
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import replace_file, sha256_file
+from diffpath_jax.io.progress import console
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ASSETS = REPOSITORY / "demo"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import jax
 
-from diffpath_jax import hardware
-from diffpath_jax.errors import ExitCode
-from diffpath_jax.progress import console
+from diffpath_jax.devices import hardware
+from diffpath_jax.io.errors import ExitCode
+from diffpath_jax.io.progress import console
 
 # import name -> extra that brings it
 OPTIONAL = {"openslide": "prep", "shapely": "prep", "matplotlib": "report", "jinja2": "report", "onnxruntime": "onnx"}

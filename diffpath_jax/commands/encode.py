@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from diffpath_jax import checks, first_stage, hardware, latents
+from diffpath_jax import checks, first_stage, latents
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.data.pipeline import Augmentation
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import own_directory
-from diffpath_jax.progress import console
+from diffpath_jax.data.symmetries import Augmentation
+from diffpath_jax.devices import hardware
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.progress import console
 
 DTYPES = ("float32", "bfloat16")
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from diffpath_jax import runs
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
 from diffpath_jax.evaluation import audit, extractors, job, page, sets
 from diffpath_jax.evaluation.compare import OVERALL, TRAINING_SPLIT, Sureness
 from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.evaluation.store import FeatureStore, default_directory
-from diffpath_jax.files import write_json
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import write_json
+from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.features import check_classifier
 from diffpath_jax.metrics.resize import check_resize
-from diffpath_jax.progress import console
 
 METRICS = "metrics.json"
 NONE, AUTO = "none", "auto"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from diffpath_jax import build, runs
 from diffpath_jax.commands.sample import checkpoint_step
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.progress import console
 from diffpath_jax.parameters import flatten, write_parameters
-from diffpath_jax.progress import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,12 +2,13 @@
 
 import argparse
 
-from diffpath_jax import build, hardware, reconstruct
+from diffpath_jax import build, reconstruct
 from diffpath_jax.commands.encode import add_common_arguments, open_stage
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import ExitCode
-from diffpath_jax.files import own_directory
-from diffpath_jax.progress import console
+from diffpath_jax.devices import hardware
+from diffpath_jax.io.errors import ExitCode
+from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.progress import console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

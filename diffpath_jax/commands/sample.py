@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_prep import card
-from diffpath_jax import checks, config, distributed, hardware, pictures, runs, sample, sections, sharding, sweep
+from diffpath_jax import checks, config, runs, sample, sections, sweep
+from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.progress import console
+from diffpath_jax.devices import hardware, processes, sharding
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.progress import console
+from diffpath_jax.render import image_grid
 
 GRID_COLUMNS = 12
 FILM_FRAMES = 10
@@ -61,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--png", action="store_true", help="write every image as a PNG file too")
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
     parser.add_argument("--film", action="store_true", help="write a strip of the denoising, by class")
-    distributed.add_arguments(parser)
+    processes.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -71,7 +73,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         DiffpathError: not a diffusion run, a number out of range, or a directory of another job.
     """
     hardware.use_compilation_cache()
-    distributed.start_if_asked(arguments)
+    processes.start_if_asked(arguments)
     run = runs.open_run(arguments.workdir)
     if run.config.diffusion is None:
         raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
@@ -81,7 +83,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
     model = sample.Model(run, trained, _classifier(arguments.classifier, run))
     mesh = sharding.local_mesh()
-    with distributed.own_directory(arguments.out):
+    with processes.own_directory(arguments.out):
         if arguments.sweep:
             sweep.run(jobs, model, mesh, out=arguments.out, finish=lambda *done: _finish(arguments, *done))
             return ExitCode.OK
@@ -93,7 +95,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 def _finish(arguments: argparse.Namespace, job: sample.SampleJob, model: sample.Model, dataset: Dataset) -> None:
     """Pictures of a finished set, and a word on it."""
-    if not distributed.is_first():
+    if not processes.is_first():
         return
     if arguments.png:
         _write_images(dataset)
@@ -216,15 +218,15 @@ def _named(space: sections.LatentSpace | None) -> str:
 def _write_images(dataset: Dataset) -> None:
     for record in dataset.read(sample.SPLIT):
         name = dataset.schema.classes[record.label]
-        pictures.write_png(dataset.directory / "png" / name / f"{record.index:07d}.png", record.image)
+        image_grid.write_png(dataset.directory / "png" / name / f"{record.index:07d}.png", record.image)
 
 
 def _write_grid(dataset: Dataset) -> None:
-    rows = pictures.first_of_each_class(dataset.read(sample.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
+    rows = image_grid.first_of_each_class(dataset.read(sample.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
     columns = max(len(row) for row in rows)
     blank = np.full((*dataset.schema.image_px, 3), 255, np.uint8)
     images = [image for row in rows if row for image in row + [blank] * (columns - len(row))]
-    pictures.write_png(dataset.directory / "qa" / "grid.png", pictures.tile(np.stack(images), columns=columns))
+    image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
 
 
 def _write_film(job: sample.SampleJob, model: sample.Model) -> None:
@@ -235,4 +237,4 @@ def _write_film(job: sample.SampleJob, model: sample.Model) -> None:
     labels = sample.class_of(indices, count)
     _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
     frames = np.asarray(film).swapaxes(0, 1).reshape(-1, *film.shape[2:])
-    pictures.write_png(job.out / "qa" / "film.png", pictures.tile(frames, columns=FILM_FRAMES))
+    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=FILM_FRAMES))

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, checks, config, distributed, first_stage, hardware, monitors, runs, sections, sharding
+from diffpath_jax import build, checks, config, first_stage, monitors, runs, sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.devices import hardware, processes, sharding
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.progress import console
 from diffpath_jax.plan import plan
-from diffpath_jax.progress import console
 from diffpath_jax.task import CODEC, Task
 from diffpath_jax.train import fit
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:VARIANT")
     parser.add_argument("--workdir", type=Path, help="run directory; an existing run is resumed")
     parser.add_argument("--allow_change", action="append", default=[], help="config key that may differ on resume")
-    distributed.add_arguments(parser)
+    processes.add_arguments(parser)
     dry = parser.add_argument_group("dry run")
     dry.add_argument("--dry_run", action="store_true", help="print size and cost, train nothing")
     dry.add_argument("--devices", type=int, help="devices to plan for (default: those of this machine)")
@@ -51,7 +52,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     if arguments.workdir is None:
         raise DiffpathError("--workdir", where="the command line", why="missing", fix="name a run directory")
     hardware.use_compilation_cache()
-    distributed.start_if_asked(arguments)
+    processes.start_if_asked(arguments)
     datasets = checks.datasets(settings, where=arguments.config)
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
     checks.check_augmentation(settings, datasets)
@@ -60,9 +61,9 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     checks.check_image_size(settings, datasets[0].schema.image_px, space=space, where=arguments.config, fix=SIZE_FIX)
     given = {CODEC: codec.params} if codec else first_stage.perceptual(settings)
     task = build.task(settings, num_classes=len(datasets[0].schema.classes), space=space, given=given)
-    with distributed.own_directory(arguments.workdir):
+    with processes.own_directory(arguments.workdir):
         done = _train(settings, task, codec, datasets, arguments)
-    if distributed.is_first():
+    if processes.is_first():
         console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
     return ExitCode.OK
 

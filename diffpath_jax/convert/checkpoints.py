@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.parameters import Flat, read_parameters

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from diffpath_jax.convert.checkpoints import Converted, Path, expecting, fill, first_words, read_torch
-from diffpath_jax.files import sha256_file
+from diffpath_jax.io.files import sha256_file
 from diffpath_jax.networks import lpips
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.parameters import Flat

@@ -10,7 +10,7 @@ import PIL.Image
 import PIL.ImageOps
 from jaxtyping import UInt8
 
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A patch is no larger; a small file can claim to be.

@@ -8,8 +8,8 @@ from typing import Any
 from array_record.python import array_record_module
 
 from diffpath_jax.data import records
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import read_json, sha256_file, sha256_json
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import read_json, sha256_file, sha256_json
 
 MANIFEST = "manifest.json"
 FORMAT = "diffpath-dataset-1"

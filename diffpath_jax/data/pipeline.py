@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import grain
 import numpy as np
@@ -10,9 +10,8 @@ from absl import flags
 
 from diffpath_jax.data import records
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.errors import DiffpathError, ExitCode
-
-Augmentation = Literal["none", "hflip", "flips", "dihedral"]
+from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 
 class Records:
@@ -44,21 +43,6 @@ class Records:
                 code=ExitCode.DAMAGED,
             ) from error
         return {"image": record.image, "label": np.asarray(record.label, np.int32)}
-
-
-# Symmetries by number: three bits, of 90 degrees' turns (two) and, afterwards, a flip of left and right (one).
-SYMMETRIES: dict[Augmentation, tuple[int, ...]] = {
-    "none": (0,),
-    "hflip": (0, 4),
-    "flips": (0, 4, 2, 6),  # half a turn and a flip of left and right are a flip of up and down
-    "dihedral": (0, 1, 2, 3, 4, 5, 6, 7),
-}
-
-
-def symmetric(image: np.ndarray, number: int) -> np.ndarray:
-    """The copy of a square (height, width, ...) image that a symmetry's number stands for."""
-    turned = np.rot90(image, number % 4)
-    return np.ascontiguousarray(turned[:, ::-1] if number >= 4 else turned)
 
 
 @dataclass(frozen=True)

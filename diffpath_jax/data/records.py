@@ -2,7 +2,7 @@
 
 The image travels as raw bytes: lossless, and 4 to 8 times faster to read than PNG. A dataset of latents holds what an
 autoencoder's encoder says of each image instead. TFDS reads the same records through the feature description in
-``data_prep.shards``.
+``diffpath_jax.data.writer``.
 """
 
 import dataclasses

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax import pictures
 from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.io.progress import console
 from diffpath_jax.metrics import authenticity, copies, memorization
 from diffpath_jax.metrics.features import FeatureExtractor
-from diffpath_jax.progress import console
+from diffpath_jax.render import image_grid
 
 # Cells of C_T's clustering, and images that a cell needs (Meehan et al. 2020 leave out sparse cells).
 CELLS, MIN_PER_CELL = 10, 20
@@ -180,8 +180,8 @@ def _pair(findings: Findings, pair: memorization.Pair) -> dict[str, Any]:
         findings.sources.generated.fetch([pair.generated]),
         findings.sources.training.fetch([pair.reference]),
     )
-    sheet = pictures.tile(np.stack([copies.turn(drawn, pair.symmetry), real]), columns=2)
+    sheet = image_grid.tile(np.stack([copies.turn(drawn, pair.symmetry), real]), columns=2)
     words = (
         f"image {pair.generated}, training image {pair.reference}: distance {pair.distance:.3f}, ratio {pair.ratio:.3f}"
     )
-    return {"picture": pictures.encode_png(sheet), "words": words}
+    return {"picture": image_grid.encode_png(sheet), "words": words}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffpath_jax import runs
-from diffpath_jax.errors import DiffpathError
-from diffpath_jax.metrics.batches import batched
+from diffpath_jax.devices.batched import batched
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics.features import FeatureExtractor, classifier_features
 from diffpath_jax.metrics.inception import load_inception
 from diffpath_jax.metrics.onnx_features import onnx_features

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from data_prep import shards
 from diffpath_jax import runs
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.data import writer
 from diffpath_jax.evaluation import compare, labels
 from diffpath_jax.evaluation.compare import Row, Sureness
 from diffpath_jax.evaluation.sets import ImageSet, Statistics, with_counts
 from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.features import FeatureExtractor
-from diffpath_jax.progress import track
 
 REFERENCE, MEASURED, FLOOR = "reference", "generated", "floor"
 MIN_FLOOR = 4
@@ -79,7 +79,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
     for images in compared.values():
         check_comparable(reference, images, spaces)
     content: dict[str, Any] = {
-        "versions": shards.versions("jax", "numpy", "scipy"),
+        "versions": writer.versions("jax", "numpy", "scipy"),
         "seed": evaluation.sureness.seed,
         "resamples": evaluation.sureness.resamples,
         "reference": reference.about(),

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax import pages, pictures
 from diffpath_jax.evaluation.compare import OVERALL
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
 from diffpath_jax.evaluation.sets import ImageSet
-from diffpath_jax.files import replace_file
+from diffpath_jax.io.files import replace_file
+from diffpath_jax.render import html, image_grid
 
 PAGE, TABLE, FIGURES = "index.html", "per_class.csv", "figures"
 SHOWN_PER_CLASS = 16
@@ -74,7 +74,7 @@ def write_page(out: Path, content: Mapping[str, Any], images: Mapping[str, Image
             with replace_file(path) as temporary:
                 temporary.write_bytes(space["figure"])
     reference, names = content["reference"], {**content["sets"], REFERENCE: content["reference"]}
-    pages.write_page(
+    html.write_page(
         out / PAGE,
         "evaluation.html",
         title=_title(content),
@@ -156,7 +156,7 @@ def _pictures(images: Mapping[str, ImageSet]) -> list[dict[str, Any]]:
 def _strip(images: ImageSet, chosen: np.ndarray) -> bytes:
     """Some of the chosen images in a row, evenly spread."""
     shown = np.linspace(0, len(chosen) - 1, min(SHOWN_PER_CLASS, len(chosen))).round().astype(int)
-    return pictures.encode_png(pictures.tile(images.fetch(chosen[shown]), columns=SHOWN_PER_CLASS))
+    return image_grid.encode_png(image_grid.tile(images.fetch(chosen[shown]), columns=SHOWN_PER_CLASS))
 
 
 def _space(distances: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _figure(rows: Mapping[str, Any], groups: Sequence[str], *metrics: str) -> by
     """Each metric by class with its interval, the sets side by side."""
     if not any(metric in row["metrics"] for found in rows.values() for row in found.values() for metric in metrics):
         return None
-    figure = pages.new_figure(11.0, 1.2 + 0.34 * len(groups) * len(rows))
+    figure = html.new_figure(11.0, 1.2 + 0.34 * len(groups) * len(rows))
     for axes, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
         for number, (name, found) in enumerate(rows.items()):
             for place, group in enumerate(groups):
@@ -208,13 +208,13 @@ def _figure(rows: Mapping[str, Any], groups: Sequence[str], *metrics: str) -> by
         axes.spines[["top", "right"]].set_visible(False)
     handles = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     axes.legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
-    return pages.png_of(figure)
+    return html.png_of(figure)
 
 
 def _draw(axes: Any, found: Mapping[str, float] | None, place: int, offset: float, name: str) -> None:
     if found is None:
         return
-    colour = "#9a95a5" if name == FLOOR else pages.COLOURS[1]
+    colour = "#9a95a5" if name == FLOOR else html.COLOURS[1]
     axes.plot(found["value"], place + offset, "o", markersize=5, color=colour, label=name)
     if "low" in found:
         axes.plot([found["low"], found["high"]], [place + offset] * 2, color=colour, linewidth=1.6)

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, UInt8
 from diffpath_jax.data.image_files import list_images, read_image
 from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.data.pipeline import Records
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import sha256_file, sha256_json
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_file, sha256_json
 
 # Images that are held at once.
 BLOCK = 512

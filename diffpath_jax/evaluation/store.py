@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.errors import DiffpathError
 from diffpath_jax.evaluation.sets import ImageSet
-from diffpath_jax.files import read_json, replace_file, sha256_file, sha256_json, write_json
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import read_json, replace_file, sha256_file, sha256_json, write_json
+from diffpath_jax.io.progress import console, track
 from diffpath_jax.metrics.features import FeatureExtractor
-from diffpath_jax.progress import console, track
 
 # Raised whenever the same images and parameters give other features.
 FORMAT = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffpath_jax import build, runs
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics.classification import predictor
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.convert.inception import KIND
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import sha256_file
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_file
 from diffpath_jax.metrics import resize as resizing
 from diffpath_jax.networks.inception import Inception as Network
 from diffpath_jax.networks.pure import purify

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import read_json, sha256_file, sha256_json
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import read_json, sha256_file, sha256_json
 from diffpath_jax.metrics.features import FeatureExtractor
 from diffpath_jax.metrics.resize import bicubic_matrix
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.shapes import PixelImages
 
 SIDE = 299

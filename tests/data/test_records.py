@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep import shards
-from diffpath_jax.data import manifest, records
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.data import manifest, records, writer
+from diffpath_jax.data.staging import STAGING, Staging
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 SCHEMA = records.Schema((4, 6), ("a", "b"))
 
@@ -22,7 +22,7 @@ def record(index, seed=0):
 
 def write(out, count=5, name="toy"):
     labels = [index % 2 for index in range(count)]
-    return shards.write_dataset(
+    return writer.write_dataset(
         out,
         name=name,
         schema=SCHEMA,
@@ -59,7 +59,7 @@ def test_digest_says_what_is_held_and_not_where(tmp_path):
 
 
 def test_several_shards_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 2 * 4 * 6 * 3)
+    monkeypatch.setattr(writer, "MAX_SHARD_BYTES", 2 * 4 * 6 * 3)
     dataset = write(tmp_path, count=7)
     assert [shard.count for shard in dataset.splits["train"]] == [2, 2, 2, 1]
     assert [r.index for r in dataset.read("train")] == list(range(7))
@@ -139,17 +139,17 @@ def test_a_failed_write_leaves_no_file(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(DiffpathError, match="disk full"):
-        shards.write_shard(tmp_path / "x.array_record", items())
+        writer.write_shard(tmp_path / "x.array_record", items())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_staging_notices_changed_units_and_other_jobs(tmp_path):
-    staging = shards.Staging(tmp_path, {"seed": 1})
+    staging = Staging(tmp_path, {"seed": 1})
     staging.commit("unit", [b"one", b"two"], {"n": 2})
-    again = shards.Staging(tmp_path, {"seed": 1})
+    again = Staging(tmp_path, {"seed": 1})
     assert list(again.read(again.find("unit"))) == [b"one", b"two"]
     with pytest.raises(DiffpathError, match="seed") as caught:
-        shards.Staging(tmp_path, {"seed": 2})
+        Staging(tmp_path, {"seed": 2})
     assert caught.value.code == ExitCode.REFUSED
-    shutil.copy(__file__, tmp_path / shards.STAGING / "unit.array_record")
+    shutil.copy(__file__, tmp_path / STAGING / "unit.array_record")
     assert again.find("unit") is None

@@ -15,7 +15,7 @@ from data_prep import annotations, slides
 from data_prep.annotations import ClassMap, Region
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 FORMATS = {"qupath": ".geojson", "asap": ".xml", "imagescope": ".xml"}
 REGIONS = [

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from data_prep import annotations
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 MAP = annotations.ClassMap({"Tumour": "tumour", "Stroma": "stroma"}, frozenset({"Pen"}))
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]

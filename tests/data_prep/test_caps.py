@@ -13,7 +13,7 @@ from data_prep import caps, quality, tiling
 from data_prep.slides import Box
 from diffpath_jax import cli
 from diffpath_jax.data import manifest, records
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 IMAGE = np.zeros((1, 1, 3), np.uint8)
 pytestmark = pytest.mark.usefixtures("blank_overlays")

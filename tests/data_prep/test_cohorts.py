@@ -14,7 +14,7 @@ from conftest import write_slide
 from data_prep import folds, patients, splits
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 FIELDS = ["--fov_um", "16", "--patch_px", "16", "--workers", "0"]
 NAMES = [f"s{number}" for number in range(6)]

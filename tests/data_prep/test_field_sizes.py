@@ -9,7 +9,7 @@ from test_tiling_and_splits import plan, region
 from data_prep import field_sizes
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from data_prep import image_folder
 from data_prep.image_source import ImageBatch
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.pictures import encode_png
+from diffpath_jax.render.image_grid import encode_png
 
 SIDE = 32
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import jpeg_slide
 from data_prep import jpeg_tiles, slides
 from data_prep.slides import Box
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 SIDE = 64
 DESCRIPTION = jpeg_slide.aperio(0.5, 20)

@@ -16,10 +16,10 @@ import pytest
 import tifffile
 from conftest import MPP, PINK, PURPLE, feature
 
-from data_prep import shards
 from diffpath_jax import cli
+from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import read_shard
-from diffpath_jax.pictures import encode_png
+from diffpath_jax.render.image_grid import encode_png
 
 SIZE = 256
 # A colour that no tissue has: label and macro image are filled with it.
@@ -140,7 +140,7 @@ def test_what_is_planted_is_found(tmp_path):
     info.add_text("Title", word * 40, zip=True)
     picture.save(tmp_path / "a.png", pnginfo=info)
     pq.write_table(pa.table({"x": [word.upper()] * 9}), tmp_path / "b.parquet", compression="zstd")
-    shards.write_shard(tmp_path / "c.array_record-0", [word.encode() + bytes(9999)])
+    writer.write_shard(tmp_path / "c.array_record-0", [word.encode() + bytes(9999)])
     (tmp_path / "d.html").write_bytes(b"<p>" + word.encode("utf-16-le"))
     (tmp_path / f"e {word}").mkdir()
     (tmp_path / "f.json").write_text("{}")

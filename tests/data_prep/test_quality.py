@@ -7,7 +7,7 @@ from drawn_tissue import INKS, tissue
 
 from data_prep import quality
 from data_prep.quality import QualitySpec, Scores
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 DEFAULTS = QualitySpec(blur_max=0.65, saturation_min=0.03, pen_max=0.1)
 

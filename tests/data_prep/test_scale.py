@@ -18,11 +18,13 @@ import pytest
 import tifffile
 from conftest import PINK, write_annotations, write_slide
 
-from data_prep import digests, qa, run, scheduling, shards, slides
+from data_prep import digests, qa, run, scheduling, slides
 from data_prep.slide_source import SlideSource
 from diffpath_jax import cli
+from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.data.staging import JOB, STAGING, Staging
+from diffpath_jax.io.errors import DiffpathError
 
 WAYS = {"here": {"workers": 0}, "processes": {"workers": 2}, "dask": {"workers": 0, "cluster": "local:2"}}
 
@@ -174,11 +176,11 @@ def test_a_slide_that_kills_its_worker_fails_alone(folder, whole, tmp_path, monk
     assert len(lines) == 1 and "s02.svs" in lines[0] and "dies" in lines[0]
     assert len(open_dataset(out).details["job"]["sources"]) == 5
     # With a good worker the same command does the slide that is missing, and no other.
-    stamps = {path: path.stat().st_mtime_ns for path in (out / shards.STAGING).glob("*.array_record")}
+    stamps = {path: path.stat().st_mtime_ns for path in (out / STAGING).glob("*.array_record")}
     assert len(stamps) == 5
     assert cli.main(words(folder, out, "--workers", 0)) == 0
     assert digest(out) == digest(whole)
-    assert not (out / shards.STAGING).exists()
+    assert not (out / STAGING).exists()
 
 
 def test_a_bad_slide_is_tried_again_until_it_is_good(folder, whole, tmp_path, capsys, blank_overlays):
@@ -201,9 +203,9 @@ def test_a_bad_slide_is_tried_again_until_it_is_good(folder, whole, tmp_path, ca
 def test_a_rerun_of_an_unfinished_job_does_what_changed(folder, tmp_path, monkeypatch, blank_overlays):
     mine = shutil.copytree(folder, tmp_path / "input")
     out = tmp_path / "out"
-    monkeypatch.setattr(shards, "_write_tfds_metadata", interrupted)
+    monkeypatch.setattr(writer, "_write_tfds_metadata", interrupted)
     assert cli.main(words(mine, out, "--workers", 0)) == 130
-    staged = {path.name for path in (out / shards.STAGING).glob("*.array_record")}
+    staged = {path.name for path in (out / STAGING).glob("*.array_record")}
     hashed: list[str] = []
     monkeypatch.setattr(digests, "sha256_file", lambda path: hashed.append(path.name) or real_digest(path))
     # One slide changes without a change of size or time, one annotation changes, two slides come, one goes.
@@ -220,15 +222,15 @@ def test_a_rerun_of_an_unfinished_job_does_what_changed(folder, tmp_path, monkey
         write_annotations(mine / "regions" / f"s{number:02d}.geojson", size=256)
     assert cli.main(words(mine, out, "--workers", 0)) == 130
     assert [name for name in hashed if name.endswith(".svs")] == ["s01.svs", "s06.svs", "s07.svs"]
-    assert len({path.name for path in (out / shards.STAGING).glob("*.array_record")} - staged) == 4
-    monkeypatch.setattr(shards, "_write_tfds_metadata", write_metadata)
+    assert len({path.name for path in (out / STAGING).glob("*.array_record")} - staged) == 4
+    monkeypatch.setattr(writer, "_write_tfds_metadata", write_metadata)
     assert cli.main(words(mine, out, "--workers", 0)) == 0
     assert cli.main(words(mine, tmp_path / "fresh", "--workers", 0)) == 0
     assert digest(out) == digest(tmp_path / "fresh")
     assert len(list((out / "qa").glob("*.png"))) == 7
 
 
-real_digest, write_metadata = digests.sha256_file, shards._write_tfds_metadata
+real_digest, write_metadata = digests.sha256_file, writer._write_tfds_metadata
 
 
 def interrupted(*args, **options):
@@ -262,13 +264,13 @@ def test_a_bug_is_not_swallowed_and_the_other_slides_are_staged(folder, tmp_path
         cli.main(words(folder, tmp_path / "out"))
     (bug,) = caught.value.exceptions
     assert "ZeroDivisionError" in str(bug) and "s01.svs" in bug.__notes__[0]
-    assert len(list((tmp_path / "out" / shards.STAGING).glob("*.array_record"))) == 5
+    assert len(list((tmp_path / "out" / STAGING).glob("*.array_record"))) == 5
 
 
 def test_slides_out_of_reach_cost_no_staged_work(folder, whole, tmp_path, monkeypatch, capsys, blank_overlays):
     mine, out = shutil.copytree(folder, tmp_path / "input"), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_write_tfds_metadata", interrupted)
+        patch.setattr(writer, "_write_tfds_metadata", interrupted)
         assert cli.main(words(mine, out, "--workers", 0)) == 130
     for slide in (mine / "slides").iterdir():
         slide.write_bytes(b"")
@@ -288,8 +290,8 @@ def test_copies_of_a_slide_fail(folder, tmp_path, capsys, blank_overlays):
 
 
 def test_workers_that_do_not_see_the_output_say_so_once(folder, tmp_path, monkeypatch, capsys):
-    begun = shards.Staging.begun
-    monkeypatch.setattr(shards.Staging, "begun", lambda out, where: begun(tmp_path / "elsewhere", where=where))
+    begun = Staging.begun
+    monkeypatch.setattr(Staging, "begun", lambda out, where: begun(tmp_path / "elsewhere", where=where))
     assert cli.main(words(folder, tmp_path / "out", "--workers", 0)) == 4
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(lines) == 1 and "file system that all workers share" in lines[0]
@@ -372,14 +374,14 @@ def check_killed_job(folder, place, kills, seed):
             code = process.wait(60)
         if code == -9:
             struck += 1
-            partial += bool(list(out.glob(f"{shards.STAGING}/*.array_record")))
+            partial += bool(list(out.glob(f"{STAGING}/*.array_record")))
             continue
         assert code == 0
         assert digest(out) == expected
         for path in (place / "whole").glob("*.array_record*"):
             assert (out / path.name).read_bytes() == path.read_bytes()
         assert not list(out.rglob("*.tmp"))
-        assert not (out / shards.STAGING).exists()
+        assert not (out / STAGING).exists()
         finished += 1
     return partial, finished
 
@@ -402,7 +404,7 @@ def test_two_hundred_kills(tmp_path):
 def test_a_stopped_job_leaves_no_process(tmp_path, where, sent, code):
     mine = write_slides(tmp_path / "input", 2, size=2048)
     process = start(mine, tmp_path / "out", *where)
-    wait_until(lambda: list((tmp_path / "out" / shards.STAGING).glob(BEING_WRITTEN)))
+    wait_until(lambda: list((tmp_path / "out" / STAGING).glob(BEING_WRITTEN)))
     # As a terminal and a batch system do, to all processes of the job.
     os.killpg(process.pid, sent)
     begin = time.monotonic()
@@ -410,13 +412,13 @@ def test_a_stopped_job_leaves_no_process(tmp_path, where, sent, code):
     assert time.monotonic() - begin < 10
     wait_until(lambda: not group_of(process))
     assert not (tmp_path / "out" / "manifest.json").exists()
-    assert json.loads((tmp_path / "out" / shards.STAGING / shards.JOB).read_text())
+    assert json.loads((tmp_path / "out" / STAGING / JOB).read_text())
 
 
 def test_workers_end_with_a_killed_job(tmp_path):
     mine = write_slides(tmp_path / "input", 2, size=2048)
     process = start(mine, tmp_path / "out", "--workers", 2)
-    wait_until(lambda: list((tmp_path / "out" / shards.STAGING).glob(BEING_WRITTEN)))
+    wait_until(lambda: list((tmp_path / "out" / STAGING).glob(BEING_WRITTEN)))
     assert len(group_of(process)) > 2
     process.kill()
     process.wait()

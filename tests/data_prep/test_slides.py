@@ -9,7 +9,7 @@ import pytest
 from conftest import MPP, write_slide
 
 from data_prep import scales, slides, tissue
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 
 def test_um_per_px_and_its_source(slide):

@@ -11,7 +11,7 @@ from data_prep.annotations import Region
 from data_prep.field_sizes import FieldSize
 from data_prep.slides import Box
 from data_prep.tissue import TissueMask
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 
 GRID = {"origin_um": (0.0, 0.0), "roi_min": 0.75, "tissue_min": 0.5}
 

@@ -142,8 +142,7 @@ def test_the_audit_comes_by_itself_where_the_samples_name_their_training_data(ev
 
 def write_tissue(out, splits):
     """A data set of drawn tissue: split -> (images, names of their patients)."""
-    from data_prep import shards
-    from diffpath_jax.data import records
+    from diffpath_jax.data import records, writer
 
     schema = records.Schema((32, 32), ("tissue",))
     items = {
@@ -155,7 +154,7 @@ def write_tissue(out, splits):
     }
     labels = {split: [0] * len(found) for split, found in items.items()}
     details = {"kind": "real", "mpp": 1.0, "fov_um": 32.0}
-    return shards.write_dataset(
+    return writer.write_dataset(
         out, name="t", schema=schema, splits=labels, items=items, details=details, card=""
     ).directory
 
@@ -376,8 +375,8 @@ def test_folders_that_cannot_be_measured(capsys, tmp_path, dataset, samples, res
 
 
 def test_features_that_are_not_finite(tmp_path, samples, monkeypatch):
-    from diffpath_jax.errors import DiffpathError
     from diffpath_jax.evaluation import sets
+    from diffpath_jax.io.errors import DiffpathError
     from diffpath_jax.metrics.features import FeatureExtractor
 
     def extract(images):

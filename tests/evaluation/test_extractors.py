@@ -8,8 +8,8 @@ import pytest
 from evaluation.test_eval import content, eval_words
 
 from diffpath_jax import cli
-from diffpath_jax.errors import DiffpathError
 from diffpath_jax.evaluation import extractors
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics.inception import Inception
 
 ENCODER = Path(__file__).parents[1] / "golden" / "encoder.onnx"

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.metrics.batches import BATCH, batched
+from diffpath_jax.devices.batched import BATCH, batched
 
 
 @pytest.mark.parametrize("count", [1, BATCH, 8 * BATCH, 8 * BATCH + 3])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics import onnx_features
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics import resize
 
 GOLDEN = weights.load("inception.npz")

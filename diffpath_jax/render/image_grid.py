@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from diffpath_jax.data.records import PatchRecord
-from diffpath_jax.files import replace_file
+from diffpath_jax.io.files import replace_file
 
 # Height of a line of text, and the least side of an image on a contact sheet.
 TEXT_PX, SEEN_PX = 16, 64

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffpath_jax import files
-from diffpath_jax.errors import DiffpathError
+from diffpath_jax.io import files
+from diffpath_jax.io.errors import DiffpathError
 
 # A process that has not been heard of for so long is taken for dead, and the others stop.
 HEARTBEAT_SECONDS = 20
@@ -72,7 +72,7 @@ def is_first() -> bool:
 
 @contextmanager
 def own_directory(directory: Path) -> Iterator[None]:
-    """The first process holds the directory for all (see :func:`diffpath_jax.files.own_directory`).
+    """The first process holds the directory for all (see :func:`diffpath_jax.io.files.own_directory`).
 
     A new one is removed again if the work fails on bad input before anything is written.
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from diffpath_jax.files import write_text
+from diffpath_jax.io.files import write_text
 
 COLOURS = ("#3b4cc0", "#b40426", "#2a9d55", "#e69f00", "#7b3294")
 
@@ -40,7 +40,7 @@ def png_of(figure: Figure) -> bytes:
 def write_page(path: Path, template: str, **content: Any) -> None:
     """Fill a template of this package and write it; PNG bytes become part of the page."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("diffpath_jax"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("diffpath_jax.render"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["png"] = lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}"
     write_text(path, environment.get_template(template).render(**content))

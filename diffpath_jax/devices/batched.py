@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from diffpath_jax import sharding
+from diffpath_jax.devices import sharding
 
 # Images a device sees at once.
 BATCH = 64

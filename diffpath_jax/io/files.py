@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffpath_jax.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 LOCK_NAME = ".lock"
 TEMPORARY_SUFFIX = ".tmp"

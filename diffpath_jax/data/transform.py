@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import card, shards
-from diffpath_jax.data import manifest, records
-from diffpath_jax.progress import track
+from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.staging import Staging, Unit, finished
+from diffpath_jax.io.progress import track
 
 # Images of a unit of work.
 UNIT_IMAGES = 512
@@ -56,10 +56,10 @@ def run(derivation: Derivation, describe: Describe, *, title: str) -> manifest.D
     """
     source = derivation.source
     job = {**derivation.settings, "name": derivation.name, "source": source.digest, "splits": list(derivation.splits)}
-    if complete := shards.finished(derivation.out, job):
+    if complete := finished(derivation.out, job):
         return complete
-    staging = shards.Staging(derivation.out, job)
-    units: dict[str, list[shards.Unit]] = {split: [] for split in derivation.splits}
+    staging = Staging(derivation.out, job)
+    units: dict[str, list[Unit]] = {split: [] for split in derivation.splits}
     total = sum(source.count(split) for split in derivation.splits)
     with track(title, total=total, unit="img") as progress:
         for split in derivation.splits:
@@ -86,18 +86,18 @@ def _assemble(
     derivation: Derivation,
     job: Mapping[str, Any],
     describe: Describe,
-    staging: shards.Staging,
-    units: Mapping[str, Sequence[shards.Unit]],
+    staging: Staging,
+    units: Mapping[str, Sequence[Unit]],
 ) -> manifest.Dataset:
     labels = {split: [int(i) for unit in found for i in unit.details["labels"]] for split, found in units.items()}
     details = {
         **{key: derivation.source.details[key] for key in ("mpp", "fov_um")},
         "job": dict(job),
         "source": derivation.source.digest,
-        "versions": shards.versions("jax", "flax"),
+        "versions": writer.versions("jax", "flax"),
         **describe({split: [unit.details for unit in found] for split, found in units.items()}),
     }
-    return shards.write_dataset(
+    return writer.write_dataset(
         derivation.out,
         name=derivation.name,
         schema=derivation.schema,

@@ -1,17 +1,15 @@
-"""Datasets on disk, real and generated: ArrayRecord shards in TFDS layout, a manifest with digests, resumable.
+"""Datasets on disk, real and generated: ArrayRecord shards in TFDS layout, and a manifest with digests.
 
-A job is a list of units (a slide, a batch of samples). Each finished unit is staged as two whole files, its records
-and its description; :func:`write_dataset` then lays the records of all units into shards, and writes the manifest
-last. A directory without a manifest is an unfinished job, whatever else it holds.
+The manifest is written last: a directory without one is an unfinished job (:mod:`diffpath_jax.data.staging`), whatever
+else it holds.
 """
 
 import functools
 import importlib.metadata
 import itertools
 import math
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +18,12 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from diffpath_jax.data import manifest, records
-from diffpath_jax.errors import DiffpathError, ExitCode
-from diffpath_jax.files import read_json, replace_file, sha256_file, write_json, write_text
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import replace_file, sha256_file, write_json, write_text
 
-STAGING = ".staging"
-JOB = "job.json"
 # One record a group: any record can be read without its neighbours (65,000 random reads a second, not 4).
 WRITER_OPTIONS = "group_size:1"
 MAX_SHARD_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A finished piece of a job.
-
-    Attributes:
-        name: file-name-safe name, unique in the job.
-        count: records it gave.
-        details: what the job wants to know of it later (JSON).
-    """
-
-    name: str
-    count: int
-    details: Mapping[str, Any]
 
 
 def write_shard(path: Path, data: Iterable[bytes]) -> manifest.Shard:
@@ -78,130 +59,6 @@ def _write_records(path: Path, data: Iterable[bytes]) -> int:
 
 def _cannot_write(path: Path, why: str) -> DiffpathError:
     return DiffpathError("shard", where=path, why=why, fix="make room on the disk and run the same command again")
-
-
-class Staging:
-    """The unfinished part of a dataset directory: one pair of files a finished unit.
-
-    Args:
-        out: dataset directory.
-        job: everything that decides what the records are (settings, digests); a rerun must match it.
-
-    Raises:
-        DiffpathError: ``out`` was begun or finished by another job (exit code 4).
-    """
-
-    def __init__(self, out: Path, job: Mapping[str, Any]) -> None:
-        self._directory = out / STAGING
-        self._directory.mkdir(parents=True, exist_ok=True)
-        recorded = out / STAGING / JOB
-        if recorded.exists():
-            refuse_other_job(out, _recorded_job(out), job)
-        else:
-            write_json(recorded, job)
-
-    @classmethod
-    def begun(cls, out: Path, *, where: str) -> "Staging":
-        """The staging area of a job that another process has begun.
-
-        Args:
-            out: dataset directory.
-            where: the machine that looks for it.
-
-        Raises:
-            DiffpathError: there is none (exit code 4): this machine sees another file system.
-        """
-        if not (out / STAGING / JOB).is_file():
-            raise DiffpathError(
-                "output directory",
-                where=out,
-                why=f"the worker on {where} does not see it",
-                fix="put --out, slides and annotations on a file system that all workers share",
-                code=ExitCode.REFUSED,
-            )
-        return cls(out, _recorded_job(out))
-
-    def find(self, name: str) -> Unit | None:
-        """The unit if it is finished and its records are as they were written, else nothing."""
-        if not self._description(name).exists():
-            return None
-        content = self._content(name)
-        shard = manifest.Shard(**content["shard"])
-        data = self._directory / shard.file
-        if not data.is_file() or sha256_file(data) != shard.sha256:
-            return None
-        return Unit(name, shard.count, content["details"])
-
-    def describe(self, name: str) -> Unit:
-        """A unit that is known to be finished."""
-        content = self._content(name)
-        return Unit(name, content["shard"]["count"], content["details"])
-
-    def _description(self, name: str) -> Path:
-        return self._directory / f"{name}.json"
-
-    def _content(self, name: str) -> Any:
-        fix = "delete this file and run the same command again"
-        return read_json(self._description(name), what="unit", fix=fix)
-
-    def commit(self, name: str, items: Iterable[bytes], details: Mapping[str, Any]) -> Unit:
-        """Stage the records of a unit; its description comes last and makes it count.
-
-        Args:
-            name: of the unit.
-            items: its records.
-            details: looked at when all records are taken, so that these may still add to it.
-        """
-        shard = write_shard(self._directory / f"{name}.array_record", items)
-        write_json(self._description(name), {"shard": asdict(shard), "details": details})
-        return Unit(name, shard.count, details)
-
-    def read(self, unit: Unit, indices: Sequence[int] | None = None) -> Iterator[bytes]:
-        """Records of a finished unit, as bytes, in order, or those of some indices."""
-        return manifest.read_shard(self._directory / f"{unit.name}.array_record", indices)
-
-    def holds_records(self) -> bool:
-        """Whether some finished unit has a record."""
-        names = [path.stem for path in self._directory.glob("*.json") if path.name != JOB]
-        return any(self.describe(name).count for name in names)
-
-    def clear(self) -> None:
-        """Remove the staged files, once the manifest is written."""
-        shutil.rmtree(self._directory)
-
-
-def _recorded_job(out: Path) -> Any:
-    return read_json(out / STAGING / JOB, what="job", fix="name a new output directory")
-
-
-def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Compare a job with the one a directory belongs to.
-
-    Raises:
-        DiffpathError: they differ (exit code 4); the keys are named.
-    """
-    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if changed:
-        raise DiffpathError(
-            "output directory",
-            where=out,
-            why=f"it belongs to a job with another {', '.join(changed)}",
-            fix="name a new --out, or run with the settings of before",
-            code=ExitCode.REFUSED,
-        )
-
-
-def finished(out: Path, job: Mapping[str, Any]) -> manifest.Dataset | None:
-    """The finished dataset in ``out`` if this very job wrote it.
-
-    Raises:
-        DiffpathError: another job wrote it (exit code 4), or it is damaged (exit code 5).
-    """
-    if not (out / manifest.MANIFEST).exists():
-        return None
-    dataset = manifest.open_dataset(out)
-    refuse_other_job(out, dataset.details["job"], job)
-    return dataset
 
 
 def write_dataset(
