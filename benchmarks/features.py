@@ -26,8 +26,8 @@ from diffpath_jax.io.files import write_json
 from diffpath_jax.metrics.resize import resize
 from diffpath_jax.networks.inception import Inception
 from diffpath_jax.networks.pure import count_parameters, purify
-from diffpath_jax.parameters import flatten
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights.safetensors_file import flatten
 
 SMALL_PX = 128
 OURS = "ours"

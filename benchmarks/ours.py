@@ -25,16 +25,17 @@ from benchmarks.shapes import (
     Setting,
     Shape,
 )
-from diffpath_jax import conditioning, diffusion, timesteps
-from diffpath_jax.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
-from diffpath_jax.diffusion import NoiseSchedule, Prediction
+from diffpath_jax.diffusion import conditioning, timesteps
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing
+from diffpath_jax.diffusion.samplers.loop import Method
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
+from diffpath_jax.networks.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 from diffpath_jax.optim import OptimConfig
-from diffpath_jax.samplers import ancestral, ddim, grids, loop, solvers
-from diffpath_jax.samplers.loop import Method
 from diffpath_jax.shapes import Batch, Denoised, Images, Labels, PRNGKey, Timesteps, Tree
 from diffpath_jax.task import CODEC, NETWORK, TIMESTEPS, Denoising, Task, diffusion_task
 from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
@@ -154,16 +155,16 @@ class Sampler:
     """
 
     name: str
-    grid: grids.Grid
+    grid: spacing.Grid
     make: Callable[[NoiseSchedule], Method]
 
 
 # DDIM without noise; DDPM with the posterior variance.
 SAMPLERS = {
-    "ddim": Sampler("DDIM", grids.leading, lambda schedule: ddim.ddim(schedule, eta=0.0)),
-    "ddpm": Sampler("DDPM", grids.even, lambda s: ancestral.ddpm(s, variance=s.posterior_variance)),
-    "dpmpp": Sampler("DPM-Solver++(2M)", grids.log_snr, solvers.dpmpp_2m),
-    "unipc": Sampler("UniPC", grids.log_snr, solvers.unipc),
+    "ddim": Sampler("DDIM", spacing.leading, lambda schedule: ddim.ddim(schedule, eta=0.0)),
+    "ddpm": Sampler("DDPM", spacing.even, lambda s: ddpm.ddpm(s, variance=s.posterior_variance)),
+    "dpmpp": Sampler("DPM-Solver++(2M)", spacing.log_snr, solvers.dpmpp_2m),
+    "unipc": Sampler("UniPC", spacing.log_snr, solvers.unipc),
 }
 
 

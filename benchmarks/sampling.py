@@ -36,8 +36,8 @@ from benchmarks.measure import Row
 from benchmarks.ours import Sampling
 from benchmarks.shapes import ADM_128, SMALL, TINY, Setting
 from diffpath_jax.io.files import write_json
-from diffpath_jax.parameters import flatten
 from diffpath_jax.shapes import Images, Labels, Tree
+from diffpath_jax.weights.safetensors_file import flatten
 
 # The share of the schedule that holds half of DDIM's steps.
 HALF = (0.25, 0.75)

@@ -11,9 +11,9 @@ import numpy as np
 from benchmarks import ours
 from benchmarks.measure import Row
 from benchmarks.shapes import NOISE_STEPS, SMALL, TINY, Shape
-from diffpath_jax import diffusion
-from diffpath_jax.codecs import to_pixels
+from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.io.files import replace_file, write_json
+from diffpath_jax.networks.codecs import to_pixels
 from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.task import NETWORK

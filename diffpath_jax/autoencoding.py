@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from diffpath_jax import losses
-from diffpath_jax.codecs import draw_gaussian, gaussian_moments, to_unit
+from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.task import NETWORK, Revise, Task, unrevised

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from diffpath_jax import conditioning, diffusion, losses, timesteps
+from diffpath_jax import losses
 from diffpath_jax.autoencoding import (
     PERCEPTUAL,
     Adversary,
@@ -20,12 +20,16 @@ from diffpath_jax.autoencoding import (
     codebook,
     normal_distribution,
 )
-from diffpath_jax.codecs import CERTAIN, GAUSSIAN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.config import convert
-from diffpath_jax.diffusion import NoiseSchedule, Prediction
+from diffpath_jax.diffusion import conditioning, eps_scaling, timesteps
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import ddim, ddpm, solvers, spacing, thresholding
+from diffpath_jax.diffusion.samplers.loop import Method
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import AutoencoderConfig, KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.codecs import CERTAIN, GAUSSIAN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import PureNetwork, purify
@@ -33,8 +37,6 @@ from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.samplers import ancestral, ddim, grids, limits, scaling, solvers
-from diffpath_jax.samplers.loop import Method
 from diffpath_jax.sections import DiffusionConfig, LatentSpace, NoiseConfig, RunConfig, SamplerConfig
 from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, Timesteps, Tree
 from diffpath_jax.task import Denoising, Task, classification_task, diffusion_task, noisy_classification_task
@@ -254,7 +256,7 @@ def method(config: RunConfig, sampler: SamplerConfig) -> Method:
     """
     assert config.noise is not None
     trained, name = schedule(config.noise), sampler.sampler
-    grid = getattr(grids, OWN_SPACING[name] if sampler.spacing == "auto" else sampler.spacing)
+    grid = getattr(spacing, OWN_SPACING[name] if sampler.spacing == "auto" else sampler.spacing)
     try:
         kept = grid(trained, sampler.steps)
         respaced = diffusion.respace(trained, kept)
@@ -268,7 +270,7 @@ def method(config: RunConfig, sampler: SamplerConfig) -> Method:
         "heun": lambda: solvers.heun(respaced),
         "dpmpp": lambda: solvers.dpmpp_2m(respaced),
         "unipc": lambda: solvers.unipc(respaced),
-        "ddpm_author_code": lambda: ancestral.ddpm_author_code(respaced),
+        "ddpm_author_code": lambda: ddpm.ddpm_author_code(respaced),
         "ddim_author_code": lambda: ddim.ddim(respaced, eta=sampler.eta, final_alpha_bar=trained.alpha_bar[0]),
     }
     return makers[name]()
@@ -278,19 +280,19 @@ def _ddpm(respaced: NoiseSchedule, sampler: SamplerConfig, *, learns: bool) -> M
     variance = {"auto": "learned" if learns else "small"}.get(sampler.variance, sampler.variance)
     if variance != "learned":
         chosen = {"small": respaced.posterior_variance, "large": respaced.betas}[variance]
-        return ancestral.ddpm(respaced, variance=chosen)
+        return ddpm.ddpm(respaced, variance=chosen)
     if not learns:
         why, fix = "the model was trained without a learned variance", "use small or large"
         raise DiffpathError("--variance learned", where="the command line", why=why, fix=fix)
-    return ancestral.ddpm_learned(respaced)
+    return ddpm.ddpm_learned(respaced)
 
 
-def limit(config: RunConfig, sampler: SamplerConfig) -> limits.Limit:
+def limit(config: RunConfig, sampler: SamplerConfig) -> thresholding.Limit:
     """What keeps a sampler's estimates within bounds; latents have none."""
     chosen = {"auto": "clip" if config.codec is None else "none"}.get(sampler.limit, sampler.limit)
     if chosen == "dynamic":
-        return limits.dynamic_threshold(sampler.percentile)
-    return {"clip": limits.clip, "none": limits.unlimited}[chosen]
+        return thresholding.dynamic_threshold(sampler.percentile)
+    return {"clip": thresholding.clip, "none": thresholding.unlimited}[chosen]
 
 
 def denoiser(
@@ -342,7 +344,7 @@ def denoiser(
             scale=sampler.classifier_scale,
             moves_mean=sampler.sampler in ("ddpm", "ddpm_author_code"),
         )
-    return scaling.scale_eps(combined, slope=sampler.eps_slope, offset=sampler.eps_scale)
+    return eps_scaling.scale_eps(combined, slope=sampler.eps_slope, offset=sampler.eps_scale)
 
 
 def log_likelihood(

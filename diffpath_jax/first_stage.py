@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, parameters, runs, sections
+from diffpath_jax import build, runs, sections
 from diffpath_jax.autoencoding import PERCEPTUAL
 from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.data.manifest import Dataset
@@ -17,6 +17,7 @@ from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights import safetensors_file
 
 # Images that the scale of latents is measured on, spread evenly over the training images, and how many at once.
 SCALE_IMAGES, SCALE_BATCH = 512, 32
@@ -56,14 +57,14 @@ def open_first_stage(path: Path) -> FirstStage:
             raise DiffpathError("first stage", where=path, why="not an autoencoder's run", fix=_FIX)
         params = runs.load_parameters(run).params
         return FirstStage(build.whole_network(run.config, num_classes=len(run.classes)), params, tree_digest(params))
-    flat, about = parameters.read_parameters(path)
+    flat, about = safetensors_file.read_parameters(path)
     try:
         section = dict(about["network"])
         network = build.autoencoder(section, dtype=jnp.float32, where=str(path))
     except (KeyError, TypeError, ValueError) as error:
         raise DiffpathError("first stage", where=path, why="not an autoencoder", fix=_FIX) from error
     expected, _ = jax.eval_shape(network.init, jax.random.key(0))
-    params = parameters.arrange(flat, expected, where=str(path))
+    params = safetensors_file.arrange(flat, expected, where=str(path))
     scale = about.get("scale")
     return FirstStage(section, params, tree_digest(params), None if scale is None else float(scale))
 
@@ -121,9 +122,9 @@ def perceptual(config: sections.RunConfig) -> Tree:
             soft_wrap=True,
         )
         return {}
-    flat, _ = parameters.read_parameters(Path(config.autoencoding.lpips))
+    flat, _ = safetensors_file.read_parameters(Path(config.autoencoding.lpips))
     expected, _ = jax.eval_shape(build.lpips(config.dtype).init, jax.random.key(0))
-    return {PERCEPTUAL: parameters.arrange(flat, expected, where=config.autoencoding.lpips)}
+    return {PERCEPTUAL: safetensors_file.arrange(flat, expected, where=config.autoencoding.lpips)}
 
 
 class RoundTrip(NamedTuple):

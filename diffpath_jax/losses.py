@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from diffpath_jax import diffusion
-from diffpath_jax.diffusion import NoiseSchedule, Prediction, Table
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, Table
 from diffpath_jax.shapes import Images, Labels, Timesteps, Weighted
 
 NOISE_LEVELS = 4

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from diffpath_jax import build, sections
-from diffpath_jax.codecs import LatentCodec
 from diffpath_jax.devices import sharding
+from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import CODEC, NETWORK, Task
 from diffpath_jax.train_step import TrainState, init_state

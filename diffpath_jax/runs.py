@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from diffpath_jax import build, checks, parameters, sections
+from diffpath_jax import build, checks, sections
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.config import differing_keys
 from diffpath_jax.data import writer
@@ -18,6 +18,7 @@ from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
 from diffpath_jax.task import NETWORK
+from diffpath_jax.weights import safetensors_file
 
 RUN = "config.json"
 # The run's own copy of the autoencoder whose latents it works in.
@@ -146,7 +147,9 @@ def begin(
         raise DiffpathError("parameters to start from", where=source, why="no such file or run", fix=fix)
     if processes.is_first():
         if codec and not (workdir / FIRST_STAGE).exists():
-            parameters.write_parameters(workdir / FIRST_STAGE, parameters.flatten(codec.params), asdict(codec.space))
+            safetensors_file.write_parameters(
+                workdir / FIRST_STAGE, safetensors_file.flatten(codec.params), asdict(codec.space)
+            )
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
@@ -243,7 +246,7 @@ def _codec_parameters(run: Run) -> Tree:
     path = run.workdir / FIRST_STAGE
     network = build.autoencoder(run.space.network, dtype="float32", where=str(path))
     expected, _ = jax.eval_shape(network.init, jax.random.key(0))
-    found = parameters.arrange(parameters.read_parameters(path)[0], expected, where=str(path))
+    found = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
     if tree_digest(found) != run.space.digest:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
         raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
@@ -263,13 +266,13 @@ def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree 
         return None
     path = Path(source)
     found = (
-        parameters.flatten(load_parameters(open_run(path)).params)
+        safetensors_file.flatten(load_parameters(open_run(path)).params)
         if path.is_dir()
-        else parameters.read_parameters(path)[0]
+        else safetensors_file.read_parameters(path)[0]
     )
     network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
     fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
-    adapted = parameters.adapt(found, fresh, where=source)
+    adapted = safetensors_file.adapt(found, fresh, where=source)
     for note in adapted.notes:
         console.print(f"init_from: {note}", markup=False)
     return {NETWORK: adapted.params}

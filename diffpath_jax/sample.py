@@ -22,10 +22,10 @@ from diffpath_jax import build, sections
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
+from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
 from diffpath_jax.runs import Run, Trained
-from diffpath_jax.samplers import loop
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
 # (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is :attr:`Model.weights`.

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from diffpath_jax.autoencoding import Commitment
 from diffpath_jax.data.symmetries import Augmentation
-from diffpath_jax.diffusion import Prediction
+from diffpath_jax.diffusion.schedule import Prediction
 from diffpath_jax.optim import OptimConfig
 
 TaskName = Literal["diffusion", "autoencoding", "classification", "noisy_classification"]

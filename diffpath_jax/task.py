@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffpath_jax import conditioning, diffusion, losses
-from diffpath_jax.codecs import Codec, to_unit
-from diffpath_jax.diffusion import NoiseSchedule, Prediction, Table
+from diffpath_jax import losses
+from diffpath_jax.diffusion import conditioning
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, Table
+from diffpath_jax.diffusion.timesteps import TimestepSampler
+from diffpath_jax.networks.codecs import Codec, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
-from diffpath_jax.timesteps import TimestepSampler
 
 # (all parameters by group, model state, batch, key) -> (loss, {"metrics": name -> Weighted, "model_state": ...})
 Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffpath_jax.convert import checkpoints
 from diffpath_jax.networks.pure import purify
+from diffpath_jax.weights import torch_files
 
 
 def shapes(module: Callable[..., nnx.Module], config: object) -> dict:
@@ -17,7 +17,7 @@ def shapes(module: Callable[..., nnx.Module], config: object) -> dict:
     return jax.eval_shape(network.init, jax.random.key(0))[0]
 
 
-def empty(like: dict, names: dict[checkpoints.Path, str]) -> dict[str, np.ndarray]:
+def empty(like: dict, names: dict[torch_files.Path, str]) -> dict[str, np.ndarray]:
     """Zeros by name that take no memory.
 
     Args:
@@ -31,6 +31,6 @@ def empty(like: dict, names: dict[checkpoints.Path, str]) -> dict[str, np.ndarra
         if kind == "kernel":
             inputs, outputs = shape[-2:]
             shape = (outputs, inputs, *shape[:-2])
-        name = ".".join(part for part in (names[tuple(layer)], checkpoints.LEAVES[kind]) if part)
+        name = ".".join(part for part in (names[tuple(layer)], torch_files.LEAVES[kind]) if part)
         state[name] = np.broadcast_to(np.float32(0), shape)
     return state

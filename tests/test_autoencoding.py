@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffpath_jax import autoencoding, codecs
+from diffpath_jax import autoencoding
 from diffpath_jax.autoencoding import CODES, DISCRIMINATOR, STEPS
+from diffpath_jax.networks import codecs
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import purify

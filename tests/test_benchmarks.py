@@ -14,9 +14,9 @@ from PIL import Image
 
 from benchmarks import accelerator, latents, make_patches, measure, ours, sampling, shapes
 from benchmarks import slides as slide_reading
+from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
-from diffpath_jax.parameters import flatten
-from diffpath_jax.samplers.loop import image_noise
+from diffpath_jax.weights.safetensors_file import flatten
 
 ROOT = Path(__file__).parents[1]
 # What a machine with an accelerator may lack.

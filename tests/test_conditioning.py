@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import conditioning, diffusion
-from diffpath_jax.samplers import scaling
+from diffpath_jax.diffusion import conditioning, eps_scaling
+from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.shapes import Denoised
 
 
@@ -121,7 +121,7 @@ def test_eps_is_scaled_once_after_all_guidance():
     """(eps of both guidances) / lambda: neither is scaled twice, nor left out."""
     t, lam = jnp.array([10, 500, 999]), 1.25
     guided = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=False)
-    scaled = scaling.scale_eps(guided, offset=lam)(X, t)
+    scaled = eps_scaling.scale_eps(guided, offset=lam)(X, t)
     np.testing.assert_allclose(scaled.eps, guided(X, t).eps / lam, rtol=1e-6)
 
 

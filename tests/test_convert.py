@@ -12,12 +12,12 @@ import pytest
 import safetensors.numpy
 from golden import weights
 
-from diffpath_jax import build, cli, parameters, runs
-from diffpath_jax.convert import adm, checkpoints
+from diffpath_jax import build, cli, runs
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.weights import from_adm, safetensors_file, torch_files
 
 NETWORKS = weights.load("adm_networks.npz")
 
@@ -30,7 +30,7 @@ def theirs(config):
     """The arrays of a published network of this shape, without memory."""
     module = NoisyClassifier if isinstance(config, NoisyClassifierConfig) else UNet
     like = published.shapes(module, config)
-    return published.empty(like, adm.adm_names(like))
+    return published.empty(like, from_adm.adm_names(like))
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def theirs(config):
     ids=["adm-128", "other", "unconditional", "conv", "classifier", "other-classifier"],
 )
 def test_shapes_are_read_off_the_arrays(config):
-    found = adm.adm_config(theirs(config), num_heads=config.num_heads, head_channels=config.head_channels)
+    found = from_adm.adm_config(theirs(config), num_heads=config.num_heads, head_channels=config.head_channels)
     assert found == config
 
 
 def test_a_converted_network_computes_what_the_original_does():
-    converted = adm.from_adm(golden("film"), num_heads=4, where="golden")
+    converted = from_adm.from_adm(golden("film"), num_heads=4, where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
     out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
@@ -75,7 +75,7 @@ def test_a_checkpoint_that_is_not_the_network_is_refused(spoil, why):
     state = golden("film")
     spoil(state)
     with pytest.raises(DiffpathError, match=why):
-        adm.from_adm(state, where="spoiled")
+        from_adm.from_adm(state, where="spoiled")
 
 
 def tiny(**other):
@@ -88,41 +88,43 @@ def tiny(**other):
 
 
 def test_safetensors_round_trip(tmp_path):
-    flat = parameters.flatten(tiny())
-    parameters.write_parameters(tmp_path / "p.safetensors", flat, {"step": 3})
-    back, about = parameters.read_parameters(tmp_path / "p.safetensors")
+    flat = safetensors_file.flatten(tiny())
+    safetensors_file.write_parameters(tmp_path / "p.safetensors", flat, {"step": 3})
+    back, about = safetensors_file.read_parameters(tmp_path / "p.safetensors")
     assert about == {"step": 3}
     assert back.keys() == flat.keys()
     assert all(np.array_equal(back[name], flat[name]) for name in flat)
 
 
 def test_parameters_are_taken_over_on_stated_rules():
-    source = parameters.flatten(jax.tree.map(lambda x: x + 1, tiny(num_classes=1000, learn_sigma=True)))
+    source = safetensors_file.flatten(jax.tree.map(lambda x: x + 1, tiny(num_classes=1000, learn_sigma=True)))
     fresh = tiny(num_classes=4)
-    adapted = parameters.adapt(source, fresh, where="test")
-    taken = parameters.flatten(adapted.params)
+    adapted = safetensors_file.adapt(source, fresh, where="test")
+    taken = safetensors_file.flatten(adapted.params)
     assert len(adapted.notes) == 3  # embedding, kernel and bias of the last convolution
     np.testing.assert_allclose(taken["classes.embedding"], np.tile(source["classes.embedding"].mean(0), (4, 1)))
     np.testing.assert_array_equal(taken["out_conv.kernel"], source["out_conv.kernel"][..., :3])
     same = set(taken) - {"classes.embedding", "out_conv.kernel", "out_conv.bias"}
     assert all(np.array_equal(taken[name], source[name]) for name in same)
     # The other way round: variance channels start at zero, the middle of the learned range.
-    wider = parameters.flatten(parameters.adapt(taken, tiny(num_classes=4, learn_sigma=True), where="test").params)
+    wider = safetensors_file.flatten(
+        safetensors_file.adapt(taken, tiny(num_classes=4, learn_sigma=True), where="test").params
+    )
     assert not wider["out_conv.kernel"][..., 3:].any()
 
 
 def test_parameters_of_another_network_are_refused():
     with pytest.raises(DiffpathError, match="names missing"):
-        parameters.adapt(parameters.flatten(tiny()), tiny(num_res_blocks=2), where="test")
+        safetensors_file.adapt(safetensors_file.flatten(tiny()), tiny(num_res_blocks=2), where="test")
     with pytest.raises(DiffpathError, match="has shape"):
-        parameters.adapt(parameters.flatten(tiny()), tiny(channels=32), where="test")
+        safetensors_file.adapt(safetensors_file.flatten(tiny()), tiny(channels=32), where="test")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8 + b"{}", (2**63 - 1).to_bytes(8, "little") + b"{", b"\x80\x04N."])
 def test_what_is_not_safetensors_is_refused(tmp_path, content):
     (tmp_path / "bad.safetensors").write_bytes(content)
     with pytest.raises(DiffpathError, match="not a safetensors file"):
-        parameters.read_parameters(tmp_path / "bad.safetensors")
+        safetensors_file.read_parameters(tmp_path / "bad.safetensors")
 
 
 def test_convert_then_fine_tune_then_export(tmp_path, dataset, capsys):
@@ -131,7 +133,7 @@ def test_convert_then_fine_tune_then_export(tmp_path, dataset, capsys):
         num_classes=9, channels=32, channel_mult=(1,), num_res_blocks=1, attention_downsamples=(), learn_sigma=True
     )
     state = {name: weights.weight(name, array.shape) for name, array in theirs(config).items()}
-    parameters.write_parameters(tmp_path / "public.safetensors", state, {})
+    safetensors_file.write_parameters(tmp_path / "public.safetensors", state, {})
     words = ["--from", "adm", "--file", tmp_path / "public.safetensors", "--out", tmp_path / "ours.safetensors"]
     assert cli.main(["convert", *map(str, words)]) == 0
     keys = {
@@ -150,9 +152,9 @@ def test_convert_then_fine_tune_then_export(tmp_path, dataset, capsys):
     assert "classes.embedding: (9, 128) -> (3, 128), every row the mean" in said
     words = ["--workdir", tmp_path / "run", "--out", tmp_path / "out.safetensors"]
     assert cli.main(["export", *map(str, words)]) == 0
-    exported, about = parameters.read_parameters(tmp_path / "out.safetensors")
+    exported, about = safetensors_file.read_parameters(tmp_path / "out.safetensors")
     assert about["step"] == 2
-    given, _ = parameters.read_parameters(tmp_path / "ours.safetensors")
+    given, _ = safetensors_file.read_parameters(tmp_path / "ours.safetensors")
     # The learning rate was zero: what was taken over is still there.
     np.testing.assert_array_equal(exported["encoder.stem.kernel"], given["encoder.stem.kernel"])
     np.testing.assert_array_equal(exported["out_conv.kernel"], given["out_conv.kernel"][..., :3])
@@ -167,14 +169,14 @@ def test_a_pickle_in_disguise_is_not_run(tmp_path):
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(DiffpathError, match="not a PyTorch file of arrays alone"):
-        checkpoints.read_torch(tmp_path / "evil.pt")
+        torch_files.read_torch(tmp_path / "evil.pt")
 
 
 def test_a_real_pytorch_file_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     state = golden("film")
     torch.save({name: torch.from_numpy(array) for name, array in state.items()}, tmp_path / "unet.pt")
-    found = checkpoints.read_torch(tmp_path / "unet.pt")
+    found = torch_files.read_torch(tmp_path / "unet.pt")
     assert all(np.array_equal(found[name], state[name]) for name in state)
 
 
@@ -191,14 +193,14 @@ def test_a_lightning_checkpoint_is_read_without_lightning(tmp_path, monkeypatch)
         content = {"state_dict": {"a.weight": torch.arange(3).half()}, "callbacks": callbacks, "epoch": 7}
         torch.save(content, tmp_path / "model.ckpt")
     assert not {home, "pytorch_lightning"} & sys.modules.keys()
-    found = checkpoints.read_torch(tmp_path / "model.ckpt")
+    found = torch_files.read_torch(tmp_path / "model.ckpt")
     assert found.keys() == {"a.weight"} and found["a.weight"].dtype == np.float32
     np.testing.assert_array_equal(found["a.weight"], [0, 1, 2])
 
 
 def test_half_precision_becomes_single(tmp_path):
     safetensors.numpy.save_file({"a": np.arange(3, dtype=np.float16)}, tmp_path / "half.safetensors")
-    found = checkpoints.read_torch(tmp_path / "half.safetensors")["a"]
+    found = torch_files.read_torch(tmp_path / "half.safetensors")["a"]
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, [0, 1, 2])
 
@@ -209,7 +211,7 @@ def test_half_precision_becomes_single(tmp_path):
 )
 def test_another_projects_file_is_one_line(tmp_path, capsys, source, what):
     """A UNet of guided-diffusion, given to every other source."""
-    parameters.write_parameters(tmp_path / "unet.safetensors", golden("film"), {})
+    safetensors_file.write_parameters(tmp_path / "unet.safetensors", golden("film"), {})
     words = ["--from", source, "--file", tmp_path / "unet.safetensors", "--out", tmp_path / "out.safetensors"]
     words += ["--unverified"] if source == "inception" else []
     assert cli.main(["convert", *map(str, words)]) == ExitCode.DAMAGED
@@ -234,7 +236,7 @@ def test_bad_commands(capsys, words, why):
 
 @pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
 def test_configs_say_what_they_convert_to(case, kind):
-    converted = adm.from_adm(golden(case), num_heads=4, where="golden")
+    converted = from_adm.from_adm(golden(case), num_heads=4, where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
     assert build.NETWORKS[kind].config is type(converted.config)
 

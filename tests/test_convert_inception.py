@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import cli, parameters
+from diffpath_jax import cli
 from diffpath_jax.commands import convert as command
-from diffpath_jax.convert import inception
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.metrics.inception import load_inception
-from diffpath_jax.published import PublishedFile
+from diffpath_jax.weights import from_inception, safetensors_file
+from diffpath_jax.weights.downloads import PublishedFile
 
 GOLDEN = weights.load("inception.npz")
 URL = "https://example.org/weights/inception.safetensors"
@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory):
     """Random weights by published names, with what a PyTorch file has more than that."""
     path = tmp_path_factory.mktemp("published") / "inception.safetensors"
     counter = {"Conv2d_1a_3x3.bn.num_batches_tracked": np.float32(0), "AuxLogits.fc.bias": np.zeros(3, np.float32)}
-    parameters.write_parameters(path, published_state() | counter, {})
+    safetensors_file.write_parameters(path, published_state() | counter, {})
     return path
 
 
@@ -75,7 +75,7 @@ def test_other_weights_are_taken_only_when_asked_and_say_so(checkpoint, unverifi
     assert run("--file", checkpoint, "--out", tmp_path / "no.safetensors") == ExitCode.DAMAGED
     assert "is not that of pt_inception-2015-12-05-6726825d.pth, 6726825d0af5" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
-    about = parameters.read_parameters(unverified)[1]
+    about = safetensors_file.read_parameters(unverified)[1]
     assert about["published"] is False
     assert about["network"] == {"kind": "inception_fid"}
     assert not load_inception(unverified, resize="clean").published
@@ -84,7 +84,7 @@ def test_other_weights_are_taken_only_when_asked_and_say_so(checkpoint, unverifi
 def test_the_published_weights_say_so(checkpoint, is_published, tmp_path):
     out = tmp_path / "out.safetensors"
     assert run("--file", checkpoint, "--out", out) == 0
-    assert parameters.read_parameters(out)[1]["published"] is True
+    assert safetensors_file.read_parameters(out)[1]["published"] is True
     assert load_inception(out, resize="clean").published
 
 
@@ -95,7 +95,7 @@ def test_a_converted_file_gives_the_features_of_the_original(unverified):
     assert found.shape == (1, 2048)
     assert weights.relative_error(found, GOLDEN["whole/features"]) < 1e-5
     assert loaded.digest == hashlib.sha256(unverified.read_bytes()).hexdigest()
-    direct = inception.from_inception(published_state(), where="golden").params
+    direct = from_inception.from_inception(published_state(), where="golden").params
     assert all(map(np.array_equal, jax.tree.leaves(loaded.params), jax.tree.leaves(direct)))
 
 
@@ -116,15 +116,15 @@ def test_another_network_is_refused(spoil, why):
     state = published_state()
     spoil(state)
     with pytest.raises(DiffpathError, match=why) as caught:
-        inception.from_inception(state, where="spoiled")
+        from_inception.from_inception(state, where="spoiled")
     assert caught.value.code == ExitCode.DAMAGED
 
 
 def test_a_norm_is_folded_as_it_is_defined():
     rng = np.random.default_rng(0)
     state = {"a.conv.weight": rng.normal(size=(4, 3, 1, 1)).astype(np.float32)}
-    state |= {f"a.bn.{kind}": rng.uniform(0.5, 2, 4).astype(np.float32) for kind in inception.NORM}
-    folded, x = inception.fold_norms(state), rng.normal(size=3)
+    state |= {f"a.bn.{kind}": rng.uniform(0.5, 2, 4).astype(np.float32) for kind in from_inception.NORM}
+    folded, x = from_inception.fold_norms(state), rng.normal(size=3)
     y = state["a.conv.weight"][..., 0, 0] @ x
     y = (y - state["a.bn.running_mean"]) / np.sqrt(state["a.bn.running_var"] + 1e-3)
     expected = y * state["a.bn.weight"] + state["a.bn.bias"]
@@ -138,9 +138,9 @@ def test_a_real_pytorch_file_is_read(tmp_path):
     torch.save(content, tmp_path / "inception.pth")
     out = tmp_path / "out.safetensors"
     assert run("--file", tmp_path / "inception.pth", "--out", out, "--unverified") == 0
-    found = inception.from_inception(published_state(), where="golden").params
-    written = parameters.read_parameters(out)[0]
-    assert all(np.array_equal(written[name], array) for name, array in parameters.flatten(found).items())
+    found = from_inception.from_inception(published_state(), where="golden").params
+    written = safetensors_file.read_parameters(out)[0]
+    assert all(np.array_equal(written[name], array) for name, array in safetensors_file.flatten(found).items())
 
 
 def test_a_download_is_checked_and_leaves_nothing_else(checkpoint, is_published, tmp_path, monkeypatch, capsys):
@@ -157,7 +157,7 @@ def test_a_download_is_checked_and_leaves_nothing_else(checkpoint, is_published,
     out = tmp_path / "new" / "out.safetensors"
     assert run("--download", "--out", out) == 0
     assert asked == [URL]
-    assert parameters.read_parameters(out)[1]["published"] is True
+    assert safetensors_file.read_parameters(out)[1]["published"] is True
     assert list(out.parent.iterdir()) == [out]
     capsys.readouterr()
     monkeypatch.setattr(urllib.request, "urlopen", answer(b"<html>not found</html>"))
@@ -204,16 +204,16 @@ def test_options_of_other_sources_are_refused(capsys, source, words, why):
 
 def test_options_of_a_source_reach_it(tmp_path, capsys):
     state = weights.state_dict(weights.load("adm_networks.npz")["film/names"])
-    parameters.write_parameters(tmp_path / "adm.safetensors", state, {})
+    safetensors_file.write_parameters(tmp_path / "adm.safetensors", state, {})
     words = ["--file", tmp_path / "adm.safetensors", "--out", tmp_path / "out.safetensors"]
     assert run(*words, "--num_heads", "2", source="adm") == 0
-    about = parameters.read_parameters(tmp_path / "out.safetensors")[1]
+    about = safetensors_file.read_parameters(tmp_path / "out.safetensors")[1]
     assert about["network"]["num_heads"] == 2
     assert "published" not in about
 
 
 def test_other_parameters_are_not_taken_for_inception(tmp_path):
-    parameters.write_parameters(tmp_path / "p.safetensors", {"a": np.zeros(3)}, {"network": {"kind": "unet_adm"}})
+    safetensors_file.write_parameters(tmp_path / "p.safetensors", {"a": np.zeros(3)}, {"network": {"kind": "unet_adm"}})
     with pytest.raises(DiffpathError, match="not those of the Inception network"):
         load_inception(tmp_path / "p.safetensors", resize="clean")
     with pytest.raises(DiffpathError, match="use one of tf_bilinear, clean"):
@@ -232,9 +232,9 @@ def test_one_changed_bit_is_noticed(unverified, tmp_path):
 
 
 def test_missing_arrays_are_named(unverified, tmp_path):
-    flat, about = parameters.read_parameters(unverified)
+    flat, about = safetensors_file.read_parameters(unverified)
     del flat["fc.bias"]
-    parameters.write_parameters(tmp_path / "part.safetensors", flat, about)
+    safetensors_file.write_parameters(tmp_path / "part.safetensors", flat, about)
     with pytest.raises(DiffpathError, match=r"no 'fc.bias'"):
         load_inception(tmp_path / "part.safetensors", resize="clean")
 

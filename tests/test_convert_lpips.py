@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import cli, parameters
-from diffpath_jax.convert import lpips
+from diffpath_jax import cli
 from diffpath_jax.io.errors import ExitCode
+from diffpath_jax.weights import from_lpips, safetensors_file
 
 PUBLISHED = weights.state_dict(weights.load("first_stage.npz")["lpips/names"])
 SHIFT = "scaling_layer.shift"
@@ -26,19 +26,19 @@ def heads():
 
 def whole():
     """``lpips.LPIPS().state_dict()``: heads twice, and the constants."""
-    constants = {name: np.float32(value).reshape(1, 3, 1, 1) for name, value in lpips.CONSTANTS.items()}
+    constants = {name: np.float32(value).reshape(1, 3, 1, 1) for name, value in from_lpips.CONSTANTS.items()}
     again = {f"lins.{name[3]}.{name[5:]}": array for name, array in heads().items()}
     return PUBLISHED | constants | again
 
 
 def convert(tmp_path, state, more=None):
-    parameters.write_parameters(tmp_path / "a.safetensors", state, {})
+    safetensors_file.write_parameters(tmp_path / "a.safetensors", state, {})
     words = ["--file", tmp_path / "a.safetensors", "--out", tmp_path / "out.safetensors"]
     if more is not None:
-        parameters.write_parameters(tmp_path / "b.safetensors", more, {})
+        safetensors_file.write_parameters(tmp_path / "b.safetensors", more, {})
         words += ["--heads", tmp_path / "b.safetensors"]
     code = cli.main(["convert", "--from", "lpips", *map(str, words)])
-    return parameters.read_parameters(tmp_path / "out.safetensors") if code == 0 else code
+    return safetensors_file.read_parameters(tmp_path / "out.safetensors") if code == 0 else code
 
 
 def test_one_file_and_two_hold_the_same(tmp_path, capsys):
@@ -55,11 +55,11 @@ def test_one_file_and_two_hold_the_same(tmp_path, capsys):
 
 
 def test_a_checkpoint_of_a_vqgan_holds_it_too():
-    within = {lpips.WITHIN + name: array for name, array in whole().items() if not name.startswith("lins")}
-    found = lpips.from_lpips(within | {"encoder.conv_in.bias": np.zeros(3, np.float32)}, where="test")
-    alone = lpips.from_lpips(PUBLISHED, where="test")
+    within = {from_lpips.WITHIN + name: array for name, array in whole().items() if not name.startswith("lins")}
+    found = from_lpips.from_lpips(within | {"encoder.conv_in.bias": np.zeros(3, np.float32)}, where="test")
+    alone = from_lpips.from_lpips(PUBLISHED, where="test")
     assert found.unused == {"encoder": 1}
-    flat, expected = parameters.flatten(found.params), parameters.flatten(alone.params)
+    flat, expected = safetensors_file.flatten(found.params), safetensors_file.flatten(alone.params)
     assert all(np.array_equal(flat[name], array) for name, array in expected.items())
 
 
@@ -84,7 +84,7 @@ def test_what_is_not_lpips_is_one_line(tmp_path, capsys, state, more, why):
 
 
 def test_heads_that_are_not_there_are_named(tmp_path, capsys):
-    parameters.write_parameters(tmp_path / "a.safetensors", torchvision(), {})
+    safetensors_file.write_parameters(tmp_path / "a.safetensors", torchvision(), {})
     words = [
         "--file",
         tmp_path / "a.safetensors",

@@ -6,12 +6,12 @@ import published
 import pytest
 from golden import weights
 
-from diffpath_jax import checks, cli, config, first_stage, parameters, runs
-from diffpath_jax.convert import vqgan
+from diffpath_jax import checks, cli, config, first_stage, runs
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.task import NETWORK
+from diffpath_jax.weights import from_vqgan, safetensors_file
 
 GOLDEN = weights.load("first_stage.npz")
 UNET = weights.load("ldm_unet.npz")["one/names"]
@@ -32,7 +32,7 @@ def whole():
     return {
         **{f"model.diffusion_model.{name}": value for name, value in unet.items()},
         **{"model_ema.diffusion_model" + name.replace(".", ""): value for name, value in unet.items()},
-        **{vqgan.FIRST_STAGE + name: value for name, value in alone().items()},
+        **{from_vqgan.FIRST_STAGE + name: value for name, value in alone().items()},
         **zeros("cond_stage_model.embedding.weight", "betas", "model_ema.decay"),
         "scale_factor": np.array(0.5, np.float32),
     }
@@ -52,31 +52,31 @@ def same(a, b):
 )
 def test_shapes_are_read_off_the_arrays(shape):
     like = published.shapes(VQAutoencoder if isinstance(shape, VQConfig) else KLAutoencoder, shape)
-    assert vqgan.vqgan_config(published.empty(like, vqgan.vqgan_names(like))) == shape
+    assert from_vqgan.vqgan_config(published.empty(like, from_vqgan.vqgan_names(like))) == shape
 
 
 def test_a_whole_checkpoint_holds_the_same_autoencoder_and_its_scale():
-    found, plain = vqgan.from_vqgan(whole(), where="test"), vqgan.from_vqgan(alone(), where="test")
+    found, plain = from_vqgan.from_vqgan(whole(), where="test"), from_vqgan.from_vqgan(alone(), where="test")
     assert same(found.params, plain.params) and found.config == plain.config
     assert (found.about()["scale"], "scale" in plain.about()) == (0.5, False)
     others = {"model": len(UNET), "model_ema": len(UNET) + 1, "cond_stage_model": 1, "betas": 1}
     assert (found.unused, plain.unused) == (others, {})
 
 
-@pytest.mark.parametrize("prefix", ["", vqgan.FIRST_STAGE])
+@pytest.mark.parametrize("prefix", ["", from_vqgan.FIRST_STAGE])
 def test_the_average_is_taken_where_there_is_one(prefix):
     state = {prefix + name: value for name, value in alone().items()}
     state |= {f"{prefix}model_ema.{name.replace('.', '')}": value + 1 for name, value in alone().items()}
     state |= zeros(f"{prefix}loss.discriminator.main.0.bias", f"{prefix}model_ema.lossdiscriminatormain0bias")
-    mean, raw = (vqgan.from_vqgan(state, raw_parameters=flag, where="test") for flag in (False, True))
-    assert same(raw.params, vqgan.from_vqgan(alone(), where="test").params)
+    mean, raw = (from_vqgan.from_vqgan(state, raw_parameters=flag, where="test") for flag in (False, True))
+    assert same(raw.params, from_vqgan.from_vqgan(alone(), where="test").params)
     assert same(mean.params, jax.tree.map(lambda value: value + 1, raw.params))
     assert sum(mean.unused.values()) == sum(raw.unused.values()) == len(alone()) + 2
 
 
 def test_teachers_are_left_out_and_counted():
     teachers = zeros("loss.discriminator.main.0.bias", "loss.perceptual_loss.lin0.model.1.weight", "loss.logvar")
-    assert vqgan.from_vqgan(alone("kl") | teachers, where="test").unused == {"loss": 3}
+    assert from_vqgan.from_vqgan(alone("kl") | teachers, where="test").unused == {"loss": 3}
 
 
 @pytest.mark.parametrize(
@@ -97,21 +97,21 @@ def test_another_network_is_refused(spoil, why):
     state = alone()
     spoil(state)
     with pytest.raises(DiffpathError, match=f"not a first stage of latent diffusion .*{why}") as caught:
-        vqgan.from_vqgan(state, where="spoiled")
+        from_vqgan.from_vqgan(state, where="spoiled")
     assert caught.value.code == ExitCode.DAMAGED
 
 
 @pytest.mark.parametrize("scale", [0.0, np.nan, -1.0])
 def test_a_scale_that_cannot_be_is_refused(scale):
     with pytest.raises(DiffpathError, match="scale_factor is"):
-        vqgan.from_vqgan(whole() | {"scale_factor": np.float32(scale).reshape(1)}, where="test")
+        from_vqgan.from_vqgan(whole() | {"scale_factor": np.float32(scale).reshape(1)}, where="test")
 
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     """The file that the command makes of a whole checkpoint."""
     folder = tmp_path_factory.mktemp("vqgan")
-    parameters.write_parameters(folder / "ldm.safetensors", whole(), {})
+    safetensors_file.write_parameters(folder / "ldm.safetensors", whole(), {})
     words = ["--file", folder / "ldm.safetensors", "--out", folder / "vqgan.safetensors"]
     assert cli.main(["convert", "--from", "vqgan", *map(str, words)]) == 0
     return folder / "vqgan.safetensors"
@@ -140,7 +140,7 @@ def test_an_autoencoders_run_begins_with_a_converted_file(converted):
     network = {"channels": 32, "channel_mult": "(1,2,2)", "groups": 32, "codebook_size": 24}
     keys = {f"network.{name}": value for name, value in network.items()}
     start = runs.initial_parameters(settings("vqgan_f4_pkgh", **keys, **{"train.init_from": converted}), num_classes=2)
-    assert same(start[NETWORK], vqgan.from_vqgan(alone(), where="test").params)
+    assert same(start[NETWORK], from_vqgan.from_vqgan(alone(), where="test").params)
 
 
 def test_a_latent_model_works_at_the_scale_of_the_checkpoint(converted, dataset, tmp_path):
@@ -149,4 +149,4 @@ def test_a_latent_model_works_at_the_scale_of_the_checkpoint(converted, dataset,
         latent = settings("ldm_pkgh224", **keys, **{"codec.first_stage": converted})
         codec = first_stage.prepare(latent, [open_dataset(dataset)], workdir=tmp_path / "new", where="test")
         assert codec.space.scale == scale
-    assert same(codec.params, vqgan.from_vqgan(alone(), where="test").params)
+    assert same(codec.params, from_vqgan.from_vqgan(alone(), where="test").params)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import diffusion
+from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.networks.layers import fourier_features
 
 T = 1000

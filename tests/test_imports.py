@@ -60,8 +60,8 @@ def test_what_data_prep_imports_loads_no_jax():
         ("absl.flags", {"diffpath_jax/config.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config.py"}),
         ("tensorboardX", {"diffpath_jax/writers.py"}),
-        ("torch", {"diffpath_jax/convert/checkpoints.py"}),
-        ("safetensors", {"diffpath_jax/parameters.py"}),
+        ("torch", {"diffpath_jax/weights/torch_files.py"}),
+        ("safetensors", {"diffpath_jax/weights/safetensors_file.py"}),
         ("onnxruntime", {"diffpath_jax/metrics/onnx_features.py"}),
         # Images, and the directories of TIFF.
         ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/jpeg_tiles.py"}),
@@ -89,12 +89,15 @@ def test_networks_know_nothing_of(module):
 
 @pytest.mark.parametrize("module", ["networks", "codecs", "conditioning", "train", "data", "build"])
 def test_diffusion_and_samplers_know_nothing_of(module):
-    assert not users(f"diffpath_jax.{module}") & {"diffpath_jax/diffusion.py", *inside("diffpath_jax/samplers")}
+    assert not users(f"diffpath_jax.{module}") & {
+        "diffpath_jax/diffusion/schedule.py",
+        *inside("diffpath_jax/samplers"),
+    }
 
 
 def test_shapes_imports_nothing_of_ours():
     assert not uses(ROOT / "diffpath_jax/shapes.py", "diffpath_jax")
-    assert not uses(ROOT / "diffpath_jax/diffusion.py", "diffpath_jax.samplers")
+    assert not uses(ROOT / "diffpath_jax/diffusion/schedule.py", "diffpath_jax.samplers")
 
 
 def test_only_cli_loads_commands():

@@ -11,13 +11,14 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import TINY_AUTOENCODER, write_run
 
-from diffpath_jax import build, checks, cli, config, first_stage, parameters, runs, sample, sections
-from diffpath_jax.codecs import LatentCodec
+from diffpath_jax import build, checks, cli, config, first_stage, runs, sample, sections
 from diffpath_jax.data import pipeline
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
+from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.task import CODEC, NETWORK
+from diffpath_jax.weights import safetensors_file
 from diffpath_jax.writers import read_metrics
 
 LDM = "configs/demo_ldm.py:debug"
@@ -258,9 +259,9 @@ def other_stage(tmp_path, dataset):
         path, dataset, TINY_AUTOENCODER, seed=1, data={"train": "", "batch_size": 4, "augment": "none", "workers": 0}
     )
     assert run_cli("export", "--workdir", path, "--out", tmp_path / "plain.safetensors") == 0
-    flat, about = parameters.read_parameters(tmp_path / "plain.safetensors")
+    flat, about = safetensors_file.read_parameters(tmp_path / "plain.safetensors")
     moved = {name: array + np.float32(0.01) for name, array in flat.items()}
-    parameters.write_parameters(tmp_path / "moved.safetensors", moved, about)
+    safetensors_file.write_parameters(tmp_path / "moved.safetensors", moved, about)
     return tmp_path / "moved.safetensors"
 
 
@@ -374,10 +375,10 @@ def test_reconstructions_are_a_set_with_their_numbers(tmp_path, dataset, autoenc
 def test_a_file_that_is_no_autoencoder_is_refused(tmp_path, dataset, autoencoder_run, spoil, why, capsys):
     path = tmp_path / "stage.safetensors"
     assert run_cli("export", "--workdir", autoencoder_run, "--out", path) == 0
-    flat, about = parameters.read_parameters(path)
+    flat, about = safetensors_file.read_parameters(path)
     assert first_stage.open_first_stage(path).digest == first_stage.open_first_stage(autoencoder_run).digest
     spoil(about)
-    parameters.write_parameters(path, flat, about)
+    safetensors_file.write_parameters(path, flat, about)
     capsys.readouterr()
     assert run_cli("encode", "--data", dataset, "--first_stage", path, "--out", tmp_path / "set") in (2, 5)
     assert why in error_line(capsys)

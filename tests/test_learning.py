@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, conditioning, diffusion, sections
-from diffpath_jax.codecs import PixelCodec, to_unit
+from diffpath_jax import build, sections
+from diffpath_jax.diffusion import conditioning
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import ddpm, loop, spacing
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.optim import OptimConfig
-from diffpath_jax.samplers import ancestral, grids, loop
 from diffpath_jax.shapes import Denoised
 from diffpath_jax.task import NETWORK, diffusion_task, noisy_classification_task
 from diffpath_jax.train_step import init_state, make_train_step
@@ -136,8 +138,8 @@ def train_and_sample(effort):
     params = fit(diffusion_task(network, PixelCodec(), how, num_classes=CLASSES), effort.steps)
     noisy = noisy_classification_task(critic, PixelCodec(), how.schedule, label_smoothing=0.0)
     critic_params = fit(noisy, effort.steps // 2)
-    respaced = diffusion.respace(how.schedule, grids.even(how.schedule, 40))
-    method, original = ancestral.ddpm(respaced, variance=respaced.betas), jnp.asarray(respaced.timesteps)
+    respaced = diffusion.respace(how.schedule, spacing.even(how.schedule, 40))
+    method, original = ddpm.ddpm(respaced, variance=respaced.betas), jnp.asarray(respaced.timesteps)
 
     def told(shown):
         def denoiser(x_t, t):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax import build, diffusion, losses, sections, task, timesteps
-from diffpath_jax.codecs import PixelCodec
+from diffpath_jax import build, losses, sections, task
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion import timesteps
+from diffpath_jax.networks.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
 
 LINEAR = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)

@@ -10,13 +10,13 @@ from golden import weights
 
 from diffpath_jax import autoencoding
 from diffpath_jax.autoencoding import DISCRIMINATOR, PERCEPTUAL
-from diffpath_jax.convert import checkpoints, lpips, vqgan
 from diffpath_jax.networks.autoencoder import VQAutoencoder
 from diffpath_jax.networks.codebook import nearest
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.task import NETWORK
+from diffpath_jax.weights import from_lpips, from_vqgan, torch_files
 
 GOLDEN = weights.load("first_stage_losses.npz")
 Z = jnp.asarray(weights.normal("losses z", (2, 4, 4, 3)))
@@ -54,12 +54,12 @@ def test_the_hinge_loss_is_the_published_one():
 @functools.cache
 def parts():
     """The golden autoencoder, discriminator and LPIPS: a task for each case, and the parameters of all."""
-    own = vqgan.from_vqgan(weights.state_dict(GOLDEN["vq/names"]), where="golden")
+    own = from_vqgan.from_vqgan(weights.state_dict(GOLDEN["vq/names"]), where="golden")
     network = purify(lambda rngs: VQAutoencoder(own.config, dtype=jnp.float32, rngs=rngs))
     judge = purify(lambda rngs: PatchDiscriminator(PatchGanConfig(8, 2), dtype=jnp.float32, rngs=rngs))
     like, _ = jax.eval_shape(judge.init, jax.random.key(0))
-    judging = checkpoints.fill(like, checkpoints.layers(JUDGE), weights.state_dict(GOLDEN["critic/names"]))
-    felt = lpips.from_lpips(weights.state_dict(GOLDEN["lpips/names"]), where="golden").params
+    judging = torch_files.fill(like, torch_files.layers(JUDGE), weights.state_dict(GOLDEN["critic/names"]))
+    felt = from_lpips.from_lpips(weights.state_dict(GOLDEN["lpips/names"]), where="golden").params
     groups = jax.tree.map(jnp.asarray, {NETWORK: own.params, DISCRIMINATOR: judging, PERCEPTUAL: felt})
 
     def task(perceptual):
@@ -98,7 +98,7 @@ def published(gradients, names):
         array = np.moveaxis(array, (-1, -2), (0, 1)) if kind == "kernel" else array
         split = [("", array)] if not name.endswith("qkv") else zip("qkv", np.split(array, 3), strict=True)
         for part, value in split:
-            flat[f"{name.removesuffix('qkv')}{part}.{checkpoints.LEAVES[kind]}"] = value
+            flat[f"{name.removesuffix('qkv')}{part}.{torch_files.LEAVES[kind]}"] = value
     return flat
 
 
@@ -121,7 +121,7 @@ def test_every_term_of_the_autoencoders_loss_is_the_published_one(case):
 def test_gradients_of_the_autoencoders_loss_are_the_published_ones(case):
     """Three arrays in full, from both ends and the codebook; of all others the norms."""
     gradients = step(case, NETWORK)[2]
-    flat = published(gradients, vqgan.vqgan_names(gradients))
+    flat = published(gradients, from_vqgan.vqgan_names(gradients))
     check(flat["decoder.conv_out.weight"], f"{case}/of_last", 1e-4)
     check(flat["encoder.conv_in.weight"], f"{case}/of_first", 1e-4)
     check(flat["quantize.embedding.weight"], f"{case}/of_codes", 1e-4)
@@ -131,7 +131,7 @@ def test_gradients_of_the_autoencoders_loss_are_the_published_ones(case):
 def test_the_discriminators_loss_and_gradients_are_the_published_ones():
     value, _, gradients = step("l1", DISCRIMINATOR)
     check(value, "l1/critic")
-    flat = published(gradients, checkpoints.layers(JUDGE))
+    flat = published(gradients, torch_files.layers(JUDGE))
     check_norms(flat, GOLDEN["critic/names"], GOLDEN["l1/critic_norms"])
 
 

@@ -7,12 +7,14 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax import diffusion, losses, task, timesteps
-from diffpath_jax.codecs import PixelCodec, to_unit
-from diffpath_jax.convert import adm
-from diffpath_jax.diffusion import cosine_schedule, linear_schedule
+from diffpath_jax import losses, task
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion import timesteps
+from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
+from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.weights import from_adm
 
 LOSSES, SCHEDULES = weights.load("losses.npz"), weights.load("schedules.npz")
 SHAPE = (6, 4, 4, 3)
@@ -144,8 +146,8 @@ def test_loss_through_the_unet(noise_is):
     names = weights.load("adm_networks.npz")["film/names"]
     numbers = {name: np.full(value.shape, i) for i, (name, value) in enumerate(weights.state_dict(names).items())}
     like = jax.eval_shape(pure.init, jax.random.key(0))[0]
-    params = jax.tree.map(jnp.asarray, adm.adm_params(weights.state_dict(names), like))
-    where = adm.adm_params(numbers, like)
+    params = jax.tree.map(jnp.asarray, from_adm.adm_params(weights.state_dict(names), like))
+    where = from_adm.adm_params(numbers, like)
     noise_is(weights.normal("network eps", (2, 16, 16, 3)))
     teach = task.diffusion_task(pure, PixelCodec(), denoising(CASES["linear"][0], jnp.array([0, 400])), num_classes=3)
     batch = {"image": jnp.asarray(pixels("network pixels", (2, 16, 16, 3))), "label": jnp.array([1, 3])}

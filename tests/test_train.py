@@ -17,11 +17,11 @@ from conftest import TINY_AUTOENCODER
 
 from diffpath_jax import build, checks, optim, train
 from diffpath_jax.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.codecs import to_unit
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.task import NETWORK, Task
 from diffpath_jax.train_step import init_state, make_train_step
 from diffpath_jax.writers import read_metrics

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from diffpath_jax.checkpoint import tree_digest
-from diffpath_jax.convert import adm, checkpoints, inception, ldm, lpips, vqgan
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
-from diffpath_jax.parameters import flatten, write_parameters
-from diffpath_jax.published import PublishedFile, check_digest, downloaded
+from diffpath_jax.weights import from_adm, from_inception, from_ldm, from_lpips, from_vqgan, torch_files
+from diffpath_jax.weights.downloads import PublishedFile, check_digest, downloaded
+from diffpath_jax.weights.safetensors_file import flatten, write_parameters
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Source:
         published: the only file it is made for, if there is just one.
     """
 
-    convert: Callable[..., checkpoints.Converted]
+    convert: Callable[..., torch_files.Converted]
     use: str
     options: tuple[str, ...] = ()
     published: PublishedFile | None = None
@@ -35,29 +35,29 @@ class Source:
 
 SOURCES = {
     "adm": Source(
-        adm.from_adm,
+        from_adm.from_adm,
         use="fine-tune: --config.train.init_from={out}",
         options=("num_heads", "head_channels"),
     ),
     "ldm": Source(
-        ldm.from_ldm,
+        from_ldm.from_ldm,
         use="fine-tune: --config.train.init_from={out}; its first stage: diffpath convert --from vqgan, the same file",
         options=("num_heads", "head_channels", "raw_parameters"),
     ),
     "vqgan": Source(
-        vqgan.from_vqgan,
+        from_vqgan.from_vqgan,
         use="latents: --config.codec.first_stage={out}; fine-tune: --config.train.init_from={out}",
         options=("raw_parameters",),
     ),
     "lpips": Source(
-        lpips.from_lpips,
+        from_lpips.from_lpips,
         use="perceptual loss of an autoencoder: --config.autoencoding.lpips={out}",
         options=("heads",),
     ),
     "inception": Source(
-        inception.from_inception,
+        from_inception.from_inception,
         use="the features of FID: {out}",
-        published=inception.PUBLISHED,
+        published=from_inception.PUBLISHED,
     ),
 }
 # Options of single sources, for argparse; what is not given is left to the source.
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     source = _source(arguments)
     options = {name: getattr(arguments, name) for name in source.options if name in arguments}
     with _checkpoint(source, arguments) as path:
-        converted = source.convert(checkpoints.read_torch(path), where=str(path), **options)
+        converted = source.convert(torch_files.read_torch(path), where=str(path), **options)
         sha256 = sha256_file(path)
     flat = flatten(converted.params)
     about: dict[str, Any] = {

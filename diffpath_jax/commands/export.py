@@ -8,7 +8,7 @@ from diffpath_jax import build, runs
 from diffpath_jax.commands.sample import checkpoint_step
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
-from diffpath_jax.parameters import flatten, write_parameters
+from diffpath_jax.weights.safetensors_file import flatten, write_parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffpath_jax.codecs import to_unit
 from diffpath_jax.devices.batched import Batched, batched
+from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Tree
 

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import cli, parameters, runs
+from diffpath_jax import cli, runs
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.first_stage import open_first_stage
+from diffpath_jax.weights import safetensors_file
 
 ARCHIVE = Path(__file__).parent / "first_version.tar.xz"
 DIGEST = "0521b56c87a4cfc79e0aa59037b75a0f3546097ffc34533385295857400965c4"
@@ -88,7 +89,7 @@ def test_training_goes_on_as_it_would_have(old, expected, name):
     assert run_cli("train", "--config", config, "--workdir", workdir, "--allow_change", "train.eval_every") == 0
     trained = runs.load_parameters(runs.open_run(workdir))
     assert trained.step == expected[name]["step"] == 4
-    found = parameters.flatten(trained.params)
+    found = safetensors_file.flatten(trained.params)
     with np.load(old / f"{name}_at_4.npz") as stored:
         assert set(found) == set(stored)
         for key in stored:

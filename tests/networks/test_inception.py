@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax.convert import inception as published
 from diffpath_jax.metrics.resize import resize
 from diffpath_jax.networks import inception
 from diffpath_jax.networks.pure import count_parameters, purify
+from diffpath_jax.weights import from_inception as published
 
 GOLDEN = weights.load("inception.npz")
 STAGES = [name.removeprefix("stages/") for name in GOLDEN if name.startswith("stages/")]

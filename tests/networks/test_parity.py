@@ -12,13 +12,13 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax.convert import adm as published_adm
-from diffpath_jax.convert import checkpoints
 from diffpath_jax.networks import adm, layers
 from diffpath_jax.networks.classifier_adm import AttentionPool, NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
+from diffpath_jax.weights import from_adm as published_adm
+from diffpath_jax.weights import torch_files
 
 BLOCKS, LAYERS, NETWORKS = (weights.load(f"adm_{name}.npz") for name in ("blocks", "layers", "networks"))
 GRADIENTS, AUTHORS = weights.load("adm_gradients.npz"), weights.load("authors.npz")
@@ -84,7 +84,7 @@ def predict(pure, names, *inputs):
 def call(make, table, names, *inputs):
     """Output of one layer with published weights."""
     pure = purify(make)
-    params = on_device(checkpoints.fill(tree(pure), checkpoints.layers(table), weights.state_dict(names)))
+    params = on_device(torch_files.fill(tree(pure), torch_files.layers(table), weights.state_dict(names)))
     return jax.jit(lambda params: pure.apply(params, {}, *inputs)[0])(params)
 
 
@@ -101,7 +101,7 @@ def gradient_norms(like, names, gradients, order):
     """Norm of the gradient of each published parameter, in the order of a listing."""
     # Filling our tree with each parameter's number tells where it went.
     numbers = {name: np.full(value.shape, i) for i, (name, value) in enumerate(weights.state_dict(order).items())}
-    where = jax.tree.leaves(jax.tree.map(lambda a: int(a.flat[0]), checkpoints.fill(like, names, numbers)))
+    where = jax.tree.leaves(jax.tree.map(lambda a: int(a.flat[0]), torch_files.fill(like, names, numbers)))
     norms = np.zeros(len(numbers))
     norms[where] = [np.linalg.norm(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(gradients)]
     return norms
@@ -239,7 +239,7 @@ def test_authors_unet(case):
     like, listing = tree(pure), AUTHORS[f"{case}/names"]
     paths = [tuple(key.key for key in path[:-1]) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
     names = {path: ".".join(map(str, path)) for path in paths}
-    params = on_device(checkpoints.fill(like, names, weights.state_dict(listing)))
+    params = on_device(torch_files.fill(like, names, weights.state_dict(listing)))
     x, cotangent = (normal(f"authors {case} {name}", (2, 16, 8, 3)) for name in ("x", "cotangent"))
 
     def value(params):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import build, codecs, losses
-from diffpath_jax.convert import checkpoints, lpips, vqgan
-from diffpath_jax.networks import autoencoder, layers, patchgan
+from diffpath_jax import build, losses
+from diffpath_jax.networks import autoencoder, codecs, layers, patchgan
 from diffpath_jax.networks.autoencoder import KLConfig, VQConfig
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.pure import count_parameters, purify
+from diffpath_jax.weights import from_lpips, from_vqgan, torch_files
 
 GOLDEN = weights.load("first_stage.npz")
 SMALL = {"channels": 32, "channel_mult": (1, 2)}
@@ -42,14 +42,17 @@ def filled(make, names, state):
     """A module, and its parameters from arrays by published names."""
     network = purify(make)
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
-    return network, checkpoints.fill(like, names, state)
+    return network, torch_files.fill(like, names, state)
 
 
 BLOCKS = {
-    "resnet": (vqgan.BLOCK, lambda rngs: autoencoder.ResBlock(CASES["kl"], 32, 32, dtype=jnp.float32, rngs=rngs)),
-    "resnet_skip": (vqgan.BLOCK, lambda rngs: autoencoder.ResBlock(CASES["kl"], 32, 64, dtype=jnp.float32, rngs=rngs)),
+    "resnet": (from_vqgan.BLOCK, lambda rngs: autoencoder.ResBlock(CASES["kl"], 32, 32, dtype=jnp.float32, rngs=rngs)),
+    "resnet_skip": (
+        from_vqgan.BLOCK,
+        lambda rngs: autoencoder.ResBlock(CASES["kl"], 32, 64, dtype=jnp.float32, rngs=rngs),
+    ),
     "attention": (
-        vqgan.ATTENTION,
+        from_vqgan.ATTENTION,
         lambda rngs: layers.SelfAttention(
             32, num_heads=1, groups=32, eps=autoencoder.EPS, dtype=jnp.float32, rngs=rngs
         ),
@@ -68,7 +71,7 @@ BLOCKS = {
 def test_blocks_are_diffusers(case):
     table, make = BLOCKS[case]
     state = {f"block.{name}": value for name, value in weights.state_dict(GOLDEN[f"{case}/names"]).items()}
-    network, params = filled(make, checkpoints.layers(table, prefix="block"), vqgan.join_qkv(state))
+    network, params = filled(make, torch_files.layers(table, prefix="block"), from_vqgan.join_qkv(state))
     x = normal(f"block {case}", (2, 4, 6, 32))
     out, _ = jax.jit(network.apply)(params, {}, layers.upsample2x(x) if case == "up" else x)
     assert close(out, f"{case}/out")
@@ -77,7 +80,7 @@ def test_blocks_are_diffusers(case):
 @functools.cache
 def converted(case):
     """The golden autoencoder, read as its checkpoint would be: a function of (method, array)."""
-    found = vqgan.from_vqgan(weights.state_dict(GOLDEN[f"{case}/names"]), where="golden")
+    found = from_vqgan.from_vqgan(weights.state_dict(GOLDEN[f"{case}/names"]), where="golden")
     assert found.config == CASES[case]
     network = build.autoencoder(found.about()["network"], dtype=jnp.float32, where="golden")
     apply = jax.jit(network.apply, static_argnames="method")
@@ -123,7 +126,7 @@ def test_the_discriminator_is_the_published_one():
     config = patchgan.PatchGanConfig(width=16, num_layers=3)
     state = weights.state_dict(GOLDEN["critic/names"])
     make = lambda rngs: patchgan.PatchDiscriminator(config, dtype=jnp.float32, rngs=rngs)  # noqa: E731
-    network, params = filled(make, checkpoints.layers(table), state)
+    network, params = filled(make, torch_files.layers(table), state)
     _, statistics = network.init(jax.random.key(0))
     logits, _ = jax.jit(lambda *args: network.apply(*args, train=True))(
         params, statistics, pixels("critic x", (3, 40, 32, 3))
@@ -132,7 +135,7 @@ def test_the_discriminator_is_the_published_one():
 
 
 def test_lpips_and_its_gradient_are_the_published_ones():
-    params = lpips.from_lpips(weights.state_dict(GOLDEN["lpips/names"]), where="golden").params
+    params = from_lpips.from_lpips(weights.state_dict(GOLDEN["lpips/names"]), where="golden").params
     network = purify(lambda rngs: Lpips(rngs=rngs))
     a, b = (pixels(f"lpips {name}", (2, 32, 40, 3)) for name in "ab")
     distance = jax.jit(lambda b: network.apply(params, {}, a, b)[0])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax.convert import checkpoints, ldm
 from diffpath_jax.networks import layers, unet_ldm
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig, SpatialTransformer, TransformerBlock
+from diffpath_jax.weights import from_ldm, torch_files
 
 GOLDEN = weights.load("ldm_unet.npz")
 T, LABELS = jnp.array([3, 870]), jnp.array([1, 3])
@@ -30,7 +30,7 @@ def checkpoint(case):
     """The golden network's arrays as a checkpoint of latent diffusion names them."""
     classes = weights.state_dict(GOLDEN["classes/names"])
     return {
-        **{ldm.UNET + name: value for name, value in weights.state_dict(GOLDEN[f"{case}/names"]).items()},
+        **{from_ldm.UNET + name: value for name, value in weights.state_dict(GOLDEN[f"{case}/names"]).items()},
         **classes,
     }
 
@@ -39,7 +39,7 @@ def checkpoint(case):
 @pytest.mark.parametrize("told", ["class", "tokens"])
 def test_the_unet_is_diffusers(case, config, shape, told, monkeypatch):
     """With a class token, which takes the fast path, and with three tokens, which does not."""
-    converted = ldm.from_ldm(checkpoint(case), num_heads=config.num_heads, where="golden")
+    converted = from_ldm.from_ldm(checkpoint(case), num_heads=config.num_heads, where="golden")
     assert converted.config == config
     if told == "tokens":
         context = normal("ldm context", (2, 3, 16))
@@ -55,13 +55,13 @@ def test_transformer_blocks_are_diffusers(heads, tokens):
     config = LatentUNetConfig(num_classes=1, num_heads=heads, context_width=16, transformer_depth=2)
     context = normal(f"ldm context {tokens}", (2, tokens, 16))
     for module, name, table, x in (
-        (TransformerBlock, "block", ldm.BLOCK, normal("ldm block x", (2, 6, 32))),
-        (SpatialTransformer, "spatial", ldm.transformer_table(2), normal("ldm spatial x", (2, 2, 3, 32))),
+        (TransformerBlock, "block", from_ldm.BLOCK, normal("ldm block x", (2, 6, 32))),
+        (SpatialTransformer, "spatial", from_ldm.transformer_table(2), normal("ldm spatial x", (2, 2, 3, 32))),
     ):
         network = purify(lambda rngs, module=module: module(config, 32, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         state = weights.state_dict(GOLDEN[f"{name}_{heads}/names"])
-        params = checkpoints.fill(like, checkpoints.layers(table), state)
+        params = torch_files.fill(like, torch_files.layers(table), state)
         out, _ = network.apply(params, {}, x, context)
         assert weights.relative_error(out, GOLDEN[f"{name}_{heads}/{tokens}"]) < 1e-5
 

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import diffusion
 from diffpath_jax.build import OWN_SPACING
-from diffpath_jax.samplers import ancestral, ddim, grids, limits, loop, scaling, solvers
+from diffpath_jax.diffusion import eps_scaling
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing, thresholding
 from diffpath_jax.shapes import Denoised
 
 T = 1000
 LINEAR = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
 COSINE = diffusion.cosine_schedule(T)
 METHODS = {
-    "ddpm small": lambda schedule: ancestral.ddpm(schedule, variance=schedule.posterior_variance),
-    "ddpm large": lambda schedule: ancestral.ddpm(schedule, variance=schedule.betas),
-    "ddpm learned": ancestral.ddpm_learned,
+    "ddpm small": lambda schedule: ddpm.ddpm(schedule, variance=schedule.posterior_variance),
+    "ddpm large": lambda schedule: ddpm.ddpm(schedule, variance=schedule.betas),
+    "ddpm learned": ddpm.ddpm_learned,
     "ddim": lambda schedule: ddim.ddim(schedule, eta=0.0),
     "ddim eta 0.5": lambda schedule: ddim.ddim(schedule, eta=0.5),
     "ddim eta 1": lambda schedule: ddim.ddim(schedule, eta=1.0),
@@ -30,7 +31,7 @@ METHODS = {
 }
 
 
-def spaced(count, grid=grids.even, schedule=LINEAR):
+def spaced(count, grid=spacing.even, schedule=LINEAR):
     return diffusion.respace(schedule, grid(schedule, count))
 
 
@@ -49,7 +50,7 @@ def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, n
     The start is that of public scheduler tests, moved to NHWC, which does not change the sum. ``noised`` starts from
     that array as an image, noised by itself reversed.
     """
-    respaced = diffusion.respace(schedule, grids.leading(schedule, 10) if kept is None else np.array(kept))
+    respaced = diffusion.respace(schedule, spacing.leading(schedule, 10) if kept is None else np.array(kept))
     flat = np.arange(768, dtype=np.float32) / 768
 
     def start(values):
@@ -63,7 +64,7 @@ def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, n
     if noised:
         reversed_noise = start(flat[::-1].copy().reshape(3, 8, 8, 4).ravel())
         x = diffusion.q_sample(respaced, x, jnp.full(4, respaced.num_steps - 1), reversed_noise)
-    scaled = scaling.scale_eps(denoiser, offset=eps_scale)
+    scaled = eps_scaling.scale_eps(denoiser, offset=eps_scale)
     found, _ = draw(scaled, ddim.ddim(respaced, eta=0.0, **options), keys=keys(4), shape=(8, 8, 3), x_T=x)
     return float(jnp.abs(found).sum())
 
@@ -95,8 +96,8 @@ def dummy(x, t):
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "schedulers.npz")
 CASES = {
     "ddim": ("ddim", {}),
-    "ddim clipped": ("ddim", {"limit": limits.clip}),
-    "ddim thresholded": ("ddim", {"limit": limits.dynamic_threshold(0.995)}),
+    "ddim clipped": ("ddim", {"limit": thresholding.clip}),
+    "ddim thresholded": ("ddim", {"limit": thresholding.dynamic_threshold(0.995)}),
     "ddim first level": (lambda s: ddim.ddim(s, eta=0.0, final_alpha_bar=LINEAR.alpha_bar[0]), {}),
     "ddim v": ("ddim", {"prediction": "v"}),
     "ddim x_0": ("ddim", {"prediction": "x0"}),
@@ -104,16 +105,16 @@ CASES = {
     "ddim eta 0.5": ("ddim eta 0.5", {}),
     "ddim trailing": ("ddim", {}),
     "ddpm small": ("ddpm small", {}),
-    "ddpm small clipped": ("ddpm small", {"limit": limits.clip}),
+    "ddpm small clipped": ("ddpm small", {"limit": thresholding.clip}),
     "ddpm large": ("ddpm large", {}),
     "ddpm learned": ("ddpm learned", {}),
     "dpmpp 10": ("dpmpp", {}),
     "dpmpp 20": ("dpmpp", {}),
-    "dpmpp 10 thresholded": ("dpmpp", {"limit": limits.dynamic_threshold(0.995)}),
+    "dpmpp 10 thresholded": ("dpmpp", {"limit": thresholding.dynamic_threshold(0.995)}),
     "dpmpp 10 v": ("dpmpp", {"prediction": "v"}),
     "unipc 10": ("unipc", {}),
     "unipc 20": ("unipc", {}),
-    "unipc 10 thresholded": ("unipc", {"limit": limits.dynamic_threshold(0.995)}),
+    "unipc 10 thresholded": ("unipc", {"limit": thresholding.dynamic_threshold(0.995)}),
     "unipc 10 v": ("unipc", {"prediction": "v"}),
     "heun 10": ("heun", {}),
     "heun 20": ("heun", {}),
@@ -140,7 +141,7 @@ def test_diffusers_agrees(name, monkeypatch):
         return Denoised(diffusion.to_eps(prediction, schedule, x, t, output), jnp.cos(2 * x))
 
     start = jnp.asarray(weights.normal("x_T", shape))
-    options = {"limit": limits.unlimited, **options}
+    options = {"limit": thresholding.unlimited, **options}
     with jax.enable_x64(False):
         found, _ = draw(denoiser, method, keys=keys(2), shape=shape[1:], x_T=start, **options)
     expected = GOLDEN[f"{name}/x"]
@@ -234,9 +235,9 @@ def exact_eps(schedule, covariance=COVARIANCE):
 @pytest.mark.parametrize("name", METHODS)
 def test_exact_gaussian_denoiser_gives_the_gaussian_back(name):
     """Mean and covariance within Monte-Carlo error, and what the steps themselves leave."""
-    schedule = spaced(40, grids.log_snr) if name in ("heun", "dpmpp", "unipc") else spaced(500)
+    schedule = spaced(40, spacing.log_snr) if name in ("heun", "dpmpp", "unipc") else spaced(500)
     count = 20_000
-    options = {"keys": keys(count), "shape": SHAPE, "limit": limits.unlimited}
+    options = {"keys": keys(count), "shape": SHAPE, "limit": thresholding.unlimited}
     flat = np.asarray(draw(exact_eps(schedule), METHODS[name](schedule), **options)[0], np.float64).reshape(count, -1)
     spread = np.sqrt(np.diag(COVARIANCE))
     # Five standard errors; and 1 % of the spread, as neither variance of DDPM is the exact one of a finite step.
@@ -249,7 +250,7 @@ def flow(name, respaced, covariance=COVARIANCE):
     """Matrix and shift that take x_T to the image: a deterministic method is affine where the denoiser is."""
     method, denoiser = METHODS[name](respaced), exact_eps(respaced, covariance)
     probes = np.concatenate([np.zeros((1, SIZE)), np.eye(SIZE)]).reshape(-1, *SHAPE).astype(np.float32)
-    options = {"keys": keys(SIZE + 1), "shape": SHAPE, "limit": limits.unlimited}
+    options = {"keys": keys(SIZE + 1), "shape": SHAPE, "limit": thresholding.unlimited}
     ends = np.asarray(draw(denoiser, method, x_T=jnp.asarray(probes), **options)[0], np.float64).reshape(-1, SIZE)
     return (ends[1:] - ends[0]).T, ends[0]
 
@@ -264,7 +265,7 @@ def solver_error(name, steps, schedule):
     The flow takes x at level t to m sqrt(a) + S_t^(1/2) z with S_t = a C + (1 - a) I and z constant; the last step of
     every method, from the lowest level, is E[x_0 | x], which is done exactly here too.
     """
-    respaced = spaced(steps, grids.log_snr, schedule)
+    respaced = spaced(steps, spacing.log_snr, schedule)
     found, _ = flow(name, respaced)
     values, axes = np.linalg.eigh(COVARIANCE)
     low, high = respaced.alpha_bar[0], respaced.alpha_bar[-1]
@@ -281,18 +282,18 @@ def solver_error(name, steps, schedule):
 def test_a_few_step_solver_has_a_spacing_that_suits_it(name):
     """20 questions, wide and narrow Gaussians, two schedules: its worst error is less than half of any even grid's."""
 
-    def error(spacing, schedule, scale):
-        respaced = spaced(10 if name == "heun" else 20, getattr(grids, spacing), schedule)
+    def error(chosen, schedule, scale):
+        respaced = spaced(10 if name == "heun" else 20, getattr(spacing, chosen), schedule)
         values, axes = np.linalg.eigh(scale**2 * COVARIANCE)
         exact = axes @ np.diag(np.sqrt(values)) @ axes.T  # from pure noise to the image
         found, mean = flow(name, respaced, scale**2 * COVARIANCE)
         return max(relative(found, exact), relative(mean, MEAN))
 
-    def worst(spacing):
-        return max(error(spacing, *case) for case in itertools.product((LINEAR, COSINE), (1.0, 0.05)))
+    def worst(chosen):
+        return max(error(chosen, *case) for case in itertools.product((LINEAR, COSINE), (1.0, 0.05)))
 
-    found = {spacing: worst(spacing) for spacing in ("even", "leading", "trailing", OWN_SPACING[name])}
-    print(name, {spacing: round(float(value), 3) for spacing, value in found.items()})
+    found = {chosen: worst(chosen) for chosen in ("even", "leading", "trailing", OWN_SPACING[name])}
+    print(name, {chosen: round(float(value), 3) for chosen, value in found.items()})
     assert found.pop(OWN_SPACING[name]) < 0.5 * min(found.values())
 
 
@@ -309,7 +310,7 @@ def test_order_of_convergence(name, order):
 def test_the_authors_slip_is_what_it_is_said_to_be():
     """Their formula, straight, at every t; eps is over-scaled 1.449x at t = 1 and 1.067x at t = 10."""
     schedule = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=1e-2)  # theirs
-    method, abar = ancestral.ddpm_author_code(schedule), schedule.alpha_bar
+    method, abar = ddpm.ddpm_author_code(schedule), schedule.alpha_bar
     x_t, eps = 0.7, -0.4
     for t in (0, 1, 10, 62, 999):
         before = abar[t - 1]  # at t = 0 Python, too, takes the last
@@ -332,7 +333,7 @@ def test_learned_variance_spans_the_two_fixed_ones(fraction, same_as):
     def denoiser(x, t):
         return Denoised(toy_denoiser(x, t).eps, jnp.full_like(x, fraction))
 
-    learned, _ = draw(denoiser, ancestral.ddpm_learned(schedule), **options)
+    learned, _ = draw(denoiser, ddpm.ddpm_learned(schedule), **options)
     fixed, _ = draw(denoiser, METHODS[same_as](schedule), **options)
     np.testing.assert_allclose(learned, fixed, atol=1e-5)
 
@@ -350,14 +351,14 @@ def test_a_score_moves_the_mean_by_the_variance_times_it(name):
 
 def test_eps_scale_of_one_is_the_identity():
     x, t = jax.random.normal(jax.random.key(0), (2, 4, 4, 3)), jnp.array([3, 7])
-    found, expected = scaling.scale_eps(toy_denoiser)(x, t), toy_denoiser(x, t)
+    found, expected = eps_scaling.scale_eps(toy_denoiser)(x, t), toy_denoiser(x, t)
     np.testing.assert_array_equal(found.eps, expected.eps)
     np.testing.assert_array_equal(found.variance, expected.variance)
 
 
 def test_eps_scale_follows_each_image_own_step():
     x, t = jnp.ones((2, 1, 1, 3)), jnp.array([0, 10])
-    found = scaling.scale_eps(lambda x, t: Denoised(x, x, x), slope=0.1, offset=1.0)(x, t)
+    found = eps_scaling.scale_eps(lambda x, t: Denoised(x, x, x), slope=0.1, offset=1.0)(x, t)
     np.testing.assert_allclose(found.eps[:, 0, 0, 0], [1.0, 0.5])
     # What is not eps is left alone.
     np.testing.assert_array_equal(found.variance, x)
@@ -367,13 +368,13 @@ def test_eps_scale_follows_each_image_own_step():
 @pytest.mark.parametrize("options", [{"offset": 0.0}, {"offset": -1.0}, {"slope": -0.1}])
 def test_eps_scale_refuses_what_could_divide_by_zero(options):
     with pytest.raises(ValueError, match="positive"):
-        scaling.scale_eps(toy_denoiser, **options)
+        eps_scaling.scale_eps(toy_denoiser, **options)
 
 
 def test_dynamic_threshold_scales_only_what_is_too_bright():
     calm = jnp.linspace(-0.9, 0.9, 300).reshape(1, 10, 10, 3)
     loud = 4 * calm
-    found = limits.dynamic_threshold(0.9)(jnp.concatenate([calm, loud]))
+    found = thresholding.dynamic_threshold(0.9)(jnp.concatenate([calm, loud]))
     np.testing.assert_array_equal(found[0], calm[0])
     np.testing.assert_allclose(jnp.abs(found[1]).max(), 1.0, rtol=1e-6)
     # Nine tenths of the values keep their proportions.

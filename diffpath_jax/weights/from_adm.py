@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.convert.checkpoints import Converted, Path, expecting, fill, layers
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
-from diffpath_jax.parameters import Flat
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights.safetensors_file import Flat
+from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, layers
 
 # Ours -> guided-diffusion's, inside a block; what a block does not have is not asked for.
 BLOCK = {

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffpath_jax import diffusion
-from diffpath_jax.diffusion import NoiseSchedule
-from diffpath_jax.samplers.limits import Limit, clip
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers.thresholding import Limit, clip
+from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.shapes import Denoiser, Images, PRNGKeys, Timesteps
 
 

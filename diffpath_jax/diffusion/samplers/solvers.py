@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.diffusion import NoiseSchedule, Table, at
-from diffpath_jax.samplers.loop import Evaluation, Memory, Method, one_question_a_step
+from diffpath_jax.diffusion.samplers.loop import Evaluation, Memory, Method, one_question_a_step
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
 from diffpath_jax.shapes import Images
 
 

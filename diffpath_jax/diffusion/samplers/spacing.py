@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffpath_jax.diffusion import NoiseSchedule
+from diffpath_jax.diffusion.schedule import NoiseSchedule
 
 Kept = Int[np.ndarray, "N"]
 Grid = Callable[[NoiseSchedule, int], Kept]

@@ -1,6 +1,6 @@
 """The UNet of a latent-diffusion checkpoint (Rombach et al. 2022), with its class embedding and its moving average.
 
-The first stage in the same file is read by :mod:`diffpath_jax.convert.vqgan`.
+The first stage in the same file is read by :mod:`diffpath_jax.weights.from_vqgan`.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.convert import adm
-from diffpath_jax.convert.checkpoints import Converted, expecting, fill, first_words, own_names
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.parameters import Flat
+from diffpath_jax.weights import from_adm
+from diffpath_jax.weights.safetensors_file import Flat
+from diffpath_jax.weights.torch_files import Converted, expecting, fill, first_words, own_names
 
 KIND = "unet_ldm"
 UNET, AVERAGE, CLASSES = "model.diffusion_model.", "model_ema.diffusion_model", "cond_stage_model.embedding.weight"
@@ -64,7 +64,7 @@ def from_ldm(
         config = ldm_config(found, num_heads=num_heads, head_channels=head_channels)
         network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
-        names = adm.adm_names(like, attention=transformer_table(config.transformer_depth))
+        names = from_adm.adm_names(like, attention=transformer_table(config.transformer_depth))
         params = fill(like, names, found)
     used = set(places.values())
     return Converted(KIND, config, params, unused=first_words(name for name in state if name not in used))
@@ -72,7 +72,7 @@ def from_ldm(
 
 def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels: int) -> LatentUNetConfig:
     """The shape of a UNet of latent diffusion, from names and shapes of its arrays."""
-    shape: dict[str, Any] = adm.encoder_shape(state, attention=".norm.weight")
+    shape: dict[str, Any] = from_adm.encoder_shape(state, attention=".norm.weight")
     if not (keys := sorted(name for name in state if name.endswith("attn2.to_k.weight"))):
         raise ValueError("it has no cross-attention")
     blocks = keys[0].partition("transformer_blocks.")[0] + "transformer_blocks."

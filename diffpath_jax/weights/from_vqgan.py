@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.convert.checkpoints import Converted, Path, expecting, fill, first_words, layers, own_names
 from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.networks.pure import purify
-from diffpath_jax.parameters import Flat
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights.safetensors_file import Flat
+from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, first_words, layers, own_names
 
 # Within a whole checkpoint, and the factor of its latents there.
 FIRST_STAGE, SCALE = "first_stage_model.", "scale_factor"

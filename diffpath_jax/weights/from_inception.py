@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from diffpath_jax.convert import checkpoints
 from diffpath_jax.networks.inception import Inception
 from diffpath_jax.networks.pure import purify
-from diffpath_jax.parameters import Flat
-from diffpath_jax.published import PublishedFile
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights import torch_files
+from diffpath_jax.weights.downloads import PublishedFile
+from diffpath_jax.weights.safetensors_file import Flat
 
 KIND = "inception_fid"
 # The weights of TensorFlow's graph of 2015-12-05, with torchvision's names.
@@ -24,7 +24,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 IGNORED_ENDING, IGNORED_START = ".num_batches_tracked", "AuxLogits."
 
 
-def from_inception(state: Flat, *, where: str) -> checkpoints.Converted:
+def from_inception(state: Flat, *, where: str) -> torch_files.Converted:
     """The network of FID from its arrays by torchvision's names.
 
     Raises:
@@ -32,14 +32,14 @@ def from_inception(state: Flat, *, where: str) -> checkpoints.Converted:
     """
     network = purify(lambda rngs: Inception(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
-    with checkpoints.expecting("the Inception network of FID", where=where, fix=f"give {PUBLISHED.name}"):
-        params = checkpoints.fill(like, inception_names(like), fold_norms(state))
-    return checkpoints.Converted(KIND, None, params)
+    with torch_files.expecting("the Inception network of FID", where=where, fix=f"give {PUBLISHED.name}"):
+        params = torch_files.fill(like, inception_names(like), fold_norms(state))
+    return torch_files.Converted(KIND, None, params)
 
 
-def inception_names(like: Tree) -> dict[checkpoints.Path, str]:
+def inception_names(like: Tree) -> dict[torch_files.Path, str]:
     """Path of each layer of ours -> its published name: the same words, the first with a capital."""
-    names: dict[checkpoints.Path, str] = {("fc",): "fc"}
+    names: dict[torch_files.Path, str] = {("fc",): "fc"}
     names |= {("stem", name): name.capitalize() for name in like["stem"]}
     for block, content in like["blocks"].items():
         for name in content["layers"]:

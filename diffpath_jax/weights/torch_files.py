@@ -15,8 +15,8 @@ import numpy as np
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
-from diffpath_jax.parameters import Flat, read_parameters
 from diffpath_jax.shapes import Tree
+from diffpath_jax.weights.safetensors_file import Flat, read_parameters
 
 Path = tuple[str | int, ...]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from diffpath_jax.diffusion import NoiseSchedule, at
+from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, PRNGKey, Timesteps
 
 # A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).

@@ -8,11 +8,11 @@ from pathlib import Path as FilePath
 import jax
 import numpy as np
 
-from diffpath_jax.convert.checkpoints import Converted, Path, expecting, fill, first_words, read_torch
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.networks import lpips
 from diffpath_jax.networks.pure import purify
-from diffpath_jax.parameters import Flat
+from diffpath_jax.weights.safetensors_file import Flat
+from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, first_words, read_torch
 
 KIND = "lpips"
 # Where the checkpoint of a VQGAN keeps the whole of it.

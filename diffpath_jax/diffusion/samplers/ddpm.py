@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import diffusion
-from diffpath_jax.diffusion import NoiseSchedule, Table, at
-from diffpath_jax.samplers.loop import Evaluation, Method, one_step_method
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers.loop import Evaluation, Method, one_step_method
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
 from diffpath_jax.shapes import Images
 
 

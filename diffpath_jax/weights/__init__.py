@@ -1,0 +1,1 @@
+"""Parameters as files: ours, and those of other projects."""
