@@ -24,7 +24,7 @@ from benchmarks import measure, ours
 from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, LDM, SMALL, TINY, TINY_LATENT, FirstStageShape, LatentShape, Setting, Shape
 from diffpath_jax.io.files import write_json
-from diffpath_jax.train_step import TrainState
+from diffpath_jax.training.step import TrainState
 
 STORED, ENCODED, PIXELS = "LDM, stored latents", "LDM, images encoded in the step", "pixel model"
 DENOISE, DECODE, PIXEL_DENOISE = "LDM, one denoising step", "LDM, decoder", "pixel model, one denoising step"

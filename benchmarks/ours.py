@@ -35,10 +35,11 @@ from diffpath_jax.networks.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import Batch, Denoised, Images, Labels, PRNGKey, Timesteps, Tree
-from diffpath_jax.task import CODEC, NETWORK, TIMESTEPS, Denoising, Task, diffusion_task
-from diffpath_jax.train_step import Step, TrainState, init_state, make_train_step
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.step import Step, TrainState, init_state, make_train_step
+from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, Task
 
 # For the schedule of the learning rate, which is constant, and for the log, which nobody reads.
 NUM_STEPS, LOG_EVERY = 1000, 100

@@ -21,8 +21,8 @@ from benchmarks import measure, ours, short_run
 from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
 from diffpath_jax.devices import hardware
-from diffpath_jax.optim import OptimConfig
-from diffpath_jax.task import NETWORK
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.tasks.task import NETWORK
 
 GIB = 2**30
 # A call is repeated until about so many seconds are spent, within these bounds.

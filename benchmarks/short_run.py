@@ -14,10 +14,10 @@ from benchmarks.shapes import NOISE_STEPS, SMALL, TINY, Shape
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.io.files import replace_file, write_json
 from diffpath_jax.networks.codecs import to_pixels
-from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import PRNGKey, Tree
-from diffpath_jax.task import NETWORK
-from diffpath_jax.train_step import TrainState, init_state, make_train_step
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.step import TrainState, init_state, make_train_step
+from diffpath_jax.training.tasks.task import NETWORK
 
 OPTIM = OptimConfig(learning_rate=5e-4, warmup_steps=100, b2=0.99, clip_norm=1.0, ema_decay=0.995)
 BATCH, TINY_BATCH = 64, 4

@@ -1,4 +1,4 @@
-"""What is looked at while a run trains: hooks of :func:`diffpath_jax.train.fit`.
+"""What is looked at while a run trains: hooks of :func:`diffpath_jax.training.loop.fit`.
 
 Every hook draws with fixed keys, so a resumed run measures the same again.
 """
@@ -11,20 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import build, first_stage, runs, sample, sections
+from diffpath_jax.config import build, sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.devices.batched import batched
 from diffpath_jax.evaluation import extractors
+from diffpath_jax.latents import first_stage
 from diffpath_jax.metrics import fid, stain
 from diffpath_jax.metrics.classification import predictor, right
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.render import image_grid
+from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.shapes import Tree
-from diffpath_jax.task import CODEC, NETWORK, Task
-from diffpath_jax.train import Hook
-from diffpath_jax.train_step import TrainState
+from diffpath_jax.training.loop import Hook
+from diffpath_jax.training.step import TrainState
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
 
 PREVIEW_PER_CLASS = 8
 PREVIEW_STEPS = 25
@@ -83,7 +86,7 @@ def draw_balanced(
     """
     assert run.config.noise is not None
     sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
-    draw = sample.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
+    draw = sampling_job.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size
 
@@ -92,7 +95,10 @@ def draw_balanced(
         for start in range(0, len(labels), size):
             indices = np.resize(np.arange(start, min(start + size, len(labels))), size)
             batch, _ = draw(
-                {sample.DENOISER: (averaged(state), state.model_state[NETWORK]), sample.CODEC: codec.get(CODEC, {})},
+                {
+                    sampling_job.DENOISER: (averaged(state), state.model_state[NETWORK]),
+                    sampling_job.CODEC: codec.get(CODEC, {}),
+                },
                 jax.random.key(0),
                 jnp.asarray(indices),
                 jnp.asarray(labels[indices]),

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffpath_jax import build, runs
+from diffpath_jax.config import build
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.evaluation.compare import OVERALL
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
-from diffpath_jax.losses import NOISE_LEVELS
+from diffpath_jax.latents.reconstruct import SHEET
 from diffpath_jax.networks.pure import count_parameters
-from diffpath_jax.reconstruct import SHEET
 from diffpath_jax.render import html, image_grid
-from diffpath_jax.writers import read_metrics
+from diffpath_jax.runs import run as runs
+from diffpath_jax.training.metrics_log import read_metrics
+from diffpath_jax.training.tasks.losses import NOISE_LEVELS
 
 SHOWN_PER_CLASS = 16
 

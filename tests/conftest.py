@@ -130,9 +130,10 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
     """A run directory as training leaves it, with random parameters instead of trained ones."""
     import jax
 
-    from diffpath_jax import build, checks, runs
-    from diffpath_jax.checkpoint import Checkpoints
+    from diffpath_jax.config import build, checks
     from diffpath_jax.data.manifest import open_dataset
+    from diffpath_jax.runs import run as runs
+    from diffpath_jax.training.checkpoint import Checkpoints
 
     content = {
         "seed": 0,

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffpath_jax import autoencoding
-from diffpath_jax.autoencoding import CODES, DISCRIMINATOR, STEPS
 from diffpath_jax.networks import codecs
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import purify
-from diffpath_jax.optim import OptimConfig
-from diffpath_jax.task import NETWORK
-from diffpath_jax.train_step import init_state, make_train_step
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.step import init_state, make_train_step
+from diffpath_jax.training.tasks import autoencoding
+from diffpath_jax.training.tasks.autoencoding import CODES, DISCRIMINATOR, STEPS
+from diffpath_jax.training.tasks.task import NETWORK
 
 
 def test_the_straight_through_gradient_is_that_of_the_latent():

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, checks, cli, config
-from diffpath_jax.checkpoint import Checkpoints
+from diffpath_jax import cli
+from diffpath_jax.config import build, checks
+from diffpath_jax.config import files as config_files
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.networks.pure import count_parameters
-from diffpath_jax.plan import plan
-from diffpath_jax.writers import read_metrics
+from diffpath_jax.runs.cost import plan
+from diffpath_jax.training.checkpoint import Checkpoints
+from diffpath_jax.training.metrics_log import read_metrics
 
 PKGH = ["configs/ddpm_pkgh224.py", "configs/ddpm_pkgh336.py"]
 
 
 def load(path):
-    return checks.run_config(config.load(path, [], checks.with_defaults), where=path)
+    return checks.run_config(config_files.load(path, [], checks.with_defaults), where=path)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import pytest
 import safetensors.numpy
 from golden import weights
 
-from diffpath_jax import build, cli, runs
+from diffpath_jax import cli
+from diffpath_jax.config import build
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import from_adm, safetensors_file, torch_files
 
 NETWORKS = weights.load("adm_networks.npz")

@@ -6,11 +6,15 @@ import published
 import pytest
 from golden import weights
 
-from diffpath_jax import checks, cli, config, first_stage, runs
+from diffpath_jax import cli
+from diffpath_jax.config import checks
+from diffpath_jax.config import files as config_files
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
-from diffpath_jax.task import NETWORK
+from diffpath_jax.runs import run as runs
+from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import from_vqgan, safetensors_file
 
 GOLDEN = weights.load("first_stage.npz")
@@ -121,7 +125,7 @@ def settings(name, **keys):
     """The debug variant of a config, with other keys."""
     words = [f"--config.{key}={value}" for key, value in keys.items()]
     path = f"configs/{name}.py:debug"
-    return checks.run_config(config.load(path, words, checks.with_defaults), where=path)
+    return checks.run_config(config_files.load(path, words, checks.with_defaults), where=path)
 
 
 def test_images_go_through_a_converted_file(converted, dataset, tmp_path):

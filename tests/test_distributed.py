@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import optim
-from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
-from diffpath_jax.train_step import init_state, make_train_step
-from diffpath_jax.writers import read_metrics
+from diffpath_jax.training import optim
+from diffpath_jax.training.checkpoint import Checkpoints
+from diffpath_jax.training.metrics_log import read_metrics
+from diffpath_jax.training.step import init_state, make_train_step
 
 STEPS = 4
 
@@ -150,7 +150,7 @@ def test_fsdp_equals_data_parallel(dataset, monkeypatch):
     monkeypatch.setattr(sharding, "MIN_SPLIT_SIZE", 256)
     from test_train import OPTIM, RUN, batches_of  # the same tiny network
 
-    from diffpath_jax import build
+    from diffpath_jax.config import build
 
     task = build.task(RUN, num_classes=2)
     config = dataclasses.replace(OPTIM, learning_rate=1e-3)

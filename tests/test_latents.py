@@ -11,15 +11,20 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import TINY_AUTOENCODER, write_run
 
-from diffpath_jax import build, checks, cli, config, first_stage, runs, sample, sections
+from diffpath_jax import cli
+from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config import files as config_files
 from diffpath_jax.data import pipeline
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
+from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.codecs import LatentCodec
-from diffpath_jax.task import CODEC, NETWORK
+from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.training.metrics_log import read_metrics
+from diffpath_jax.training.tasks.task import CODEC, NETWORK
 from diffpath_jax.weights import safetensors_file
-from diffpath_jax.writers import read_metrics
 
 LDM = "configs/demo_ldm.py:debug"
 # A denoiser of 8 x 8 latents that is quick to compile.
@@ -135,7 +140,7 @@ def test_encoding_goes_on_where_it_stopped(tmp_path, dataset, latents, autoencod
 
 def task_on(data, stage, *, scale=0.0, image_channels=3):
     """The loss of a data set's first images in the task that a config describes, and the latents it works in."""
-    content = config.load(LDM, [], checks.with_defaults)
+    content = config_files.load(LDM, [], checks.with_defaults)
     content["network"] |= {"channels": 16, "channel_mult": (1,), "attention_downsamples": (1,), "context_width": 8}
     content["network"]["image_channels"] = image_channels
     content["codec"] |= {"first_stage": str(stage), "scale": scale}
@@ -235,8 +240,8 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "codec", lambda space, dtype: Watched(**vars(codec)))
         mesh = sharding.make_mesh(jax.devices()[:1])
-        draw = sample.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
-        weights = {sample.DENOISER: (trained.params, trained.model_state), sample.CODEC: trained.codec}
+        draw = sampling_job.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
+        weights = {sampling_job.DENOISER: (trained.params, trained.model_state), sampling_job.CODEC: trained.codec}
         images, _ = draw(weights, jax.random.key(0), jnp.arange(4), jnp.array([0, 1, 0, 1]))
     jax.effects_barrier()
     assert seen["x"].shape == (4, 8, 8, 3)

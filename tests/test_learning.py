@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax import build, sections
+from diffpath_jax.config import build, sections
 from diffpath_jax.diffusion import conditioning
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddpm, loop, spacing
@@ -21,10 +21,12 @@ from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifie
 from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
-from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import Denoised
-from diffpath_jax.task import NETWORK, diffusion_task, noisy_classification_task
-from diffpath_jax.train_step import init_state, make_train_step
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.step import init_state, make_train_step
+from diffpath_jax.training.tasks.classification import noisy_classification_task
+from diffpath_jax.training.tasks.diffusion import diffusion_task
+from diffpath_jax.training.tasks.task import NETWORK
 
 SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 128
 WHITE = 0.08  # standard deviation of independent noise in each pixel and channel

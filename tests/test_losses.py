@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax import build, losses, sections, task
+from diffpath_jax.config import build, sections
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion import timesteps
 from diffpath_jax.networks.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.diffusion import diffusion_task
+from diffpath_jax.training.tasks.task import NETWORK
 
 LINEAR = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
 
@@ -95,11 +98,11 @@ class Probe(PureNetwork):
 
 def run_task(how, count=4096):
     probe = Probe()
-    made = task.diffusion_task(probe, PixelCodec(), how, num_classes=3)
+    made = diffusion_task(probe, PixelCodec(), how, num_classes=3)
     params, state = made.init(jax.random.key(0))
     # Grey images are 0.5 / 127.5 in model space: what is seen is noise.
     batch = {"image": jnp.full((count, 4, 4, 3), 128, jnp.uint8), "label": jnp.zeros(count, jnp.int32)}
-    loss, aux = made.losses[task.NETWORK](params, state, batch, jax.random.key(1))
+    loss, aux = made.losses[NETWORK](params, state, batch, jax.random.key(1))
     return probe.seen, loss, aux
 
 

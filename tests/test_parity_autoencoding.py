@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import autoencoding
-from diffpath_jax.autoencoding import DISCRIMINATOR, PERCEPTUAL
 from diffpath_jax.networks.autoencoder import VQAutoencoder
 from diffpath_jax.networks.codebook import nearest
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import purify
-from diffpath_jax.task import NETWORK
+from diffpath_jax.training.tasks import autoencoding
+from diffpath_jax.training.tasks.autoencoding import DISCRIMINATOR, PERCEPTUAL
+from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import from_lpips, from_vqgan, torch_files
 
 GOLDEN = weights.load("first_stage_losses.npz")

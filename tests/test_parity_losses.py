@@ -7,13 +7,15 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax import losses, task
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion import timesteps
 from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
 from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
+from diffpath_jax.training.tasks.task import NETWORK, TIMESTEPS
 from diffpath_jax.weights import from_adm
 
 LOSSES, SCHEDULES = weights.load("losses.npz"), weights.load("schedules.npz")
@@ -60,7 +62,7 @@ class Fixed(nnx.Module):
 def denoising(schedule, t):
     """Training with timesteps that are known beforehand."""
     given = timesteps.TimestepSampler(dict, lambda state, key, count: (t, jnp.ones(count)), lambda state, *seen: state)
-    return task.Denoising(schedule, "eps", given, bound_weight=BOUND_WEIGHT, label_dropout=0.0)
+    return Denoising(schedule, "eps", given, bound_weight=BOUND_WEIGHT, label_dropout=0.0)
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def noise_is(monkeypatch):
 
 
 def state(network_state):
-    return {task.NETWORK: network_state, task.TIMESTEPS: {}}
+    return {NETWORK: network_state, TIMESTEPS: {}}
 
 
 @pytest.mark.parametrize(("name", "steps"), [("linear", 1000), ("linear", 50), ("cosine", 1000), ("cosine", 50)])
@@ -119,11 +121,9 @@ def test_loss_of_a_fixed_output(case, noise_is):
 
     def loss(output, t, image, eps):
         noise_is(eps)
-        teach = task.diffusion_task(purify(Fixed), PixelCodec(), denoising(schedule, t[None]), num_classes=1)
+        teach = diffusion_task(purify(Fixed), PixelCodec(), denoising(schedule, t[None]), num_classes=1)
         batch = {"image": image[None], "label": jnp.zeros(1, int)}
-        value, aux = teach.losses[task.NETWORK](
-            {task.NETWORK: {"output": output[None]}}, state({}), batch, jax.random.key(0)
-        )
+        value, aux = teach.losses[NETWORK]({NETWORK: {"output": output[None]}}, state({}), batch, jax.random.key(0))
         return value, (value, aux["metrics"]["bound_bits"][0])
 
     gradient, (values, bound) = jax.jit(jax.vmap(jax.grad(loss, has_aux=True)))(output, t, images, eps)
@@ -149,13 +149,13 @@ def test_loss_through_the_unet(noise_is):
     params = jax.tree.map(jnp.asarray, from_adm.adm_params(weights.state_dict(names), like))
     where = from_adm.adm_params(numbers, like)
     noise_is(weights.normal("network eps", (2, 16, 16, 3)))
-    teach = task.diffusion_task(pure, PixelCodec(), denoising(CASES["linear"][0], jnp.array([0, 400])), num_classes=3)
+    teach = diffusion_task(pure, PixelCodec(), denoising(CASES["linear"][0], jnp.array([0, 400])), num_classes=3)
     batch = {"image": jnp.asarray(pixels("network pixels", (2, 16, 16, 3))), "label": jnp.array([1, 3])}
 
     @jax.jit
     @jax.value_and_grad
     def loss(params):
-        return teach.losses[task.NETWORK]({task.NETWORK: params}, state({}), batch, jax.random.key(0))[0]
+        return teach.losses[NETWORK]({NETWORK: params}, state({}), batch, jax.random.key(0))[0]
 
     value, gradients = loss(params)
     # The likelihood at t = 0 subtracts distribution functions near 0 and 1: single precision costs it four digits.

@@ -19,16 +19,19 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
-from diffpath_jax import cli, runs, sample, sections
+from diffpath_jax import cli
+from diffpath_jax.config import sections
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import job as sampling_job
 
 
 @pytest.fixture(scope="module")
 def model(denoiser_run):
     run = runs.open_run(denoiser_run)
-    return sample.Model(run, runs.load_parameters(run))
+    return sampling_job.Model(run, runs.load_parameters(run))
 
 
 def mesh(count):
@@ -37,7 +40,7 @@ def mesh(count):
 
 def job_of(out, sampler, **other):
     settings = {"name": "drawn", "counts": (5, 5), "image_px": (16, 16), "batch_size": 2, "seed": 0, **other}
-    return sample.SampleJob(out=out, sampler=sections.SamplerConfig(**sampler), **settings)
+    return sampling_job.SampleJob(out=out, sampler=sections.SamplerConfig(**sampler), **settings)
 
 
 def drawn(path):
@@ -53,7 +56,7 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("options", SAMPLERS, ids=lambda options: options["sampler"])
 def test_pixels_do_not_depend_on_the_number_of_devices(model, tmp_path, options):
-    digests = {n: sample.run_job(job_of(tmp_path / str(n), options), model, mesh(n)).digest for n in (1, 2, 4)}
+    digests = {n: sampling_job.run_job(job_of(tmp_path / str(n), options), model, mesh(n)).digest for n in (1, 2, 4)}
     assert len(set(digests.values())) == 1
     images = drawn(tmp_path / "1")
     assert sorted(images) == list(range(10))
@@ -61,8 +64,8 @@ def test_pixels_do_not_depend_on_the_number_of_devices(model, tmp_path, options)
 
 
 def test_an_interrupted_job_goes_on(model, tmp_path, monkeypatch):
-    whole = sample.run_job(job_of(tmp_path / "whole", SAMPLERS[0]), model, mesh(1))
-    commit, calls = sample.Staging.commit, []
+    whole = sampling_job.run_job(job_of(tmp_path / "whole", SAMPLERS[0]), model, mesh(1))
+    commit, calls = sampling_job.Staging.commit, []
 
     def broken(self, *args):
         calls.append(args[0])
@@ -70,11 +73,11 @@ def test_an_interrupted_job_goes_on(model, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return commit(self, *args)
 
-    monkeypatch.setattr(sample.Staging, "commit", broken)
+    monkeypatch.setattr(sampling_job.Staging, "commit", broken)
     with pytest.raises(KeyboardInterrupt):
-        sample.run_job(job_of(tmp_path / "parts", SAMPLERS[0]), model, mesh(1))
+        sampling_job.run_job(job_of(tmp_path / "parts", SAMPLERS[0]), model, mesh(1))
     assert not (tmp_path / "parts" / "manifest.json").exists()
-    resumed = sample.run_job(job_of(tmp_path / "parts", SAMPLERS[0]), model, mesh(1))
+    resumed = sampling_job.run_job(job_of(tmp_path / "parts", SAMPLERS[0]), model, mesh(1))
     assert resumed.digest == whole.digest
     # Nothing was written twice: 5 batches of 2, one of them begun twice.
     assert len(calls) == 6
@@ -82,8 +85,8 @@ def test_an_interrupted_job_goes_on(model, tmp_path, monkeypatch):
 
 def test_a_class_does_not_depend_on_how_many_the_others_have(model, tmp_path):
     options = {"sampler": "ddim", "steps": 2}
-    sample.run_job(job_of(tmp_path / "even", options), model, mesh(1))
-    sample.run_job(job_of(tmp_path / "odd", options, counts=(1, 4)), model, mesh(1))
+    sampling_job.run_job(job_of(tmp_path / "even", options), model, mesh(1))
+    sampling_job.run_job(job_of(tmp_path / "odd", options, counts=(1, 4)), model, mesh(1))
     even, odd = drawn(tmp_path / "even"), drawn(tmp_path / "odd")
     assert sorted(odd) == [0, 1, 3, 5, 7]
     for index, image in odd.items():
@@ -94,7 +97,7 @@ def test_a_class_does_not_depend_on_how_many_the_others_have(model, tmp_path):
 
 def test_twins_share_their_noise(model, tmp_path):
     denoise_only = {"sampler": "ddim", "steps": 1, "unconditional": True}
-    sample.run_job(job_of(tmp_path, denoise_only, twins=True), model, mesh(1))
+    sampling_job.run_job(job_of(tmp_path, denoise_only, twins=True), model, mesh(1))
     images = drawn(tmp_path)
     for rank in range(5):
         np.testing.assert_array_equal(images[2 * rank], images[2 * rank + 1])
@@ -102,15 +105,15 @@ def test_twins_share_their_noise(model, tmp_path):
 
 
 def test_another_job_in_the_same_directory_is_refused(model, tmp_path):
-    sample.run_job(job_of(tmp_path, {"sampler": "ddim", "steps": 2}), model, mesh(1))
+    sampling_job.run_job(job_of(tmp_path, {"sampler": "ddim", "steps": 2}), model, mesh(1))
     with pytest.raises(DiffpathError, match="sampler") as caught:
-        sample.run_job(job_of(tmp_path, {"sampler": "ddim", "steps": 3}), model, mesh(1))
+        sampling_job.run_job(job_of(tmp_path, {"sampler": "ddim", "steps": 3}), model, mesh(1))
     assert caught.value.code == ExitCode.REFUSED
 
 
 @pytest.mark.parametrize("side", [8, 12, 24])
 def test_another_patch_size_keeps_um_per_px(model, tmp_path, side):
-    dataset = sample.run_job(job_of(tmp_path, {"steps": 2}, image_px=(side, side)), model, mesh(1))
+    dataset = sampling_job.run_job(job_of(tmp_path, {"steps": 2}, image_px=(side, side)), model, mesh(1))
     found = list(dataset.read("train"))
     assert {record.image.shape for record in found} == {(side, side, 3)}
     assert {(record.mpp, record.fov_um) for record in found} == {(model.run.mpp, side * model.run.mpp)}
@@ -312,5 +315,5 @@ def test_a_hundred_kills(denoiser_run, tmp_path):
 
 def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
-    known = set(sample._fingerprint(job_of(Path("x"), {}), model))
-    assert {field.name for field in dataclasses.fields(sample.SampleJob)} - {"out"} <= known
+    known = set(sampling_job._fingerprint(job_of(Path("x"), {}), model))
+    assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known

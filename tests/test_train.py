@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 from conftest import TINY_AUTOENCODER
 
-from diffpath_jax import build, checks, optim, train
-from diffpath_jax.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.config import build, checks
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.codecs import to_unit
-from diffpath_jax.task import NETWORK, Task
-from diffpath_jax.train_step import init_state, make_train_step
-from diffpath_jax.writers import read_metrics
+from diffpath_jax.training import optim
+from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.training.loop import fit
+from diffpath_jax.training.metrics_log import read_metrics
+from diffpath_jax.training.step import init_state, make_train_step
+from diffpath_jax.training.tasks.task import NETWORK, Task
 
 OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
 RUN = checks.run_config(
@@ -123,7 +125,7 @@ def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    return train.fit(
+    return fit(
         build.task(RUN, num_classes=2),
         OPTIM,
         dataclasses.replace(config, num_steps=num_steps),
@@ -300,7 +302,7 @@ def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
         return value * jnp.nan, aux
 
     with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
-        train.fit(
+        fit(
             dataclasses.replace(poisoned, losses={NETWORK: loss}),
             OPTIM,
             dataclasses.replace(RUN.train, num_steps=50),

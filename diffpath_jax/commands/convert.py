@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
+from diffpath_jax.training.checkpoint import tree_digest
 from diffpath_jax.weights import from_adm, from_inception, from_ldm, from_lpips, from_vqgan, torch_files
 from diffpath_jax.weights.downloads import PublishedFile, check_digest, downloaded
 from diffpath_jax.weights.safetensors_file import flatten, write_parameters

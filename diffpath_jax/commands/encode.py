@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from diffpath_jax import checks, first_stage, latents
+from diffpath_jax.config import checks
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory
 from diffpath_jax.io.progress import console
+from diffpath_jax.latents import first_stage
+from diffpath_jax.latents.encode import TRAIN, encode
 
 DTYPES = ("float32", "bfloat16")
 
@@ -47,12 +49,12 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     hardware.use_compilation_cache()
     source = open_dataset(arguments.data)
-    if latents.TRAIN not in source.splits:
+    if TRAIN not in source.splits:
         fix = "name a data set with a split 'train'"
         raise DiffpathError("data set", where=source.directory, why="nothing to train on in it", fix=fix)
     stage = open_stage(arguments, source)
     with own_directory(arguments.out):
-        dataset = latents.encode(
+        dataset = encode(
             source,
             stage,
             out=arguments.out,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax import runs
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
 from diffpath_jax.evaluation import audit, extractors, job, page, sets
 from diffpath_jax.evaluation.compare import OVERALL, TRAINING_SPLIT, Sureness
@@ -18,6 +17,7 @@ from diffpath_jax.io.files import write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.features import check_classifier
 from diffpath_jax.metrics.resize import check_resize
+from diffpath_jax.runs import run as runs
 
 METRICS = "metrics.json"
 NONE, AUTO = "none", "auto"

@@ -4,10 +4,11 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from diffpath_jax import build, runs
 from diffpath_jax.commands.sample import checkpoint_step
+from diffpath_jax.config import build
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
+from diffpath_jax.runs import run as runs
 from diffpath_jax.weights.safetensors_file import flatten, write_parameters
 
 

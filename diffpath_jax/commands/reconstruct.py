@@ -2,13 +2,14 @@
 
 import argparse
 
-from diffpath_jax import build, reconstruct
 from diffpath_jax.commands.encode import add_common_arguments, open_stage
+from diffpath_jax.config import build
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.io.files import own_directory
 from diffpath_jax.io.progress import console
+from diffpath_jax.latents import reconstruct
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from diffpath_jax import report, runs
+from diffpath_jax import report
 from diffpath_jax.commands.evaluate import METRICS
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json
 from diffpath_jax.io.progress import console
+from diffpath_jax.runs import run as runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import checks, config, runs, sample, sections, sweep
+from diffpath_jax.config import checks, sections
+from diffpath_jax.config import files as config_files
 from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
+from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling import sweep
 
 GRID_COLUMNS = 12
 FILM_FRAMES = 10
@@ -81,19 +85,21 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
-    model = sample.Model(run, trained, _classifier(arguments.classifier, run))
+    model = sampling_job.Model(run, trained, _classifier(arguments.classifier, run))
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
         if arguments.sweep:
             sweep.run(jobs, model, mesh, out=arguments.out, finish=lambda *done: _finish(arguments, *done))
             return ExitCode.OK
         (job,) = jobs.values()
-        dataset = sample.run_job(job, model, mesh)
+        dataset = sampling_job.run_job(job, model, mesh)
         _finish(arguments, job, model, dataset)
     return ExitCode.OK
 
 
-def _finish(arguments: argparse.Namespace, job: sample.SampleJob, model: sample.Model, dataset: Dataset) -> None:
+def _finish(
+    arguments: argparse.Namespace, job: sampling_job.SampleJob, model: sampling_job.Model, dataset: Dataset
+) -> None:
     """Pictures of a finished set, and a word on it."""
     if not processes.is_first():
         return
@@ -138,9 +144,9 @@ def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sample.SampleJob:
+def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
-    sampler = config.convert(sections.SamplerConfig, options, where=where)
+    sampler = config_files.convert(sections.SamplerConfig, options, where=where)
     checks.check_sampler(run.config, sampler, classifier=arguments.classifier is not None)
     if not 0 < arguments.batch_size <= MAX_IMAGES:
         why = f"{arguments.batch_size} is not from 1 to {MAX_IMAGES}"
@@ -149,7 +155,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
     checks.check_image_size(run.config, image_px, space=run.space, where="the command line", fix=fix)
-    return sample.SampleJob(
+    return sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
         counts=_counts(arguments.num_per_class, run.classes),
@@ -216,25 +222,25 @@ def _named(space: sections.LatentSpace | None) -> str:
 
 
 def _write_images(dataset: Dataset) -> None:
-    for record in dataset.read(sample.SPLIT):
+    for record in dataset.read(sampling_job.SPLIT):
         name = dataset.schema.classes[record.label]
         image_grid.write_png(dataset.directory / "png" / name / f"{record.index:07d}.png", record.image)
 
 
 def _write_grid(dataset: Dataset) -> None:
-    rows = image_grid.first_of_each_class(dataset.read(sample.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
+    rows = image_grid.first_of_each_class(dataset.read(sampling_job.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
     columns = max(len(row) for row in rows)
     blank = np.full((*dataset.schema.image_px, 3), 255, np.uint8)
     images = [image for row in rows if row for image in row + [blank] * (columns - len(row))]
     image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
 
 
-def _write_film(job: sample.SampleJob, model: sample.Model) -> None:
+def _write_film(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    draw, count = sample.draw_of(job, model, mesh, film_frames=FILM_FRAMES), len(model.run.classes)
+    draw, count = sampling_job.draw_of(job, model, mesh, film_frames=FILM_FRAMES), len(model.run.classes)
     indices = np.arange(count)
-    labels = sample.class_of(indices, count)
+    labels = sampling_job.class_of(indices, count)
     _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
     frames = np.asarray(film).swapaxes(0, 1).reshape(-1, *film.shape[2:])
     image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=FILM_FRAMES))

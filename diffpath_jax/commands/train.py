@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, checks, config, first_stage, monitors, runs, sections
+from diffpath_jax import monitors
+from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config import files as config_files
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
-from diffpath_jax.plan import plan
-from diffpath_jax.task import CODEC, Task
-from diffpath_jax.train import fit
+from diffpath_jax.latents import first_stage
+from diffpath_jax.runs import run as runs
+from diffpath_jax.runs.cost import plan
+from diffpath_jax.training.loop import fit
+from diffpath_jax.training.tasks.task import CODEC, Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
 PAPER_PX, PAPER_CLASSES = 128, 5
@@ -44,7 +48,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     Raises:
         DiffpathError: bad config or data, another run in the directory, divergence, SIGTERM.
     """
-    content = config.load(arguments.config, overrides, checks.with_defaults)
+    content = config_files.load(arguments.config, overrides, checks.with_defaults)
     settings = checks.run_config(content, where=arguments.config)
     if arguments.dry_run:
         _describe(settings, arguments)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from diffpath_jax import runs
 from diffpath_jax.devices.batched import batched
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics.features import FeatureExtractor, classifier_features
 from diffpath_jax.metrics.inception import load_inception
 from diffpath_jax.metrics.onnx_features import onnx_features
+from diffpath_jax.runs import run as runs
 
 
 def open_extractor(path: Path, *, resize: str) -> FeatureExtractor:

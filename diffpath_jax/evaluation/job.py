@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax import runs
 from diffpath_jax.data import writer
 from diffpath_jax.evaluation import compare, labels
 from diffpath_jax.evaluation.compare import Row, Sureness
@@ -17,6 +16,7 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.features import FeatureExtractor
+from diffpath_jax.runs import run as runs
 
 REFERENCE, MEASURED, FLOOR = "reference", "generated", "floor"
 MIN_FLOOR = 4

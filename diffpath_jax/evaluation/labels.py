@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax import build, runs
+from diffpath_jax.config import build
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT, Sureness
 from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import resampling
 from diffpath_jax.metrics.classification import confusion_matrix, predictor, right, summarise
+from diffpath_jax.runs import run as runs
 
 
 def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffpath_jax import build, runs
+from diffpath_jax.config import build
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics.classification import predictor
+from diffpath_jax.runs import run as runs
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from diffpath_jax.checkpoint import tree_digest
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.metrics import resize as resizing
 from diffpath_jax.networks.inception import Inception as Network
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import PixelImages, Tree
+from diffpath_jax.training.checkpoint import tree_digest
 from diffpath_jax.weights.from_inception import KIND
 from diffpath_jax.weights.safetensors_file import adapt, read_parameters
 

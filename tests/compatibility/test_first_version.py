@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from diffpath_jax import cli, runs
+from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
-from diffpath_jax.first_stage import open_first_stage
+from diffpath_jax.latents.first_stage import open_first_stage
+from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import safetensors_file
 
 ARCHIVE = Path(__file__).parent / "first_version.tar.xz"

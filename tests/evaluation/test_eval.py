@@ -91,7 +91,8 @@ def test_what_cannot_be_measured_is_said_in_the_row(evaluated):
 
 def test_numbers_are_those_of_the_images_themselves(evaluated, dataset, samples, resnet_run):
     """From scratch: the images of both sets, the network, and the metrics."""
-    from diffpath_jax import build, runs
+    from diffpath_jax.config import build
+    from diffpath_jax.runs import run as runs
 
     run = runs.open_run(resnet_run)
     trained = runs.load_parameters(run)

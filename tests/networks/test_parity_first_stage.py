@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax import build, losses
+from diffpath_jax.config import build
 from diffpath_jax.networks import autoencoder, codecs, layers, patchgan
 from diffpath_jax.networks.autoencoder import KLConfig, VQConfig
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.pure import count_parameters, purify
+from diffpath_jax.training.tasks import losses
 from diffpath_jax.weights import from_lpips, from_vqgan, torch_files
 
 GOLDEN = weights.load("first_stage.npz")

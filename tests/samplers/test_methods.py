@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden import weights
 
-from diffpath_jax.build import OWN_SPACING
+from diffpath_jax.config.build import OWN_SPACING
 from diffpath_jax.diffusion import eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing, thresholding

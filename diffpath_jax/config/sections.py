@@ -1,6 +1,6 @@
 """The sections of a config as frozen dataclasses: every key, its type, its range and its default, once.
 
-``build`` makes objects of them; :func:`diffpath_jax.checks.run_config` checks a whole config.
+``build`` makes objects of them; :func:`diffpath_jax.config.checks.run_config` checks a whole config.
 """
 
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from diffpath_jax.autoencoding import Commitment
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.diffusion.schedule import Prediction
-from diffpath_jax.optim import OptimConfig
+from diffpath_jax.ranges import Positive, Share
+from diffpath_jax.training.loop import TrainConfig
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.tasks.autoencoding import Commitment
 
 TaskName = Literal["diffusion", "autoencoding", "classification", "noisy_classification"]
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -145,40 +145,6 @@ class ClassifierConfig:
     """Loss of a classifier."""
 
     label_smoothing: Share = 0.0
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length of a run and what it leaves behind.
-
-    Attributes:
-        num_steps: steps in all.
-        log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
-        eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
-            validation accuracy); 0 for none.
-        keep_checkpoints: newest checkpoints to keep (at least 2 are).
-        keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
-        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
-            or an ``FD-NAME`` or ``FID``; empty for none.
-        fd_images: images drawn at each look for a Frechet distance; 0 for none.
-        fd_features: what it is measured in: what ``diffpath eval --features`` takes.
-        init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
-            run directory; empty for a fresh start.
-        fsdp: devices over which parameters and optimiser are split; changes memory, not results.
-    """
-
-    num_steps: Positive
-    log_every: Positive
-    checkpoint_every: Positive
-    eval_every: Annotated[int, Field(ge=0)] = 0
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    keep_every: Annotated[int, Field(ge=0)] = 0
-    keep_best: str = ""
-    fd_images: Annotated[int, Field(ge=0)] = 0
-    fd_features: str = ""
-    init_from: str = ""
-    fsdp: Positive = 1
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpath_jax import build
-from diffpath_jax.config import convert
-from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.optim import OptimConfig
-from diffpath_jax.sections import (
+from diffpath_jax.config import build
+from diffpath_jax.config.files import convert
+from diffpath_jax.config.sections import (
     AutoencodingConfig,
     ClassifierConfig,
     CodecConfig,
@@ -19,8 +16,11 @@ from diffpath_jax.sections import (
     NoiseConfig,
     RunConfig,
     SamplerConfig,
-    TrainConfig,
 )
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.training.loop import TrainConfig
+from diffpath_jax.training.optim import OptimConfig
 
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,

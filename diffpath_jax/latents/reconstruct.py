@@ -13,8 +13,8 @@ import numpy as np
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.devices.batched import batched
-from diffpath_jax.first_stage import FirstStage, round_trip
 from diffpath_jax.io.files import write_json
+from diffpath_jax.latents.first_stage import FirstStage, round_trip
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, reduced_and_enlarged, ssim
 from diffpath_jax.render import image_grid

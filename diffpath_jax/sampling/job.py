@@ -18,14 +18,15 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
-from diffpath_jax import build, sections
+from diffpath_jax.config import build, sections
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
-from diffpath_jax.runs import Run, Trained
+from diffpath_jax.runs.run import Run, Trained
+from diffpath_jax.sampling import compose
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
 # (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is :attr:`Model.weights`.
@@ -101,10 +102,10 @@ def make_draw(
         guide = None
         if classifier is not None:
             theirs, their_state = weights[CLASSIFIER]
-            guide = build.log_likelihood(
+            guide = compose.log_likelihood(
                 classifier.config, method.schedule, params=theirs, model_state=their_state, **common
             )
-        denoiser = build.denoiser(
+        denoiser = compose.denoiser(
             run.config, sampler, method.schedule, params=params, model_state=state, classifier=guide, **common
         )
         numbers = indices // num_classes if twins else indices

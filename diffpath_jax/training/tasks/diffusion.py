@@ -1,54 +1,18 @@
-"""What there is to learn: parameters to start from, and losses.
+"""Learn to denoise: what a diffusion model is taught, and how."""
 
-The training loop knows a :class:`Task` and nothing else of diffusion or classification.
-"""
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 
-from diffpath_jax import losses
 from diffpath_jax.diffusion import conditioning
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, Table
 from diffpath_jax.diffusion.timesteps import TimestepSampler
-from diffpath_jax.networks.codecs import Codec, to_unit
+from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
-
-# (all parameters by group, model state, batch, key) -> (loss, {"metrics": name -> Weighted, "model_state": ...})
-Loss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
-# (parameters, their average, model state) -> the same, revised
-Revise = Callable[[Tree, Tree, Tree], tuple[Tree, Tree, Tree]]
-# Names in the parameters and in the model state: the network, its codec's, and what the timestep sampler has learnt.
-NETWORK = "network"
-CODEC = "codec"
-TIMESTEPS = "timesteps"
-
-
-def unrevised(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
-    """Nothing is done after a step."""
-    return params, average, model_state
-
-
-@dataclass(frozen=True)
-class Task:
-    """Something to train.
-
-    Attributes:
-        init: key -> (parameters by group, model state by name).
-        losses: the loss of each parameter group; groups are updated in this order within a step.
-        given: parameters by group that the losses read and nobody trains (a first stage, a perceptual network).
-        revise: what is done to parameters after each step besides descending a gradient.
-    """
-
-    init: Callable[[jax.Array], tuple[Tree, Tree]]
-    losses: Mapping[str, Loss]
-    given: Tree = field(default_factory=dict)
-    revise: Revise = unrevised
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, Task
 
 
 @dataclass(frozen=True)
@@ -127,46 +91,5 @@ def diffusion_task(
             TIMESTEPS: how.timesteps.update(model_state[TIMESTEPS], t, jax.lax.stop_gradient(values)),
         }
         return (values * importance).mean(), {"metrics": metrics, "model_state": model_state}
-
-    return Task(init, {NETWORK: loss}, given or {})
-
-
-def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
-    """Tell the class of an image."""
-
-    def init(key: PRNGKey) -> tuple[Tree, Tree]:
-        params, state = network.init(key)
-        return {NETWORK: params}, {NETWORK: state}
-
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        x = to_unit(batch["image"])
-        (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
-        values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
-        correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
-        metrics = {"accuracy": losses.weighted(correct)}
-        return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
-
-    return Task(init, {NETWORK: loss})
-
-
-def noisy_classification_task(
-    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float, given: Tree | None = None
-) -> Task:
-    """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
-
-    def init(key: PRNGKey) -> tuple[Tree, Tree]:
-        params, state = network.init(key)
-        return {NETWORK: params}, {NETWORK: state}
-
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
-        x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
-        t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
-        x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
-        logits, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, dropout_key)
-        values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
-        correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
-        metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
-        return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
     return Task(init, {NETWORK: loss}, given or {})

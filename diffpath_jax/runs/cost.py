@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffpath_jax import build, sections
+from diffpath_jax.config import build, sections
 from diffpath_jax.devices import sharding
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
-from diffpath_jax.task import CODEC, NETWORK, Task
-from diffpath_jax.train_step import TrainState, init_state
+from diffpath_jax.training.step import TrainState, init_state
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
 
 # A training step is a forward pass and a backward pass of twice its work; rematerialisation adds a forward pass.
 TRAIN_FORWARDS, REMAT_FORWARDS = 3, 4

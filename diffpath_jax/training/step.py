@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from diffpath_jax import optim
-from diffpath_jax.optim import OptimConfig
 from diffpath_jax.shapes import Batch, PRNGKey, Tree, Weighted
-from diffpath_jax.task import Loss, Task
+from diffpath_jax.training import optim
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.tasks.task import Loss, Task
 
 
 # JAX rebuilds this class around its own placeholders, which run-time type checks must let through.

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax import sample
 from diffpath_jax.data.manifest import MANIFEST, Dataset
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import read_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
+from diffpath_jax.sampling import job as sampling_job
 
 SUMMARY, CONTACT_SHEET = "sweep.json", "contact.png"
 # Images of a row on the contact sheet, over all classes; every class has one at least.
@@ -61,12 +61,12 @@ def _axis(text: str, base: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 def run(
-    jobs: Mapping[str, sample.SampleJob],
-    model: sample.Model,
+    jobs: Mapping[str, sampling_job.SampleJob],
+    model: sampling_job.Model,
     mesh: Mesh,
     *,
     out: Path,
-    finish: Callable[[sample.SampleJob, sample.Model, Dataset], None],
+    finish: Callable[[sampling_job.SampleJob, sampling_job.Model, Dataset], None],
 ) -> None:
     """Draw every point, then write a summary and a contact sheet to ``out``; rerun to resume.
 
@@ -80,14 +80,14 @@ def run(
         console.print(f"[bold]{number} of {len(jobs)}: {name}[/bold]", soft_wrap=True)
         fresh = not (job.out / MANIFEST).exists()
         start = time.monotonic()
-        dataset = sample.run_job(job, model, mesh)
+        dataset = sampling_job.run_job(job, model, mesh)
         seconds = time.monotonic() - start if fresh else before.get(name, {}).get("seconds")
         finish(job, model, dataset)
         shown[name] = _shown(dataset)
         first = next(iter(shown.values())).astype(np.float32)
         rows[name] = {
             "evaluations": dataset.details["sampling"]["evaluations"],
-            "images": dataset.count(sample.SPLIT),
+            "images": dataset.count(sampling_job.SPLIT),
             "seconds": seconds,
             "rms_from_first": float(np.sqrt(np.square(shown[name] - first).mean())),
             "digest": dataset.digest,
@@ -106,11 +106,11 @@ def _per_class(num_classes: int) -> int:
 
 def _shown(dataset: Dataset) -> np.ndarray:
     num_classes = len(dataset.schema.classes)
-    rows = image_grid.first_of_each_class(dataset.read(sample.SPLIT), num_classes, _per_class(num_classes))
+    rows = image_grid.first_of_each_class(dataset.read(sampling_job.SPLIT), num_classes, _per_class(num_classes))
     return np.stack([image for row in rows for image in row])
 
 
-def _headings(jobs: Mapping[str, sample.SampleJob], model: sample.Model) -> list[str]:
+def _headings(jobs: Mapping[str, sampling_job.SampleJob], model: sampling_job.Model) -> list[str]:
     """The class above the first image of each."""
     counts = next(iter(jobs.values())).counts
     return [

@@ -6,26 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
-from diffpath_jax import losses
-from diffpath_jax.autoencoding import (
-    PERCEPTUAL,
-    Adversary,
-    Bottleneck,
-    autoencoding_task,
-    codebook,
-    normal_distribution,
-)
-from diffpath_jax.config import convert
-from diffpath_jax.diffusion import conditioning, eps_scaling, timesteps
+from diffpath_jax.config.files import convert
+from diffpath_jax.config.sections import DiffusionConfig, LatentSpace, NoiseConfig, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion import timesteps
 from diffpath_jax.diffusion.samplers import ddim, ddpm, solvers, spacing, thresholding
 from diffpath_jax.diffusion.samplers.loop import Method
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
+from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import AutoencoderConfig, KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
@@ -37,9 +27,19 @@ from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.sections import DiffusionConfig, LatentSpace, NoiseConfig, RunConfig, SamplerConfig
-from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, Timesteps, Tree
-from diffpath_jax.task import Denoising, Task, classification_task, diffusion_task, noisy_classification_task
+from diffpath_jax.shapes import Tree
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.autoencoding import (
+    PERCEPTUAL,
+    Adversary,
+    Bottleneck,
+    autoencoding_task,
+    codebook,
+    normal_distribution,
+)
+from diffpath_jax.training.tasks.classification import classification_task, noisy_classification_task
+from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
+from diffpath_jax.training.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -293,72 +293,6 @@ def limit(config: RunConfig, sampler: SamplerConfig) -> thresholding.Limit:
     if chosen == "dynamic":
         return thresholding.dynamic_threshold(sampler.percentile)
     return {"clip": thresholding.clip, "none": thresholding.unlimited}[chosen]
-
-
-def denoiser(
-    config: RunConfig,
-    sampler: SamplerConfig,
-    respaced: NoiseSchedule,
-    *,
-    params: Tree,
-    model_state: Tree,
-    labels: Labels,
-    num_classes: int,
-    classifier: conditioning.LogLikelihood | None = None,
-) -> Denoiser:
-    """Network, parameters and labels as eps(x_t, t).
-
-    Classifier-free guidance comes first, then conversion to eps, then a classifier's gradient, and the scaling of eps
-    last: so it is applied once, to the guided eps.
-    """
-    assert config.noise is not None
-    assert config.diffusion is not None
-    prediction: Prediction = config.diffusion.prediction
-    net = network(config, num_classes=num_classes)
-    original = np.asarray(respaced.timesteps)
-    shown = jnp.full_like(labels, conditioning.null_label(num_classes)) if sampler.unconditional else labels
-    share = original / (config.noise.num_steps - 1)
-
-    def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
-        output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
-        return diffusion.split_variance(output, x_t.shape[-1])
-
-    guided = conditioning.with_guidance(
-        predict,
-        shown,
-        weight=sampler.guidance,
-        num_classes=num_classes,
-        active=(share >= sampler.guidance_from) & (share <= sampler.guidance_to),
-    )
-
-    def eps(x_t: Images, t: Timesteps) -> Denoised:
-        output, variance = guided(x_t, t)
-        return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
-
-    combined: Denoiser = eps
-    if classifier is not None:
-        combined = conditioning.with_classifier(
-            eps,
-            classifier,
-            respaced,
-            scale=sampler.classifier_scale,
-            moves_mean=sampler.sampler in ("ddpm", "ddpm_author_code"),
-        )
-    return eps_scaling.scale_eps(combined, slope=sampler.eps_slope, offset=sampler.eps_scale)
-
-
-def log_likelihood(
-    config: RunConfig, respaced: NoiseSchedule, *, params: Tree, model_state: Tree, labels: Labels, num_classes: int
-) -> conditioning.LogLikelihood:
-    """Log p(label | x_t) of a noisy classifier's run, t an index into ``respaced``."""
-    net = network(config, num_classes=num_classes)
-    original = np.asarray(respaced.timesteps)
-
-    def found(x_t: Images, t: Timesteps) -> jax.Array:
-        logits, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t])
-        return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-
-    return found
 
 
 def as_json(config: RunConfig) -> dict[str, Any]:

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build, runs, sections
-from diffpath_jax.autoencoding import PERCEPTUAL
-from diffpath_jax.checkpoint import tree_digest
+from diffpath_jax.config import build, sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
+from diffpath_jax.runs import run as runs
 from diffpath_jax.shapes import Tree
+from diffpath_jax.training.checkpoint import tree_digest
+from diffpath_jax.training.tasks.autoencoding import PERCEPTUAL
 from diffpath_jax.weights import safetensors_file
 
 # Images that the scale of latents is measured on, spread evenly over the training images, and how many at once.

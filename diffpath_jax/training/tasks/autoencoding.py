@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from diffpath_jax import losses
 from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
-from diffpath_jax.task import NETWORK, Revise, Task, unrevised
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.task import NETWORK, Revise, Task, unrevised
 
 DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
 # Names in the model state: steps taken, and what is remembered of the codebook.

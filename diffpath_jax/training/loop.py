@@ -5,22 +5,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from pydantic import Field
 
-from diffpath_jax.checkpoint import Checkpoints
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import track
-from diffpath_jax.optim import OptimConfig
-from diffpath_jax.sections import TrainConfig
+from diffpath_jax.ranges import Positive
 from diffpath_jax.shapes import PRNGKey, Tree
-from diffpath_jax.task import Task
-from diffpath_jax.train_step import Step, TrainState, init_state, loop_turns, make_train_step
-from diffpath_jax.writers import MetricsWriter
+from diffpath_jax.training.checkpoint import Checkpoints
+from diffpath_jax.training.metrics_log import MetricsWriter
+from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
+from diffpath_jax.training.tasks.task import Task
 
 # Number of the first batch -> this process's part of each batch from there on, without end.
 Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
@@ -28,6 +30,40 @@ Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
 Hook = Callable[[TrainState], Mapping[str, float]]
 # A run stops after this many non-finite steps in a row; fewer are skipped and counted.
 MAX_BAD_STEPS = 3
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length of a run and what it leaves behind.
+
+    Attributes:
+        num_steps: steps in all.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
+            validation accuracy); 0 for none.
+        keep_checkpoints: newest checkpoints to keep (at least 2 are).
+        keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
+        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
+            or an ``FD-NAME`` or ``FID``; empty for none.
+        fd_images: images drawn at each look for a Frechet distance; 0 for none.
+        fd_features: what it is measured in: what ``diffpath eval --features`` takes.
+        init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
+            run directory; empty for a fresh start.
+        fsdp: devices over which parameters and optimiser are split; changes memory, not results.
+    """
+
+    num_steps: Positive
+    log_every: Positive
+    checkpoint_every: Positive
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    keep_every: Annotated[int, Field(ge=0)] = 0
+    keep_best: str = ""
+    fd_images: Annotated[int, Field(ge=0)] = 0
+    fd_features: str = ""
+    init_from: str = ""
+    fsdp: Positive = 1
 
 
 def fit(

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import jax
 
-from diffpath_jax import build, checks, sections
-from diffpath_jax.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.config import differing_keys
+from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config.files import differing_keys
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes
@@ -17,7 +16,8 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
-from diffpath_jax.task import NETWORK
+from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 
 RUN = "config.json"

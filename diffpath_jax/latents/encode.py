@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import build
+from diffpath_jax.config import build
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.devices.batched import batched
-from diffpath_jax.first_stage import FirstStage
+from diffpath_jax.latents.first_stage import FirstStage
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
 

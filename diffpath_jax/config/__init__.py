@@ -1,0 +1,1 @@
+"""From a config file to checked dataclasses, and from those to objects."""

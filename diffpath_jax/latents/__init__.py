@@ -1,0 +1,1 @@
+"""A trained autoencoder, and data sets made with it."""

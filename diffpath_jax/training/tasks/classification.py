@@ -1,0 +1,53 @@
+"""Learn to tell classes, of clean images and of noisy ones."""
+
+import jax
+import jax.numpy as jnp
+
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.networks.codecs import Codec, to_unit
+from diffpath_jax.networks.pure import PureNetwork
+from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
+from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
+
+
+def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
+    """Tell the class of an image."""
+
+    def init(key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = network.init(key)
+        return {NETWORK: params}, {NETWORK: state}
+
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+        x = to_unit(batch["image"])
+        (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
+        values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
+        correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
+        metrics = {"accuracy": losses.weighted(correct)}
+        return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
+
+    return Task(init, {NETWORK: loss})
+
+
+def noisy_classification_task(
+    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float, given: Tree | None = None
+) -> Task:
+    """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
+
+    def init(key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = network.init(key)
+        return {NETWORK: params}, {NETWORK: state}
+
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+        t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
+        x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
+        t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
+        x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
+        logits, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, dropout_key)
+        values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
+        correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
+        metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
+        return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
+
+    return Task(init, {NETWORK: loss}, given or {})
