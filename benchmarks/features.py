@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks import measure, ours
 from benchmarks.measure import Row
+from diffpath_jax.evaluation.features.resize import resize
 from diffpath_jax.io.files import write_json
-from diffpath_jax.metrics.resize import resize
 from diffpath_jax.networks.inception import Inception
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.shapes import Tree

@@ -15,8 +15,8 @@ from golden import weights
 
 from diffpath_jax import cli
 from diffpath_jax.commands import convert as command
+from diffpath_jax.evaluation.features.inception import load_inception
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.metrics.inception import load_inception
 from diffpath_jax.weights import from_inception, safetensors_file
 from diffpath_jax.weights.downloads import PublishedFile
 

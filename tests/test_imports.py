@@ -64,7 +64,7 @@ def test_what_data_prep_imports_loads_no_jax():
         ("tensorboardX", {"diffpath_jax/training/metrics_log.py"}),
         ("torch", {"diffpath_jax/weights/torch_files.py"}),
         ("safetensors", {"diffpath_jax/weights/safetensors_file.py"}),
-        ("onnxruntime", {"diffpath_jax/metrics/onnx_features.py"}),
+        ("onnxruntime", {"diffpath_jax/evaluation/features/onnx.py"}),
         # Images, and the directories of TIFF.
         ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/jpeg_tiles.py"}),
         ("jinja2", {"diffpath_jax/render/html.py"}),

@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
-from diffpath_jax.evaluation import audit, extractors, job, page, sets
+from diffpath_jax.evaluation import audit, image_sets, job, page
 from diffpath_jax.evaluation.compare import OVERALL, TRAINING_SPLIT, Sureness
-from diffpath_jax.evaluation.sets import ImageSet
-from diffpath_jax.evaluation.store import FeatureStore, default_directory
+from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
+from diffpath_jax.evaluation.features.classifier import check_classifier
+from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.evaluation.features.resize import check_resize
+from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import write_json
 from diffpath_jax.io.progress import console
-from diffpath_jax.metrics.features import check_classifier
-from diffpath_jax.metrics.resize import check_resize
 from diffpath_jax.runs import run as runs
 
 METRICS = "metrics.json"
@@ -93,13 +94,13 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
-    reference = sets.open_set(arguments.real, split=arguments.split)
-    other = sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
+    reference = image_sets.open_set(arguments.real, split=arguments.split)
+    other = image_sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
     return job.Evaluation(
         reference=reference,
         other=other,
         floor=_floor(arguments, other) if arguments.features else None,
-        extractors=[extractors.open_extractor(path, resize=arguments.resize) for path in arguments.features],
+        extractors=[open_extractor(path, resize=arguments.resize) for path in arguments.features],
         classifiers=[_classifier(path, reference, other) for path in arguments.classifier],
         sureness=Sureness(arguments.resamples, arguments.seed),
     )
@@ -112,7 +113,7 @@ def _floor(arguments: argparse.Namespace, other: Any) -> ImageSet | None:
     real = open_dataset(arguments.real, verify=False)
     if arguments.floor not in real.splits and arguments.floor == TRAINING_SPLIT:
         return None
-    return job.real_floor(sets.from_dataset(real, arguments.floor), other, seed=arguments.seed)
+    return job.real_floor(image_sets.from_dataset(real, arguments.floor), other, seed=arguments.seed)
 
 
 def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sources | None, str]:
@@ -142,9 +143,9 @@ def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sou
     if not splits:
         why = "it has no split but the training split, so nothing says how near honest images come"
         raise DiffpathError("--audit", where=path, why=why, fix=f"name a data set with held-out images, or {NONE}")
-    held_out = sets.joined([sets.from_dataset(dataset, split) for split in splits])
+    held_out = image_sets.joined([image_sets.from_dataset(dataset, split) for split in splits])
     chosen = np.random.default_rng(arguments.seed).permutation(len(held_out))[: arguments.held_out]
-    return audit.Sources(other, sets.from_dataset(dataset, TRAINING_SPLIT), held_out.subset(np.sort(chosen))), ""
+    return audit.Sources(other, image_sets.from_dataset(dataset, TRAINING_SPLIT), held_out.subset(np.sort(chosen))), ""
 
 
 def _classifier(path: Path, *images: Any) -> runs.Run:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax import monitors
 from diffpath_jax.config import build, checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import hardware, processes, sharding
+from diffpath_jax.evaluation import hooks
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
@@ -102,7 +102,7 @@ def _train(
         seed=settings.seed,
         workdir=arguments.workdir,
         mesh=mesh,
-        hooks=monitors.hooks(run, task, datasets, mesh),
+        hooks=hooks.hooks(run, task, datasets, mesh),
         initial=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         meaning=run.meaning,

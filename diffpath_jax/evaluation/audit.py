@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.evaluation.sets import ImageSet
-from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.evaluation.feature_cache import FeatureStore
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.progress import console
-from diffpath_jax.metrics import authenticity, copies, memorization
-from diffpath_jax.metrics.features import FeatureExtractor
+from diffpath_jax.metrics.memorization import audit as memorization
+from diffpath_jax.metrics.memorization import authenticity, matching
 from diffpath_jax.render import image_grid
 
 # Cells of C_T's clustering, and images that a cell needs (Meehan et al. 2020 leave out sparse cells).
@@ -92,8 +93,8 @@ def _doubts(sources: Sources) -> list[str]:
     return []
 
 
-def _images(found: ImageSet) -> copies.Images:
-    return copies.Images(len(found), found.blocks, found.fetch, np.array(found.patients))
+def _images(found: ImageSet) -> matching.Images:
+    return matching.Images(len(found), found.blocks, found.fetch, np.array(found.patients))
 
 
 def _as_json(found: memorization.Audit) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _pair(findings: Findings, pair: memorization.Pair) -> dict[str, Any]:
         findings.sources.generated.fetch([pair.generated]),
         findings.sources.training.fetch([pair.reference]),
     )
-    sheet = image_grid.tile(np.stack([copies.turn(drawn, pair.symmetry), real]), columns=2)
+    sheet = image_grid.tile(np.stack([matching.turn(drawn, pair.symmetry), real]), columns=2)
     words = (
         f"image {pair.generated}, training image {pair.reference}: distance {pair.distance:.3f}, ratio {pair.ratio:.3f}"
     )

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.evaluation.sets import ImageSet, Statistics
-from diffpath_jax.metrics import fid, kid, prdc, resampling, stain
-from diffpath_jax.metrics.features import FeatureExtractor
-from diffpath_jax.metrics.resampling import Estimate, Groups
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
+from diffpath_jax.metrics import bootstrap, fid, kid, prdc, stain
+from diffpath_jax.metrics.bootstrap import Estimate, Groups
 
 OVERALL = "overall"
 # Share of images by which a class may differ between two sets before their overall distance is qualified.
@@ -73,9 +73,9 @@ class _Pair:
     y_groups: Groups
     sureness: Sureness
 
-    def estimate(self, statistic: resampling.Statistic, **bounds: float) -> Estimate:
+    def estimate(self, statistic: bootstrap.Statistic, **bounds: float) -> Estimate:
         options = asdict(self.sureness) | bounds
-        return resampling.estimate(statistic, self.x_groups, self.y_groups, **options)
+        return bootstrap.estimate(statistic, self.x_groups, self.y_groups, **options)
 
 
 def feature_rows(
@@ -142,7 +142,7 @@ def _rows(
 
     def row(ours: np.ndarray | slice, theirs: np.ndarray | slice) -> Row:
         x_groups, y_groups = (
-            resampling.partition(np.array(images.patients)[chosen], seed=sureness.seed)
+            bootstrap.partition(np.array(images.patients)[chosen], seed=sureness.seed)
             for images, chosen in ((reference, ours), (other, theirs))
         )
         return measure(_Pair(x[ours], y[theirs], x_groups, y_groups, sureness))
@@ -200,16 +200,16 @@ def _small_notes(counts: Sequence[int], dimension: int, extractor: FeatureExtrac
     return [f"fewer images than the {dimension} features: {extractor.frechet_name} is biased upwards"]
 
 
-def _mean_statistic(values: np.ndarray, groups: tuple[Groups, Groups], *, of_other: bool) -> resampling.Statistic:
+def _mean_statistic(values: np.ndarray, groups: tuple[Groups, Groups], *, of_other: bool) -> bootstrap.Statistic:
     """The mean of a value of each image of the other set, or of the reference."""
-    mean = resampling.weighted_mean(values.astype(np.float64), groups[of_other])
+    mean = bootstrap.weighted_mean(values.astype(np.float64), groups[of_other])
     return lambda x_weights, y_weights: mean(y_weights if of_other else x_weights)
 
 
-def _stain_statistics(pair: _Pair) -> dict[str, resampling.Statistic]:
+def _stain_statistics(pair: _Pair) -> dict[str, bootstrap.Statistic]:
     sides = ((pair.x, pair.x_groups), (pair.y, pair.y_groups))
     (x, m), (y, n) = (
-        (resampling.group_sums(moments, groups), np.bincount(groups.index, minlength=groups.count))
+        (bootstrap.group_sums(moments, groups), np.bincount(groups.index, minlength=groups.count))
         for moments, groups in sides
     )
 
@@ -218,7 +218,7 @@ def _stain_statistics(pair: _Pair) -> dict[str, resampling.Statistic]:
         theirs = stain.of_moments(np.tensordot(y_weights, y, axes=1) / (y_weights @ n))
         return stain.stain_drift(theirs, ours)
 
-    def statistic(name: str) -> resampling.Statistic:
+    def statistic(name: str) -> bootstrap.Statistic:
         return lambda x_weights, y_weights: drift(x_weights, y_weights)[name]
 
     return {name: statistic(name) for name in drift(np.ones(len(m), int), np.ones(len(n), int))}
@@ -227,7 +227,7 @@ def _stain_statistics(pair: _Pair) -> dict[str, resampling.Statistic]:
 def _unit_notes(pair: _Pair) -> list[str]:
     if pair.sureness.resamples < 2 or pair.x_groups.unit == "patients":
         return []
-    least = resampling.MIN_PATIENTS
+    least = bootstrap.MIN_PATIENTS
     why = f"patients of the reference are unknown or fewer than {least}"
     return [f"{why}: images are drawn singly, and intervals are too narrow"]
 

@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from diffpath_jax.data import writer
-from diffpath_jax.evaluation import compare, labels
+from diffpath_jax.evaluation import compare, label_agreement
 from diffpath_jax.evaluation.compare import Row, Sureness
-from diffpath_jax.evaluation.sets import ImageSet, Statistics, with_counts
-from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.evaluation.feature_cache import FeatureStore
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, with_counts
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import stain
-from diffpath_jax.metrics.features import FeatureExtractor
 from diffpath_jax.runs import run as runs
 
 REFERENCE, MEASURED, FLOOR = "reference", "generated", "floor"
@@ -99,7 +99,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> dict[str, Any]:
     content["classification"] = [
         entry
         for run in evaluation.classifiers
-        for entry in labels.classify(run, labelled, sureness=evaluation.sureness)
+        for entry in label_agreement.classify(run, labelled, sureness=evaluation.sureness)
     ]
     return content
 

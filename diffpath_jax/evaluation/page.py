@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.evaluation.compare import OVERALL
+from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
-from diffpath_jax.evaluation.sets import ImageSet
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.render import html, image_grid
 

@@ -1,1 +1,1 @@
-"""Metrics: features, and distances and scores on them."""
+"""Metrics: distances and scores of arrays."""

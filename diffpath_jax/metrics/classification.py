@@ -1,25 +1,7 @@
 """What a classifier says of images, and how often it is right."""
 
-from typing import Any
-
-import jax
 import numpy as np
 from jaxtyping import Float, Int
-
-from diffpath_jax.devices.batched import Batched, batched
-from diffpath_jax.networks.codecs import to_unit
-from diffpath_jax.networks.pure import PureNetwork
-from diffpath_jax.shapes import Tree
-
-
-def predictor(network: PureNetwork) -> Batched:
-    """((parameters, model state), images) -> (logits, pooled features) of a classifier."""
-
-    def forward(weights: tuple[Tree, Tree], images: jax.Array) -> Any:
-        params, model_state = weights
-        return network.apply(params, model_state, to_unit(images), train=False)[0]
-
-    return batched(forward)
 
 
 def confusion_matrix(

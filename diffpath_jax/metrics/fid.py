@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from diffpath_jax.metrics.resampling import Groups, Statistic, Weights
+from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights
 
 # With no more images a dimension, their features serve as the root: replicates, which lack a third of the images, would
 # leave a covariance singular.

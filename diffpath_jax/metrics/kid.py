@@ -8,7 +8,7 @@ that the cube would lose its digits; sums are taken in float64.
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.metrics.resampling import Groups, Statistic, Weights
+from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights
 
 # As published: the mean over this many subsets of this size.
 SUBSETS = 100

@@ -12,9 +12,9 @@ from metrics import tissue
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.evaluation.store import FeatureStore
+from diffpath_jax.evaluation.feature_cache import FeatureStore
+from diffpath_jax.evaluation.features.classifier import predictor
 from diffpath_jax.metrics import fid, kid
-from diffpath_jax.metrics.classification import predictor
 
 
 def eval_words(out, *words, resamples=5):
@@ -376,9 +376,9 @@ def test_folders_that_cannot_be_measured(capsys, tmp_path, dataset, samples, res
 
 
 def test_features_that_are_not_finite(tmp_path, samples, monkeypatch):
-    from diffpath_jax.evaluation import sets
+    from diffpath_jax.evaluation import image_sets
+    from diffpath_jax.evaluation.features.extractor import FeatureExtractor
     from diffpath_jax.io.errors import DiffpathError
-    from diffpath_jax.metrics.features import FeatureExtractor
 
     def extract(images):
         found = np.ones((len(images), 3), np.float32)
@@ -387,7 +387,7 @@ def test_features_that_are_not_finite(tmp_path, samples, monkeypatch):
 
     broken = FeatureExtractor("broken", "", "0" * 64, "none", extract)
     with pytest.raises(DiffpathError, match="1 of 24 images have features that are not finite, the first is image 4"):
-        FeatureStore(tmp_path).features(sets.open_set(samples, split="train"), broken)
+        FeatureStore(tmp_path).features(image_sets.open_set(samples, split="train"), broken)
     assert not list(tmp_path.iterdir())
 
 

@@ -8,9 +8,10 @@ import pytest
 from evaluation.test_eval import content, eval_words
 
 from diffpath_jax import cli
-from diffpath_jax.evaluation import extractors
+from diffpath_jax.evaluation.features import open as open_features
+from diffpath_jax.evaluation.features.inception import Inception
+from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.metrics.inception import Inception
 
 ENCODER = Path(__file__).parents[1] / "golden" / "encoder.onnx"
 
@@ -34,7 +35,7 @@ def weights_file(tmp_path):
 
 @pytest.mark.parametrize(("published", "names"), [(True, ("FID", "KID")), (False, ("FD-inception", "KD-inception"))])
 def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_file, dataset, samples, published, names):
-    monkeypatch.setattr(extractors, "load_inception", lambda path, *, resize: stand_in(published))
+    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: stand_in(published))
     words = ["--real", dataset, "--generated", samples, "--features", weights_file, ENCODER, "--audit", "none"]
     assert cli.main(eval_words(tmp_path / "out", *words)) == 0
     first, second = content(tmp_path / "out")["distances"]
@@ -61,14 +62,14 @@ def test_two_extractors_of_one_name_are_told_apart(tmp_path, dataset, samples):
 
 def test_the_resize_reaches_the_network(monkeypatch, weights_file):
     asked = []
-    monkeypatch.setattr(extractors, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
-    extractors.open_extractor(weights_file, resize="tf_bilinear")
+    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
+    open_extractor(weights_file, resize="tf_bilinear")
     assert asked == ["tf_bilinear"]
 
 
 def test_bad_resize(weights_file):
     with pytest.raises(DiffpathError, match="'nearest' is unknown; fix: use one of tf_bilinear, clean"):
-        extractors.open_extractor(weights_file, resize="nearest")
+        open_extractor(weights_file, resize="nearest")
 
 
 @pytest.mark.parametrize(
@@ -78,4 +79,4 @@ def test_what_is_no_extractor(tmp_path, name, why):
     if "." in name:
         (tmp_path / name).write_text(json.dumps({}))
     with pytest.raises(DiffpathError, match=why):
-        extractors.open_extractor(tmp_path / name, resize="clean")
+        open_extractor(tmp_path / name, resize="clean")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffpath_jax.metrics.authenticity import auth_percent, copying_score
+from diffpath_jax.metrics.memorization.authenticity import auth_percent, copying_score
 
 
 def column(*values):

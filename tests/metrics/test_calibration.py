@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax.metrics import calibration
-from diffpath_jax.metrics.calibration import CalibrationConfig
+from diffpath_jax.metrics.memorization import calibration
+from diffpath_jax.metrics.memorization.calibration import CalibrationConfig
 
 
 def test_ratio_skips_the_same_scene_and_what_is_infinite():

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import tissue
 
-from diffpath_jax.metrics import copies
+from diffpath_jax.metrics.memorization import matching
 
 FIELD = tissue.patient(0)
 
 
 def source(images, patients=None):
-    return copies.in_memory(images, np.array(["a"] * len(images)) if patients is None else patients)
+    return matching.in_memory(images, np.array(["a"] * len(images)) if patients is None else patients)
 
 
 def search(queries, references, **changes):
     settings = {"candidates": 20, "shift_px": 4, **changes}
-    index = copies.index(source(references), np.zeros(len(references), np.int64))
-    return copies.find(source(queries), index, keys=np.ones(len(queries), np.int64), **settings)
+    index = matching.index(source(references), np.zeros(len(references), np.int64))
+    return matching.find(source(queries), index, keys=np.ones(len(queries), np.int64), **settings)
 
 
 @pytest.mark.parametrize("symmetry", range(8))
@@ -24,7 +24,9 @@ def test_turned_and_shifted_pieces_are_found_where_they_are(symmetry):
     """A piece whose turned form lies (-3, 2) off a reference image."""
     references = tissue.patches(FIELD, 64, 48)
     target = FIELD[48 + 3 : 112 + 3, 48 - 2 : 112 - 2]
-    query = next(q for q in (copies.turn(target, s) for s in range(8)) if (copies.turn(q, symmetry) == target).all())
+    query = next(
+        q for q in (matching.turn(target, s) for s in range(8)) if (matching.turn(q, symmetry) == target).all()
+    )
     found = search(query[None], references)
     assert found.indices[0, 0] == 6  # row 1, column 1 of 5 x 5
     assert found.symmetries[0, 0] == symmetry
@@ -48,8 +50,8 @@ def test_distance_of_a_known_correlation():
     w -= z * (z @ w) / (z @ z)
     query = np.zeros((32, 32), np.float32)
     query[1:-1, 1:-1] = (0.8 * z / np.linalg.norm(z) + 0.6 * w / np.linalg.norm(w)).reshape(30, 30) * 100
-    middle = copies.cut_middles(np.pad(z.reshape(1, 30, 30) * 100, ((0, 0), (1, 1), (1, 1))), reach=1)
-    distances, shifts = copies.align(query, middle, np.zeros(1, np.int64), reach=1)
+    middle = matching.cut_middles(np.pad(z.reshape(1, 30, 30) * 100, ((0, 0), (1, 1), (1, 1))), reach=1)
+    distances, shifts = matching.align(query, middle, np.zeros(1, np.int64), reach=1)
     assert distances[0] == pytest.approx(0.6, abs=1e-5)
     assert shifts.tolist() == [[0, 0]]
 
@@ -58,20 +60,20 @@ def test_glass_resembles_nothing():
     glass = np.full((2, 64, 64, 3), 243, np.uint8)
     references = np.concatenate([tissue.patches(FIELD, 64, 48), glass])
     assert (search(glass, references, candidates=27).distances == 1).all()
-    assert np.isfinite(copies.describe(glass)).all()
+    assert np.isfinite(matching.describe(glass)).all()
 
 
 def test_rectangles_keep_their_shape():
     references = np.stack([FIELD[y : y + 40, x : x + 64] for y in range(0, 200, 50) for x in (0, 70, 140)])
     found = search(references[:, ::-1, ::-1], references)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(len(references)))
-    assert {copies.SYMMETRIES[s] for s in found.symmetries[:, 0]} == {(2, False)}
+    assert {matching.SYMMETRIES[s] for s in found.symmetries[:, 0]} == {(2, False)}
 
 
 def test_keys_bar_what_may_not_be_found():
     images = tissue.patches(FIELD, 64, 64)
     keys = np.arange(len(images)) // 4
-    found = copies.find(source(images), copies.index(source(images), keys), keys=keys, candidates=99, shift_px=4)
+    found = matching.find(source(images), matching.index(source(images), keys), keys=keys, candidates=99, shift_px=4)
     own = keys[found.indices] == keys[:, None]
     assert (np.isinf(found.distances) == own).all()
     assert (own.sum(axis=1) == 4).all()
@@ -81,7 +83,7 @@ def test_blocks_change_nothing(monkeypatch):
     references, queries = tissue.patches(FIELD, 32, 16), tissue.patches(tissue.patient(1), 32, 32)
     whole = search(queries, references)
     for name, size in (("QUERY_BLOCK", 7), ("REFERENCE_BLOCK", 13), ("FETCH_BLOCK", 5)):
-        monkeypatch.setattr(copies, name, size)
+        monkeypatch.setattr(matching, name, size)
     parts = search(queries, references)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_allclose(parts.distances, whole.distances, atol=1e-5)

@@ -6,7 +6,7 @@ import scipy.linalg
 from golden import weights
 
 from diffpath_jax.metrics import fid
-from diffpath_jax.metrics.resampling import Groups
+from diffpath_jax.metrics.bootstrap import Groups
 
 TOY_X = np.arange(12).reshape(4, 3) / 10
 TOY_Y = TOY_X[::-1] + np.array([0.1, -0.2, 0.3])

@@ -6,7 +6,7 @@ from golden import weights
 from metrics.test_fid import GOLDEN, TOY_X, TOY_Y
 
 from diffpath_jax.metrics import kid
-from diffpath_jax.metrics.resampling import Groups
+from diffpath_jax.metrics.bootstrap import Groups
 
 
 def by_definition(x, y):

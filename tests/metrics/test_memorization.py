@@ -7,8 +7,9 @@ import pytest
 import scipy.stats
 import tissue
 
-from diffpath_jax.metrics import calibration, copies, memorization
-from diffpath_jax.metrics.memorization import AuditConfig
+from diffpath_jax.metrics.memorization import audit as memorization
+from diffpath_jax.metrics.memorization import calibration, matching
+from diffpath_jax.metrics.memorization.audit import AuditConfig
 
 CONFIG = AuditConfig()
 # Least share of copies to be found.
@@ -20,12 +21,12 @@ class Planted:
     """A calibrated search in training images, and what it finds for honest images and for copies of each kind."""
 
     calibration: calibration.Calibration
-    honest: copies.Matches
+    honest: matching.Matches
     copied: dict
 
 
 def source(images, patients=None):
-    return copies.in_memory(images, np.array(["a"] * len(images)) if patients is None else patients)
+    return matching.in_memory(images, np.array(["a"] * len(images)) if patients is None else patients)
 
 
 def plant(*, px, stride, side, patients, copies_of_each):
@@ -33,12 +34,12 @@ def plant(*, px, stride, side, patients, copies_of_each):
     seeds = np.split(np.arange(sum(patients)), np.cumsum(patients)[:-1])
     sets = [tissue.cohort(s.tolist(), px=px, stride=stride, side=side) for s in seeds]
     (training, _), (held_out, names), (honest, _) = sets
-    reference = copies.index(source(training), np.zeros(len(training), np.int64))
+    reference = matching.index(source(training), np.zeros(len(training), np.int64))
 
     def find(images):
         keys = np.ones(len(images), np.int64)
         settings = {"candidates": CONFIG.candidates, "shift_px": CONFIG.shift_px}
-        return copies.find(source(images), reference, keys=keys, **settings)
+        return matching.find(source(images), reference, keys=keys, **settings)
 
     rng = np.random.default_rng(0)
     copied = {}
@@ -54,7 +55,7 @@ def mixed(planted, kind, count):
     parts = (planted.copied[kind], planted.honest)
     names = ("indices", "distances", "symmetries", "shifts")
     arrays = {n: np.concatenate([getattr(parts[0], n)[:count], getattr(parts[1], n)[count:]]) for n in names}
-    return copies.Matches(**arrays)
+    return matching.Matches(**arrays)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def matches_of(ratios):
     """Matches whose next distances are 1."""
     distances = np.stack([ratios, np.ones(len(ratios))], axis=1)
     zeros = np.zeros(distances.shape, np.int64)
-    return copies.Matches(zeros, distances, zeros, np.zeros((*distances.shape, 2)))
+    return matching.Matches(zeros, distances, zeros, np.zeros((*distances.shape, 2)))
 
 
 def test_verdict_by_hand():

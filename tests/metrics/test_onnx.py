@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from golden import weights
 
+from diffpath_jax.evaluation.features import onnx as onnx_features
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.metrics import onnx_features
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MATRIX = weights.weight("encoder.weight", (3, 5))

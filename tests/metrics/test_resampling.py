@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from diffpath_jax.metrics import fid, resampling
-from diffpath_jax.metrics.resampling import Groups
+from diffpath_jax.metrics import bootstrap, fid
+from diffpath_jax.metrics.bootstrap import Groups
 
 
 def test_patients_stay_together():
     patients = np.repeat([f"p{i}" for i in range(45)], 3)
-    groups = resampling.partition(patients, seed=0)
-    assert (groups.unit, groups.count) == ("patients", resampling.MAX_GROUPS)
+    groups = bootstrap.partition(patients, seed=0)
+    assert (groups.unit, groups.count) == ("patients", bootstrap.MAX_GROUPS)
     assert all(len(set(groups.index[patients == name])) == 1 for name in set(patients))
     sizes = np.bincount(groups.index, minlength=groups.count)
     assert sizes.min() >= 6 and sizes.sum() == 135
@@ -18,19 +18,19 @@ def test_patients_stay_together():
 
 @pytest.mark.parametrize("patients", [["a"] * 30, [""] * 30, [f"p{i}" for i in range(29)] + [""]])
 def test_images_are_drawn_where_patients_are_few_or_unknown(patients):
-    groups = resampling.partition(patients, seed=0)
+    groups = bootstrap.partition(patients, seed=0)
     assert groups.unit == "images"
     assert set(np.bincount(groups.index)) <= {1, 2}
 
 
 def test_fewer_images_than_groups():
-    assert resampling.partition([""] * 3, seed=0).count == 3
-    assert resampling.partition([], seed=0).count == 0
+    assert bootstrap.partition([""] * 3, seed=0).count == 3
+    assert bootstrap.partition([], seed=0).count == 0
 
 
 def test_mean_of_what_was_drawn():
     groups = Groups(np.array([0, 0, 1, 2]), 3, "images")
-    mean = resampling.weighted_mean(np.array([1.0, 3.0, 10.0, 100.0]), groups)
+    mean = bootstrap.weighted_mean(np.array([1.0, 3.0, 10.0, 100.0]), groups)
     assert mean(np.array([1, 1, 1])) == pytest.approx(28.5)
     assert mean(np.array([2, 1, 0])) == pytest.approx((2 * 4 + 10) / 5)
 
@@ -42,9 +42,9 @@ def coverage(correlated, unit, trials=300):
     names = patients if unit == "patients" else [""] * 200
     for trial in range(trials):
         values = rng.normal(size=200) + correlated * np.repeat(rng.normal(size=20), 10)
-        groups = resampling.partition(names, seed=trial)
-        mean = resampling.weighted_mean(values, groups)
-        found = resampling.estimate(lambda w, _, mean=mean: mean(w), groups, groups, resamples=200, seed=trial)
+        groups = bootstrap.partition(names, seed=trial)
+        mean = bootstrap.weighted_mean(values, groups)
+        found = bootstrap.estimate(lambda w, _, mean=mean: mean(w), groups, groups, resamples=200, seed=trial)
         held += found.low <= 0 <= found.high
     return held / trials
 
@@ -60,7 +60,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 def test_replicates_that_lie_above_the_value_are_moved_to_it():
     groups = Groups(np.arange(10), 10, "images")
-    found = resampling.estimate(
+    found = bootstrap.estimate(
         lambda x, y: 5.0 + (x.std() > 0) * (10 + x[0]), groups, groups, resamples=400, seed=0, maximum=5.5
     )
     assert found.value == 5.0
@@ -79,7 +79,7 @@ def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
     values, errors = [], []
     for trial in range(60):
         statistic = fid.frechet_statistic(*draw(), groups, groups)
-        found = resampling.estimate(statistic, groups, groups, resamples=60, seed=trial)
+        found = bootstrap.estimate(statistic, groups, groups, resamples=60, seed=trial)
         values.append(found.value)
         errors.append(found.standard_error)
     assert 0.75 < np.mean(errors) / np.std(values) < most
@@ -87,5 +87,5 @@ def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
 
 def test_no_replicates_no_interval():
     groups = Groups(np.arange(10), 10, "images")
-    found = resampling.estimate(lambda x, y: 1.0, groups, groups, resamples=0, seed=0)
+    found = bootstrap.estimate(lambda x, y: 1.0, groups, groups, resamples=0, seed=0)
     assert (found.value, found.low, found.high) == (1.0, None, None)

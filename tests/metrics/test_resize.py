@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from golden import weights
 
+from diffpath_jax.evaluation.features import resize
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.metrics import resize
 
 GOLDEN = weights.load("inception.npz")
 CASES = [name.split("/")[1:] for name in GOLDEN if name.startswith("resize/")]

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from golden import weights
 
-from diffpath_jax.metrics.resize import resize
+from diffpath_jax.evaluation.features.resize import resize
 from diffpath_jax.networks import inception
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.weights import from_inception as published

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.evaluation.sets import ImageSet
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import read_json, replace_file, sha256_file, sha256_json, write_json
 from diffpath_jax.io.progress import console, track
-from diffpath_jax.metrics.features import FeatureExtractor
 
 # Raised whenever the same images and parameters give other features.
 FORMAT = 1

@@ -16,10 +16,11 @@ from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.devices.batched import batched
-from diffpath_jax.evaluation import extractors
+from diffpath_jax.evaluation.features.classifier import predictor
+from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.latents import first_stage
 from diffpath_jax.metrics import fid, stain
-from diffpath_jax.metrics.classification import predictor, right
+from diffpath_jax.metrics.classification import right
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
@@ -155,7 +156,7 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, giv
 def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     """Frechet distance of ``train.fd_images`` samples from the training images, in ``train.fd_features``."""
     config = run.config.train
-    extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE)
+    extractor = open_extractor(Path(config.fd_features), resize=FD_RESIZE)
     per_class = -(-config.fd_images // len(run.classes))
     draw = draw_balanced(run, mesh, codec, per_class, batch_size=run.config.data.batch_size)
     real = fid.fit_gaussian(extractor.extract(real_images(run, dataset, "train", codec, limit=config.fd_images)))
@@ -176,7 +177,7 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
     reconstruct = batched(first_stage.round_trip(network, run.config.dtype))
     colours = stain.stain_statistics(real)
     config = run.config.train
-    extractor = extractors.open_extractor(Path(config.fd_features), resize=FD_RESIZE) if config.fd_images else None
+    extractor = open_extractor(Path(config.fd_features), resize=FD_RESIZE) if config.fd_images else None
 
     def gaussian(images: np.ndarray) -> fid.Gaussian:
         assert extractor is not None

@@ -7,10 +7,11 @@ import numpy as np
 
 from diffpath_jax.config import build
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT, Sureness
-from diffpath_jax.evaluation.sets import ImageSet
+from diffpath_jax.evaluation.features.classifier import predictor
+from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.progress import track
-from diffpath_jax.metrics import resampling
-from diffpath_jax.metrics.classification import confusion_matrix, predictor, right, summarise
+from diffpath_jax.metrics import bootstrap
+from diffpath_jax.metrics.classification import confusion_matrix, right, summarise
 from diffpath_jax.runs import run as runs
 
 
@@ -42,9 +43,9 @@ def _scores(
     # The two sides may list their classes in another order.
     labels = np.array([run.classes.index(name) for name in images.classes])[images.labels]
     confusion = confusion_matrix(labels, logits.argmax(axis=-1), len(run.classes))
-    groups = resampling.partition(images.patients, seed=sureness.seed)
-    mean = resampling.weighted_mean(right(labels, logits), groups)
-    found = resampling.estimate(
+    groups = bootstrap.partition(images.patients, seed=sureness.seed)
+    mean = bootstrap.weighted_mean(right(labels, logits), groups)
+    found = bootstrap.estimate(
         lambda weights, _: mean(weights),
         groups,
         groups,

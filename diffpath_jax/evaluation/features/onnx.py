@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.features.resize import bicubic_matrix
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_file, sha256_json
-from diffpath_jax.metrics.features import FeatureExtractor
-from diffpath_jax.metrics.resize import bicubic_matrix
 
 BATCH = 32
 # Side of images where neither the file nor the JSON beside it says one.

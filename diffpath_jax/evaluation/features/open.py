@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from diffpath_jax.devices.batched import batched
+from diffpath_jax.evaluation.features.classifier import classifier_features
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.features.inception import load_inception
+from diffpath_jax.evaluation.features.onnx import onnx_features
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.metrics.features import FeatureExtractor, classifier_features
-from diffpath_jax.metrics.inception import load_inception
-from diffpath_jax.metrics.onnx_features import onnx_features
 from diffpath_jax.runs import run as runs
 
 

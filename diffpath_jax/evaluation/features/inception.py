@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffpath_jax.evaluation.features import resize as resizing
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
-from diffpath_jax.metrics import resize as resizing
 from diffpath_jax.networks.inception import Inception as Network
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import PixelImages, Tree

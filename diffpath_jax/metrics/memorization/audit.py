@@ -11,15 +11,15 @@ import scipy.sparse
 import scipy.stats
 from jaxtyping import Bool, Float, Shaped
 
-from diffpath_jax.metrics import copies
-from diffpath_jax.metrics.calibration import (
+from diffpath_jax.metrics.memorization import matching
+from diffpath_jax.metrics.memorization.calibration import (
     Calibration,
     CalibrationConfig,
     calibrate,
     tail_chances,
     typical_distances,
 )
-from diffpath_jax.metrics.copies import Images, Matches
+from diffpath_jax.metrics.memorization.matching import Images, Matches
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def audit(generated: Images, training: Images, held_out: Images, *, config: Audi
     _check_counts(generated, least=1, what="generated")
     _check_counts(training, least=2, what="training")
     _check_counts(held_out, least=2, what="held-out")
-    reference = copies.index(training, np.zeros(training.count, np.int64))
+    reference = matching.index(training, np.zeros(training.count, np.int64))
     found, honest = (
         _find(images, reference, np.ones(images.count, np.int64), config) for images in (generated, held_out)
     )
@@ -145,9 +145,9 @@ def duplicates(generated: Images, held_out: Images, *, config: AuditConfig, seed
     _check_counts(generated, least=2, what="generated")
     _check_counts(held_out, least=2, what="held-out")
     itself = np.arange(generated.count)
-    found = _find(generated, copies.index(generated, itself), itself, config)
+    found = _find(generated, matching.index(generated, itself), itself, config)
     owners = _owners(held_out.patients)
-    honest = _find(held_out, copies.index(held_out, owners), owners, config)
+    honest = _find(held_out, matching.index(held_out, owners), owners, config)
     calibration = calibrate(honest.distances, held_out.patients, config=config.calibration, seed=seed)
     return Duplicates(judge(found, calibration, config=config), _groups(found, calibration, config))
 
@@ -157,8 +157,8 @@ def _check_counts(images: Images, *, least: int, what: str) -> None:
         raise ValueError(f"{images.count} {what} images; an audit needs at least {least}")
 
 
-def _find(images: Images, reference: copies.Reference, keys: np.ndarray, config: AuditConfig) -> Matches:
-    return copies.find(images, reference, keys=keys, candidates=config.candidates, shift_px=config.shift_px)
+def _find(images: Images, reference: matching.Reference, keys: np.ndarray, config: AuditConfig) -> Matches:
+    return matching.find(images, reference, keys=keys, candidates=config.candidates, shift_px=config.shift_px)
 
 
 def _owners(patients: Shaped[np.ndarray, "n"]) -> np.ndarray:
