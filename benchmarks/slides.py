@@ -5,7 +5,7 @@
 The slide is made here: Aperio-style, one level of JPEG tiles, tissue-like grain. In turns in one process, by processor
 time, as other work may load the machine:
 
-- ours: ``data_prep.slides.read_fields``, opening and checking the file included;
+- ours: ``data_prep.slide.slides.read_fields``, opening and checking the file included;
 - plain loop: OpenSlide ``read_region`` for each field, then Pillow's resize by BOX, its filter by area; and by BICUBIC;
 - ``read_region`` alone, which no loop around OpenSlide can beat.
 
@@ -36,8 +36,9 @@ from PIL import Image
 
 from benchmarks import jpeg_slide, measure
 from benchmarks.measure import Row
-from data_prep import scheduling, slides
-from data_prep.slides import Box
+from data_prep.job import scheduling
+from data_prep.slide import slides
+from data_prep.slide.slides import Box
 from diffpath_jax.data import pipeline, records, writer
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.io.files import write_json

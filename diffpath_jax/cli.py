@@ -12,7 +12,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 # loads JAX, and `--help` answers at once.
 COMMANDS = {
     "demo": ("diffpath_jax.commands.demo", "everything below, on a real slide, in minutes on a CPU"),
-    "prep": ("data_prep.run", "slides and annotations -> dataset directory"),
+    "prep": ("data_prep.cli", "slides and annotations -> dataset directory"),
     "train": ("diffpath_jax.commands.train", "train or resume a diffusion model, an autoencoder or a classifier"),
     "encode": ("diffpath_jax.commands.encode", "latents of a data set, written once"),
     "reconstruct": ("diffpath_jax.commands.reconstruct", "images through an autoencoder and back; how near they come"),

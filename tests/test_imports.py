@@ -44,7 +44,7 @@ def test_data_prep_never_imports(module):
 
 def test_what_data_prep_imports_loads_no_jax():
     code = (
-        "import sys, data_prep.run, diffpath_jax.data.writer, diffpath_jax.data.manifest, diffpath_jax.cli;"
+        "import sys, data_prep.cli, diffpath_jax.data.writer, diffpath_jax.data.manifest, diffpath_jax.cli;"
         "bad = {'jax', 'flax', 'tensorflow', 'torch'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -54,10 +54,10 @@ def test_what_data_prep_imports_loads_no_jax():
     ("module", "allowed"),
     [
         ("orbax", {"diffpath_jax/training/checkpoint.py"}),
-        ("openslide", {"data_prep/slides.py"}),
-        ("defusedxml", {"data_prep/formats/safe_xml.py"}),
-        ("distributed", {"data_prep/scheduling.py"}),
-        ("multiprocessing", {"data_prep/scheduling.py"}),
+        ("openslide", {"data_prep/slide/slides.py"}),
+        ("defusedxml", {"data_prep/annotations/safe_xml.py"}),
+        ("distributed", {"data_prep/job/scheduling.py"}),
+        ("multiprocessing", {"data_prep/job/scheduling.py"}),
         # Grain starts its processes with flags.
         ("absl.flags", {"diffpath_jax/config/files.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config/files.py"}),
@@ -66,7 +66,7 @@ def test_what_data_prep_imports_loads_no_jax():
         ("safetensors", {"diffpath_jax/weights/safetensors_file.py"}),
         ("onnxruntime", {"diffpath_jax/evaluation/features/onnx.py"}),
         # Images, and the directories of TIFF.
-        ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/jpeg_tiles.py"}),
+        ("PIL", {"diffpath_jax/data/image_files.py", "data_prep/slide/jpeg_tiles.py"}),
         ("jinja2", {"diffpath_jax/render/html.py"}),
         ("tensorflow", set()),
         ("pickle", set()),

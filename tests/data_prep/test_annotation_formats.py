@@ -11,8 +11,10 @@ import pytest
 import shapely
 from conftest import write_slide
 
-from data_prep import annotations, slides
-from data_prep.annotations import ClassMap, Region
+from data_prep.annotations import regions as annotations
+from data_prep.annotations.class_map import ClassMap
+from data_prep.annotations.regions import Region
+from data_prep.slide import slides
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
 from diffpath_jax.io.errors import DiffpathError

@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from data_prep import annotations
+from data_prep.annotations import regions as annotations
+from data_prep.annotations.class_map import ClassMap, read_class_map
 from diffpath_jax.io.errors import DiffpathError
 
-MAP = annotations.ClassMap({"Tumour": "tumour", "Stroma": "stroma"}, frozenset({"Pen"}))
+MAP = ClassMap({"Tumour": "tumour", "Stroma": "stroma"}, frozenset({"Pen"}))
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
 HOLE = [[2, 2], [4, 2], [4, 4], [2, 4], [2, 2]]
 
@@ -75,7 +76,7 @@ def test_bad_files_are_one_clear_line(tmp_path, content, why):
 def test_class_map(tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps({"classes": {"A": "x", "B": "y", "C": "x"}, "ignore": ["D"]}))
-    assert annotations.read_class_map(path).names == ("x", "y")
+    assert read_class_map(path).names == ("x", "y")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_bad_class_maps(tmp_path, content):
     path = tmp_path / "map.json"
     path.write_text(content)
     with pytest.raises(DiffpathError, match=r"map\.json"):
-        annotations.read_class_map(path)
+        read_class_map(path)
 
 
 def test_all_classes_are_used_under_plain_names(tmp_path):

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_scale import blank_overlays, write_slides  # noqa: F401
 
-from data_prep import caps, quality, tiling
-from data_prep.slides import Box
+from data_prep.fields import caps, quality, tiling
+from data_prep.slide.slides import Box
 from diffpath_jax import cli
 from diffpath_jax.data import manifest, records
 from diffpath_jax.io.errors import DiffpathError

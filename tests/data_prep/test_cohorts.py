@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import write_slide
 
-from data_prep import folds, patients, splits
+from data_prep.splits import folds, patients, splits
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError

@@ -10,8 +10,8 @@ import pytest
 from conftest import GLASS, PINK
 from drawn_tissue import tissue
 
-from data_prep import duplicates
-from data_prep.duplicates import Images
+from data_prep.fields import duplicates
+from data_prep.fields.duplicates import Images
 
 rng = np.random.default_rng(0)
 TISSUE = tissue(rng, (1280, 1280))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_tiling_and_splits import plan, region
 
-from data_prep import field_sizes
+from data_prep.fields import sizes as field_sizes
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
 from diffpath_jax.io.errors import DiffpathError

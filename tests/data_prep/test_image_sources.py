@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import image_folder
-from data_prep.image_source import ImageBatch
+from data_prep.sources import image_folder
+from data_prep.sources.images import ImageBatch
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.render.image_grid import encode_png

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import jpeg_slide
-from data_prep import jpeg_tiles, slides
-from data_prep.slides import Box
+from data_prep.slide import jpeg_tiles, slides
+from data_prep.slide.slides import Box
 from diffpath_jax.io.errors import DiffpathError
 
 SIDE = 64

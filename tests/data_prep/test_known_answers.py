@@ -16,7 +16,7 @@ import pytest
 from conftest import feature
 from test_scale import blank_overlays  # noqa: F401
 
-from data_prep import slides
+from data_prep.slide import slides
 from diffpath_jax import cli
 from diffpath_jax.data import manifest, records
 

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from drawn_tissue import GLASS, INKS, save, tissue
 
-from data_prep import duplicates, qa, quality, tiling
+from data_prep.fields import duplicates, quality, tiling
+from data_prep.qa import pictures
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 
@@ -144,13 +145,17 @@ def test_names_and_reasons_are_private(out):
 
 
 def test_pictures_of_slides_that_are_gone_go_too(tmp_path):
-    (tmp_path / qa.EXAMPLES).mkdir()
-    stay = [tmp_path / "a.png", tmp_path / qa.EXAMPLES / "a-kept.jpg", tmp_path / "index.html"]
-    go = [tmp_path / "b.png", tmp_path / qa.EXAMPLES / "b-kept.jpg", tmp_path / qa.EXAMPLES / "duplicate-00.jpg"]
-    go += [tmp_path / ".a.png.0123.tmp", tmp_path / qa.EXAMPLES / ".a-kept.jpg.0123.tmp"]
+    (tmp_path / pictures.EXAMPLES).mkdir()
+    stay = [tmp_path / "a.png", tmp_path / pictures.EXAMPLES / "a-kept.jpg", tmp_path / "index.html"]
+    go = [
+        tmp_path / "b.png",
+        tmp_path / pictures.EXAMPLES / "b-kept.jpg",
+        tmp_path / pictures.EXAMPLES / "duplicate-00.jpg",
+    ]
+    go += [tmp_path / ".a.png.0123.tmp", tmp_path / pictures.EXAMPLES / ".a-kept.jpg.0123.tmp"]
     for path in (*stay, *go):
         path.touch()
-    qa.keep_only(tmp_path, ["a"])
+    pictures.keep_only(tmp_path, ["a"])
     assert all(path.exists() for path in stay) and not any(path.exists() for path in go)
 
 

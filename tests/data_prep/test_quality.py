@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from drawn_tissue import INKS, tissue
 
-from data_prep import quality
-from data_prep.quality import QualitySpec, Scores
+from data_prep.fields import quality
+from data_prep.fields.quality import QualitySpec, Scores
 from diffpath_jax.io.errors import DiffpathError
 
 DEFAULTS = QualitySpec(blur_max=0.65, saturation_min=0.03, pen_max=0.1)

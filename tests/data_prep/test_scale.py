@@ -18,8 +18,12 @@ import pytest
 import tifffile
 from conftest import PINK, write_annotations, write_slide
 
-from data_prep import digests, qa, run, scheduling, slides
-from data_prep.slide_source import SlideSource
+from data_prep import cli as prep_cli
+from data_prep.job import scheduling
+from data_prep.qa import pictures
+from data_prep.slide import slides
+from data_prep.sources import digests
+from data_prep.sources.slide import SlideSource
 from diffpath_jax import cli
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import open_dataset
@@ -74,7 +78,7 @@ def blank_overlays(monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    monkeypatch.setattr(qa, "draw_overlay", blank)
+    monkeypatch.setattr(pictures, "draw_overlay", blank)
 
 
 @pytest.mark.parametrize("where", [("--workers", 2), ("--scheduler", "local:2")], ids=["processes", "dask"])
@@ -170,7 +174,7 @@ def test_a_slide_that_kills_its_worker_fails_alone(folder, whole, tmp_path, monk
         return scheduler(functools.partial(deadly_slide, task), items)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_scheduler", lambda *_: contextlib.nullcontext(deadly))
+        patch.setattr(prep_cli, "_scheduler", lambda *_: contextlib.nullcontext(deadly))
         assert cli.main(words(folder, out)) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(lines) == 1 and "s02.svs" in lines[0] and "dies" in lines[0]
@@ -259,7 +263,7 @@ def test_a_bug_is_not_swallowed_and_the_other_slides_are_staged(folder, tmp_path
     def buggy(task, items):
         return schedulers("processes")(functools.partial(buggy_slide, task), items)
 
-    monkeypatch.setattr(run, "_scheduler", lambda *_: contextlib.nullcontext(buggy))
+    monkeypatch.setattr(prep_cli, "_scheduler", lambda *_: contextlib.nullcontext(buggy))
     with pytest.raises(ExceptionGroup) as caught:
         cli.main(words(folder, tmp_path / "out"))
     (bug,) = caught.value.exceptions

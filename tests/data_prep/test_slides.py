@@ -8,7 +8,7 @@ import openslide
 import pytest
 from conftest import MPP, write_slide
 
-from data_prep import scales, slides, tissue
+from data_prep.slide import scales, slides, tissue
 from diffpath_jax.io.errors import DiffpathError
 
 

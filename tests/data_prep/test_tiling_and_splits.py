@@ -6,11 +6,13 @@ import openslide
 import pytest
 import shapely
 
-from data_prep import slides, splits, tiling
-from data_prep.annotations import Region
-from data_prep.field_sizes import FieldSize
-from data_prep.slides import Box
-from data_prep.tissue import TissueMask
+from data_prep.annotations.regions import Region
+from data_prep.fields import tiling
+from data_prep.fields.sizes import FieldSize
+from data_prep.slide import slides
+from data_prep.slide.slides import Box
+from data_prep.slide.tissue import TissueMask
+from data_prep.splits import splits
 from diffpath_jax.io.errors import DiffpathError
 
 GRID = {"origin_um": (0.0, 0.0), "roi_min": 0.75, "tissue_min": 0.5}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from drawn_tissue import GLASS, INKS, cloud, save, tissue
 
-from data_prep import slides, stain
-from data_prep.tissue import find_tissue
+from data_prep.slide import colour, slides
+from data_prep.slide.tissue import find_tissue
 
 SHAPE = (900, 1200)
 BLOB = cv2.ellipse(np.zeros(SHAPE, np.uint8), (520, 450), (330, 260), 20, 0, 360, 1, -1).astype(bool)
@@ -98,30 +98,30 @@ def test_stain_vectors_have_their_published_hues():
         ((0.27, 0.57, 0.78), 204.2, 0.548),
     ):
         # Half of the published unit, so that rounding to grey levels matters little.
-        colour = np.round(255 * 10 ** (-0.5 * np.array([[density]]))).astype(np.uint8)
-        found = stain.measure(colour)
+        pixels = np.round(255 * 10 ** (-0.5 * np.array([[density]]))).astype(np.uint8)
+        found = colour.measure(pixels)
         assert found.hue[0, 0] == pytest.approx(hue, abs=1.5)
         assert found.chroma[0, 0] == pytest.approx(chroma, abs=0.03)
         assert found.density[0, 0] == pytest.approx(0.5 * np.mean(density), abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "colour",
+    "pixels",
     [(195, 130, 167), (110, 70, 140), (80, 60, 130), (230, 150, 160), (200, 80, 100), (180, 195, 215), (120, 80, 50)],
     ids=["eosin", "nucleus", "crowded nuclei", "salmon", "blood", "mucin", "diaminobenzidine"],
 )
-def test_colours_of_tissue_are_stain_and_no_ink(colour):
-    found = stain.measure(np.full((8, 8, 3), colour, np.uint8))
-    assert stain.find_stained(found).all() and not stain.find_ink(found).any()
+def test_colours_of_tissue_are_stain_and_no_ink(pixels):
+    found = colour.measure(np.full((8, 8, 3), pixels, np.uint8))
+    assert colour.find_stained(found).all() and not colour.find_ink(found).any()
 
 
-@pytest.mark.parametrize("colour", [*INKS.values(), (100, 180, 160), (110, 160, 210), (25, 90, 75)])
-def test_colours_of_pens_are_ink(colour):
-    assert stain.find_ink(stain.measure(np.full((8, 8, 3), colour, np.uint8))).all()
+@pytest.mark.parametrize("pixels", [*INKS.values(), (100, 180, 160), (110, 160, 210), (25, 90, 75)])
+def test_colours_of_pens_are_ink(pixels):
+    assert colour.find_ink(colour.measure(np.full((8, 8, 3), pixels, np.uint8))).all()
 
 
 def test_faint_ink_counts_where_it_touches_dense_ink():
     image = np.full((9, 20, 3), 250, np.uint8)
     image[:, 2:4], image[:, 4:7], image[:, 12:15] = INKS["blue"], (190, 200, 228), (190, 200, 228)
-    columns = stain.find_ink(stain.measure(image)).any(axis=0)
+    columns = colour.find_ink(colour.measure(image)).any(axis=0)
     assert np.flatnonzero(columns).tolist() == [2, 3, 4, 5, 6]

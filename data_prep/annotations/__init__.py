@@ -1,0 +1,1 @@
+"""Annotated regions: a module a format of files, and the classes that are used of them."""

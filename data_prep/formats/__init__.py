@@ -1,1 +1,0 @@
-"""One module a format of annotations: ``read`` gives its outlines."""

@@ -1,0 +1,1 @@
+"""The resumable job over many sources."""

@@ -1,0 +1,73 @@
+"""Which split each field goes to, over all sources of a job, and the proof that no patient is in two."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+from data_prep.fields import tiling
+from data_prep.job.unit import Prepared
+from data_prep.sources.source import Origin, Source
+from data_prep.splits import splits
+from data_prep.splits.splits import SplitSpec
+
+Assign = Callable[[Source, Prepared, Sequence[tiling.Field], Sequence[Origin]], list[str]]
+Done = Sequence[tuple[Source, Prepared]]
+
+
+def assignment(spec: SplitSpec, done: Done) -> Assign:
+    """How kept fields get their splits: as the user says, by patient, or (one patient's slide) by place.
+
+    Raises:
+        DiffpathError: fewer patients than splits.
+    """
+    if by_place(spec, done):
+        return lambda _, prepared, kept, __: _bands(spec, prepared, kept)
+    if all(source.split for source, _ in done):
+        return lambda source, _, kept, __: [str(source.split)] * len(kept)
+    counts: dict[str, Counter[str]] = {}
+    for _, prepared in done:
+        for owner, classes in prepared.kept.items():
+            counts.setdefault(owner, Counter()).update(classes)
+    where = splits.split_patients(counts, spec)
+    return lambda _, __, ___, origins: [where[origin.owner] for origin in origins]
+
+
+def by_place(spec: SplitSpec, done: Done) -> bool:
+    """Whether there is one patient only, whose slides can be cut into bands."""
+    patients = {prepared.identity.patient for _, prepared in done}
+    given = any(source.split for source, _ in done)
+    return len(patients) == 1 and not given and not spec.folds and all(source.has_places for source, _ in done)
+
+
+def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]]) -> str:
+    """One line that says why the splits can be trusted, or why not.
+
+    Args:
+        spec: how they were made.
+        done: all sources.
+        placed: every pair of an owner and a split that holds fields of it.
+
+    Raises:
+        DiffpathError: a patient is in two splits.
+    """
+    if by_place(spec, done):
+        return (
+            f"one patient: split by place, in bands {spec.gap_um:g} um apart; train, val and test are the same "
+            "patient, so no number here says how well anything carries over to another patient"
+        )
+    if not all(source.knows_patients for source, _ in done):
+        return (
+            f"{len(placed)} images whose patients are unknown: images of one patient may be in two splits, this "
+            "leakage cannot be excluded, and numbers measured across the splits may be too good"
+        )
+    return splits.prove_disjoint(sorted(placed), spec.names)
+
+
+def _bands(spec: SplitSpec, prepared: Prepared, kept: Sequence[tiling.Field]) -> list[str]:
+    if not kept:
+        return []
+    return splits.split_by_place(
+        [field.box for field in kept],
+        [field.label for field in kept],
+        fractions=spec.fractions,
+        gap_px=spec.gap_um / prepared.scale["x"],
+    )

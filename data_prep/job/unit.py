@@ -1,0 +1,149 @@
+"""A unit of work, wherever it runs: stage the fields that a source keeps, and later draw what was taken from where.
+
+A source is a slide, or a batch of images that are patches already; what becomes of either is the same.
+"""
+
+import functools
+import itertools
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data_prep.fields import duplicates, tiling
+from data_prep.qa import pictures
+from data_prep.sources import digests
+from data_prep.sources.source import Identity, Job, Origin, Seen, Source, kept_fields, staged_fields
+from diffpath_jax.data import records
+from diffpath_jax.data.staging import Staging
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source whose fields are staged.
+
+    Attributes:
+        name: name of its staged unit.
+        identity: what it was made from.
+        fresh: whether it was read just now, and not by an earlier run.
+        kept: owner -> class -> fields.
+        outcomes: outcome -> fields that touch a region.
+        scale: um/px of level 0 and where it came from; how many pixels of which um/px are read for a field.
+        annotations: what of them was not used as it is.
+        failures: what of it is missing, and why.
+    """
+
+    name: str
+    identity: Identity
+    fresh: bool
+    kept: Mapping[str, Mapping[str, int]]
+    outcomes: Mapping[str, int]
+    scale: Mapping[str, Any]
+    annotations: Mapping[str, Any]
+    failures: Sequence[DiffpathError]
+
+    @property
+    def count(self) -> int:
+        """Fields that were kept."""
+        return sum(sum(classes.values()) for classes in self.kept.values())
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A source, the name of its staged unit, and the split of every field that was kept."""
+
+    source: Source
+    name: str
+    assigned: Sequence[str]
+
+
+def count_owners(origins: Iterable[Origin], fields: Iterable[tiling.Field]) -> dict[str, Counter[str]]:
+    """Owner -> class -> number of some kept fields."""
+    counts: dict[str, Counter[str]] = {}
+    for origin, field in zip(origins, fields, strict=True):
+        counts.setdefault(origin.owner, Counter())[field.label] += 1
+    return counts
+
+
+def kept_origins(
+    job: Job, staging: Staging, source: Source, prepared: Prepared
+) -> tuple[list[tiling.Field], Sequence[Origin]]:
+    """The fields that a source has records of, in their order, and where each comes from."""
+    unit = staging.describe(prepared.name)
+    return kept_fields(unit), source.origins(job, prepared.identity, unit)
+
+
+def prepare(job: Job, source: Source) -> Prepared:
+    """Stage the fields of one source, unless an earlier run has.
+
+    Raises:
+        DiffpathError: bad input, or (exit code 4) the process that runs this does not see the job's directory.
+    """
+    staging = Staging.begun(job.out, where=socket.gethostname())
+    before = source.stamp()
+    identity = source.identify(job)
+    name = job.hashed(sha256_json(asdict(identity)))
+    found = staging.find(name)
+    if found is None:
+        details: dict[str, Any] = {"fields": [], "fingerprints": []}
+        seen = _unless_changed(source, before, source.read(job, identity, details))
+        unit = staging.commit(name, _records(job, seen, details), details)
+    else:
+        unit = found
+    return Prepared(
+        name=name,
+        identity=identity,
+        fresh=found is None,
+        kept=count_owners(source.origins(job, identity, unit), kept_fields(unit)),
+        outcomes=Counter(field.outcome for field in staged_fields(unit)),
+        scale=unit.details["scale"],
+        annotations=unit.details["annotations"],
+        failures=source.failures(unit),
+    )
+
+
+def _records(job: Job, seen: Iterator[Seen], details: Mapping[str, list[Any]]) -> Iterator[bytes]:
+    """Records of the fields that are kept, one at a time; all fields, and fingerprints of these, go to ``details``."""
+    numbers = defaultdict[str, Iterator[int]](itertools.count)
+    for each in seen:
+        details["fields"].append(asdict(each.field))
+        if each.image is None or each.field.outcome != tiling.KEPT:
+            continue
+        details["fingerprints"].append(asdict(duplicates.fingerprint(each.image)))
+        yield records.encode(
+            records.PatchRecord(
+                image=each.image,
+                label=job.class_map.names.index(each.field.label),
+                slide=each.slide,
+                patient=each.patient,
+                mpp=job.fields.mpp,
+                fov_um=job.fields.fov_um,
+                index=next(numbers[each.slide]),
+            )
+        )
+
+
+def _unless_changed(source: Source, before: digests.Stamp, seen: Iterator[Seen]) -> Iterator[Seen]:
+    yield from seen
+    if source.stamp() != before:
+        why, fix = "it changed while it was read", "run the same command again"
+        raise DiffpathError(source.noun, where=source.where, why=why, fix=fix)
+
+
+def draw(job: Job, placed: Placed) -> None:
+    """Write the pictures of one source.
+
+    Raises:
+        DiffpathError: it cannot be read any more.
+    """
+    staging = Staging.begun(job.out, where=socket.gethostname())
+    unit = staging.describe(placed.name)
+    placed.source.draw(job, unit, placed.assigned, job.out / pictures.FOLDER)
+
+
+def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:
+    """The two tasks of a job, ready to be sent to other processes."""
+    return functools.partial(prepare, job), functools.partial(draw, job)

@@ -1,0 +1,1 @@
+"""Whole-slide images: their scale, their pixels, their tissue."""

@@ -1,0 +1,279 @@
+"""Whole-slide images: open one, know its um/px and where that came from, read fields of view at a true scale.
+
+Positions are level-0 pixels from the slide's top-left corner, as in OpenSlide. Label and macro images are
+never opened.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import openslide
+from jaxtyping import UInt8
+
+from data_prep.slide.jpeg_tiles import JpegTiles, find_levels
+from data_prep.slide.scales import PLAUSIBLE_MPP, Scale, find_scale
+from data_prep.tables import read_table
+from diffpath_jax.io.errors import DiffpathError
+
+# A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
+MAX_STRIP_PIXELS = 2**23
+# In files of these vendors a level is a picture of its own, whose tiles neither overlap nor leave gaps.
+PLAIN_VENDORS = ("aperio", "generic-tiff")
+# Between two fields further apart than this, in pixels of the level, nothing is read.
+MAX_GAP_PX = 256
+# A whole level is read in squares of at most this many pixels a side, for the same reason.
+MAX_SQUARE_PX = 4_096
+
+# OpenSlide holds whole tiles; those of scanners have 256 to 1024 pixels a side.
+MAX_TILE_PX = 8_192
+
+
+@dataclass(frozen=True)
+class Slide:
+    """An open slide.
+
+    Attributes:
+        path: its file.
+        handle: OpenSlide's handle (open it per process, after forking).
+        size: (width, height) in level-0 pixels.
+        scale: um/px of level 0.
+        tiles: levels whose tiles can be decoded straight from the file.
+    """
+
+    path: Path
+    handle: openslide.OpenSlide
+    size: tuple[int, int]
+    scale: Scale
+    tiles: Mapping[int, JpegTiles] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in level-0 pixels: left, top, width, height (not necessarily whole numbers)."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Slide:
+    """Open a slide and establish its um/px: from ``scale_table`` if it names the slide, else from the file.
+
+    Raises:
+        DiffpathError: missing or unreadable file, or no plausible um/px.
+    """
+    if not path.is_file():
+        raise DiffpathError("slide", where=path, why="no such file", fix="check the path given to --slides")
+    try:
+        handle = openslide.OpenSlide(path)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise DiffpathError(
+            "slide",
+            where=path,
+            why=f"OpenSlide cannot read it ({error})",
+            fix="copy it again, or leave it out",
+        ) from error
+    _check_tiles(path, handle)
+    table = scale_table or {}
+    scale = find_scale(path, handle.properties, table.get(path.name, table.get(path.stem)))
+    return Slide(path, handle, handle.dimensions, scale, _find_tiles(path, handle))
+
+
+def _find_tiles(path: Path, handle: openslide.OpenSlide) -> dict[int, JpegTiles]:
+    """Levels that need not go through OpenSlide."""
+    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) not in PLAIN_VENDORS:
+        return {}
+
+    def shown(level: int, place: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"] | None:
+        try:
+            return np.asarray(handle.read_region(place, level, size).convert("RGB"))
+        except (openslide.OpenSlideError, OSError):
+            return None
+
+    return find_levels(path, handle.level_dimensions, handle.level_downsamples, shown)
+
+
+def _check_tiles(path: Path, handle: openslide.OpenSlide) -> None:
+    """Refuse tiles that no memory holds: OpenSlide would end this process.
+
+    Raises:
+        DiffpathError: the file declares such a tile.
+    """
+    for level in range(handle.level_count):
+        sides = [handle.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
+        if max(map(int, sides)) > MAX_TILE_PX:
+            why = f"it declares tiles of {sides[0]} x {sides[1]} px"
+            raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out")
+
+
+def bounds_offset(slide: Slide) -> tuple[float, float]:
+    """Level-0 position of the top-left corner that viewers such as QuPath show: (0, 0) unless the slide states bounds.
+
+    Scanners of MRXS and SCN files state where on the glass there are pixels; OpenSlide counts from the glass's corner.
+    """
+    names = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
+    x, y = (float(slide.handle.properties.get(name, 0)) for name in names)
+    return x, y
+
+
+def read_scale_table(path: Path) -> dict[str, float]:
+    """Read a CSV with the columns ``slide`` and ``mpp`` (um per level-0 pixel).
+
+    Raises:
+        DiffpathError: no such file, wrong columns, or a value that is not a plausible um/px.
+    """
+    table = read_table(path, columns=("slide", "mpp"))
+    low, high = PLAUSIBLE_MPP
+    for slide, text in table.items():
+        try:
+            valid = low <= float(text) <= high
+        except ValueError:
+            valid = False
+        if not valid:
+            raise DiffpathError(
+                "um/px",
+                where=path,
+                why=f"{text!r} for {slide} is not a number from {low} to {high}",
+                fix="write um per level-0 pixel, e.g. 0.2525",
+            )
+    return {slide: float(text) for slide, text in table.items()}
+
+
+def read_thumbnail(slide: Slide, *, max_px: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The whole slide, area-averaged to at most ``max_px`` pixels a side, on white where it has no pixels."""
+    shrink = max(1.0, max(slide.size) / max_px)
+    level = slide.handle.get_best_level_for_downsample(shrink)
+    size = (max(1, round(slide.size[0] / shrink)), max(1, round(slide.size[1] / shrink)))
+    if max(slide.handle.level_dimensions[level]) <= MAX_SQUARE_PX:
+        image = _read_level(slide, level, (0, 0), slide.handle.level_dimensions[level])
+    else:
+        image = _read_reduced(slide, level, int(shrink / slide.handle.level_downsamples[level]))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _read_reduced(slide: Slide, level: int, factor: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A level that is too large to read at once, each ``factor`` x ``factor`` pixels averaged to one."""
+    width, height = slide.handle.level_dimensions[level]
+    picture = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
+    side = MAX_SQUARE_PX // factor * factor
+    for top, left in itertools.product(range(0, height, side), range(0, width, side)):
+        size = (min(side, width - left), min(side, height - top))
+        square = _read_level(slide, level, (left, top), size)
+        reduced = cv2.resize(square, (-(-size[0] // factor), -(-size[1] // factor)), interpolation=cv2.INTER_AREA)
+        y, x = top // factor, left // factor
+        picture[y : y + reduced.shape[0], x : x + reduced.shape[1]] = reduced
+    return picture
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How fields of one size are read: the level, and how many of its pixels stand for a field.
+
+    Attributes:
+        level: the lowest resolution that still holds ``patch_px`` pixels across a field.
+        steps: level-0 pixels to a pixel of the level, along x and y.
+        size: (width, height) of a field in whole pixels of the level.
+        room: the last place of a field within the level, along x and y.
+    """
+
+    level: int
+    steps: tuple[float, float]
+    size: tuple[int, int]
+    room: tuple[int, int]
+
+    def corner(self, box: Box) -> tuple[int, int]:
+        """The level's pixel at the top-left corner of a field within the slide: whole pixels around its centre."""
+        places = ((box.x, box.width), (box.y, box.height))
+        x, y = (
+            max(0, min(last, round((start + side / 2) / step - pixels / 2)))
+            for (start, side), step, pixels, last in zip(places, self.steps, self.size, self.room, strict=True)
+        )
+        return x, y
+
+
+def choose_reading(slide: Slide, width: float, height: float, *, patch_px: int) -> Reading:
+    """How fields of ``width`` x ``height`` level-0 pixels are read for an image of ``patch_px`` pixels a side.
+
+    What is read is never enlarged, unless level 0 itself holds too little.
+    """
+    readings = []
+    for level, whole in enumerate(slide.handle.level_dimensions):
+        steps = _step(slide.size[0], whole[0]), _step(slide.size[1], whole[1])
+        size = max(1, round(width / steps[0])), max(1, round(height / steps[1]))
+        readings.append(Reading(level, steps, size, (whole[0] - size[0], whole[1] - size[1])))
+    return next((reading for reading in reversed(readings) if min(reading.size) >= patch_px), readings[0])
+
+
+def _step(whole: int, level: int) -> float:
+    """Level-0 pixels to a pixel of a level, along one side.
+
+    Scanners average blocks of whole numbers of pixels and leave out, or fill up, the last one. The ratio of the sides
+    is then not what a pixel is; it would lead astray by up to a pixel of the level.
+    """
+    step = round(whole / level)
+    return float(step) if level in (whole // step, -(-whole // step)) else whole / level
+
+
+def read_fields(slide: Slide, boxes: Sequence[Box], *, patch_px: int) -> Iterator[UInt8[np.ndarray, "px px 3"]]:
+    """Read equally sized fields of view, all within the slide, as ``patch_px`` images, in the order given.
+
+    A field is cut to whole pixels of the level that :func:`choose_reading` names: its centre and its size are within
+    half a pixel of what its box says. Area averaging does the rest without aliasing. Neighbours with the same top edge
+    are read as one strip.
+    """
+    if not boxes:
+        return
+    reading = choose_reading(slide, boxes[0].width, boxes[0].height, patch_px=patch_px)
+    corners = [reading.corner(box) for box in boxes]
+    start = 0
+    while start < len(corners):
+        stop = start + 1
+        while stop < len(corners) and _same_strip(corners[start], corners[stop - 1], corners[stop], reading):
+            stop += 1
+        yield from _read_strip(slide, corners[start:stop], reading, patch_px)
+        start = stop
+
+
+def _same_strip(first: tuple[int, int], last: tuple[int, int], new: tuple[int, int], reading: Reading) -> bool:
+    """Whether a field is read together with those from the first to the last before it."""
+    width, height = reading.size
+    return (
+        new[1] == first[1]
+        and 0 <= new[0] - last[0] <= width + MAX_GAP_PX
+        and (new[0] + width - first[0]) * height <= MAX_STRIP_PIXELS
+    )
+
+
+def _read_strip(
+    slide: Slide, corners: Sequence[tuple[int, int]], reading: Reading, patch_px: int
+) -> Iterator[UInt8[np.ndarray, "px px 3"]]:
+    width, height = reading.size
+    left, top = corners[0]
+    strip = _read_level(slide, reading.level, (left, top), (corners[-1][0] + width - left, height))
+    for x, _ in corners:
+        field = strip[:, x - left : x - left + width]
+        yield cv2.resize(field, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
+
+
+def _read_level(slide: Slide, level: int, corner: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """A rectangle of a level, its corner and size in pixels of the level, white where the slide has no pixels."""
+    try:
+        if level in slide.tiles:
+            return slide.tiles[level].read(*corner, *size)
+        # OpenSlide's own notion of the level's scale takes this back to the pixel.
+        downsample = slide.handle.level_downsamples[level]
+        x, y = (round(place * downsample) for place in corner)
+        rgba = np.asarray(slide.handle.read_region((x, y), level, size), np.uint8)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise DiffpathError(
+            "slide", where=slide.path, why=f"reading failed ({error})", fix="copy it again, or leave it out"
+        ) from error
+    # Where a slide has no pixels OpenSlide gives alpha 0: show glass, which is white.
+    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    rgb[rgba[..., 3] == 0] = 255
+    return rgb

@@ -1,0 +1,69 @@
+"""Where the tissue is: a mask on a small picture of the slide."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from data_prep.slide import colour
+from data_prep.slide.slides import Slide, read_thumbnail
+
+MASK_PX = 2048
+# Glass is brighter than this in every channel, and its channels differ by less than _TINT.
+_BRIGHT, _TINT = 180, 14
+# A picture with less glass than this share does not say what colour glass has.
+_SOME_GLASS = 0.01
+# A stroke of a pen is wider than a speck, and its edge is blurred; in pixels.
+_SPECK, _STROKE_EDGE = np.ones((3, 3), np.uint8), np.ones((5, 5), np.uint8)
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue (true) or not, per pixel of a small picture of the slide.
+
+    Attributes:
+        mask: (height, width).
+        level0_px: level-0 pixels per mask pixel, along x and along y.
+    """
+
+    mask: Bool[np.ndarray, "h w"]
+    level0_px: tuple[float, float]
+
+    def share(self, x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
+        """Share of tissue in boxes of one size whose top-left corners are (x, y), in level-0 pixels."""
+        total = cv2.integral(self.mask.astype(np.uint8)).astype(np.int64)
+        rows, columns = self.mask.shape
+        x0 = np.clip(np.floor(x / self.level0_px[0]), 0, columns - 1).astype(int)
+        y0 = np.clip(np.floor(y / self.level0_px[1]), 0, rows - 1).astype(int)
+        x1 = np.clip(np.ceil((x + width) / self.level0_px[0]), x0 + 1, columns).astype(int)
+        y1 = np.clip(np.ceil((y + height) / self.level0_px[1]), y0 + 1, rows).astype(int)
+        inside = total[y1, x1] - total[y0, x1] - total[y1, x0] + total[y0, x0]
+        return inside / ((x1 - x0) * (y1 - y0))
+
+
+def find_tissue(slide: Slide) -> TissueMask:
+    """Tissue is what is stained and no ink: grey glass edges, shadows and black borders have no hue of a stain.
+
+    The threshold is a fixed density above the slide's own glass, and not one that splits the slide in two groups
+    (Otsu): such a one hides a pale piece beside a deeply stained one, and finds two groups on bare glass too.
+    """
+    picture = cv2.medianBlur(read_thumbnail(slide, max_px=MASK_PX), 5)
+    colours = colour.measure(picture, _glass(picture))
+    strokes = cv2.morphologyEx(colour.find_ink(colours).astype(np.uint8), cv2.MORPH_OPEN, _SPECK)
+    mask = colour.find_stained(colours) & (cv2.dilate(strokes, _STROKE_EDGE) == 0)
+    rows, columns = mask.shape
+    return TissueMask(mask, (slide.size[0] / columns, slide.size[1] / rows))
+
+
+def _glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
+    """The colour of the brightest nearly colourless pixels; white where there are none.
+
+    Pure white does not count: it stands for places that were not scanned.
+    """
+    low, high = picture.min(axis=-1), picture.max(axis=-1)
+    glass = picture[(low > _BRIGHT) & (high - low < _TINT) & (low < 255)]
+    if len(glass) < _SOME_GLASS * low.size:
+        return colour.WHITE
+    red, green, blue = np.percentile(glass, 90, axis=0).tolist()
+    return red, green, blue

@@ -1,0 +1,155 @@
+"""Image files in folders, one folder a class, as sources."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources import digests
+from data_prep.sources.images import BATCH, ImageBatch, Picture
+from data_prep.splits.patients import Owner, PatientTable
+from diffpath_jax.data.image_files import list_images
+from diffpath_jax.io.errors import DiffpathError
+
+# No patch takes more, whatever its format.
+MAX_FILE_BYTES = 2**28
+_SPLIT_FOLDERS = frozenset("train val valid validation test".split())
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Some image files of one class.
+
+    Attributes:
+        folder: folder of all classes.
+        files: their paths below it.
+        label: their class.
+        patients: whose each is; nothing where that is unknown.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    label: str
+    patients: tuple[str, ...] | None
+
+    @property
+    def where(self) -> Path:
+        """The first of them."""
+        return self.folder / self.files[0]
+
+    @property
+    def size(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Their class."""
+        return (self.label,)
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it is known whose each is."""
+        return self.patients is not None
+
+    def stamp(self) -> digests.Stamp:
+        """Stamps of all files that are there."""
+        return [number for file in self.files for number in _stamp(self.folder / file)]
+
+    def content(self, memory: Path) -> Any:
+        """Digests of the files, none for one that cannot be read, with class and patients."""
+        paths = [self.folder / file for file in self.files]
+        try:
+            found = digests.sha256_remembered(paths, memory)
+        except DiffpathError:
+            found = [_sha256(path) for path in paths]
+        return {"files": found, "label": self.label, "patients": self.patients}
+
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
+        """Every file, in order, or some of them."""
+        for file, patient in self.names(range(self.size) if positions is None else positions):
+            yield Picture(self.label, patient, _bytes_of(self.folder / file))
+
+    def names(self, positions: Sequence[int]) -> Sequence[tuple[str, str]]:
+        """Path and patient of some files."""
+        return [(self.files[i], self.patients[i] if self.patients else "") for i in positions]
+
+
+def _stamp(path: Path) -> digests.Stamp:
+    """Stamp of a file; empty while it cannot be read."""
+    try:
+        return digests.stamp(path)
+    except DiffpathError:
+        return []
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file; empty while it cannot be read."""
+    try:
+        return digests.sha256(path)
+    except DiffpathError:
+        return ""
+
+
+def _bytes_of(path: Path) -> bytes | DiffpathError:
+    """The bytes of a file, or why there are none."""
+    fix = "replace it or take it out"
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return DiffpathError("image", where=path, why="its file is too large for a patch", fix=fix)
+        return path.read_bytes()
+    except OSError as error:
+        return DiffpathError("image", where=path, why=f"cannot be read ({error.strerror})", fix=fix)
+
+
+def find_batches(folder: Path, patients: PatientTable | None, *, mpp: float) -> tuple[ImageBatch, ...]:
+    """The images of a folder with a folder for each class, in batches of one class (and one split of the table).
+
+    Raises:
+        DiffpathError: there are none, they do not lie in folders of classes, or the table does not say whose one is.
+    """
+    found = _images_by_class(folder)
+    names = Counter(path.name for paths in found.values() for path in paths)
+    batches = []
+    for label, paths in found.items():
+        groups: dict[str | None, list[tuple[str, str]]] = {}
+        for path in paths:
+            file = path.relative_to(folder).as_posix()
+            # Two classes may have a file of one name each.
+            called = (file, path.name) if names[path.name] == 1 else (file,)
+            owner = patients.owner(file, called) if patients else Owner("", None)
+            groups.setdefault(owner.split, []).append((file, owner.patient))
+        for split, members in groups.items():
+            for batch in _in_batches(members):
+                files, owners = zip(*batch, strict=True)
+                batches.append(ImageBatch(ImageFiles(folder, files, label, owners if patients else None), split, mpp))
+    return tuple(batches)
+
+
+def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        fix = "check the path given to --images"
+        raise DiffpathError("images", where=folder, why="no such directory", fix=fix)
+    found = list_images(folder)
+    if "" in found:
+        fix = "put them into a folder for each class, and name the folder of these folders"
+        raise DiffpathError("images", where=folder, why="they lie in no folder that names their class", fix=fix)
+    if set(found) <= _SPLIT_FOLDERS:
+        fix = "give one of them as --images, or all images with a column split in the table of --patients"
+        raise DiffpathError("images", where=folder, why=f"{sorted(found)} are splits, not classes", fix=fix)
+    return found
+
+
+def _in_batches(members: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Runs of files. Where one ends is in the files' names, so that a file more or less changes its own batch only."""
+    batch: list[tuple[str, str]] = []
+    for file, patient in members:
+        batch.append((file, patient))
+        name = hashlib.sha256(file.encode(errors="surrogateescape")).digest()
+        if int.from_bytes(name[:4]) % BATCH == 0:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

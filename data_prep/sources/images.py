@@ -1,0 +1,252 @@
+"""Images that are patches already, as sources: a batch of them is one unit of work, and every image one field of view.
+
+Where the images lie is a :class:`Images`: files in folders (:mod:`data_prep.sources.image_folder`), or a TFDS data set
+(:mod:`data_prep.sources.tfds_images`). What is done with them is here.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from data_prep.fields import caps, tiling
+from data_prep.qa import pictures
+from data_prep.slide import slides
+from data_prep.slide.scales import Scale
+from data_prep.sources import digests
+from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, staged_fields
+from diffpath_jax.data.image_files import decode_image
+from diffpath_jax.data.staging import Unit
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
+from diffpath_jax.render import image_grid
+
+# Images of a batch: enough to be worth a unit, few enough to be done again.
+BATCH = 1000
+IGNORED = "of no class that is used"
+# So many images of so many batches are looked at to tell their size.
+LOOKED_AT = 6
+# A contact sheet shows this many images of a batch.
+SHOWN, SHOWN_COLUMNS = 100, 10
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a batch, before it is decoded.
+
+    Attributes:
+        label: its class, as the source names it.
+        patient: whose it is; empty if unknown.
+        content: bytes of an image file, or pixels; what was wrong where there are none.
+    """
+
+    label: str
+    patient: str
+    content: bytes | np.ndarray | DiffpathError
+
+
+@runtime_checkable
+class Images(Protocol):
+    """Where the images of a batch lie."""
+
+    @property
+    def where(self) -> Path:
+        """What errors name."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Classes that they may have."""
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it is known whose each is."""
+
+    def stamp(self) -> digests.Stamp:
+        """Changes whenever their files do."""
+
+    def content(self, memory: Path) -> Any:
+        """What decides their pixels, classes and patients (JSON); digests are remembered in a folder."""
+
+    def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
+        """All of them, in order, or those at some positions."""
+
+    def names(self, positions: Sequence[int]) -> Sequence[tuple[str, str]]:
+        """File and patient of some of them."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Some images to prepare.
+
+    Attributes:
+        images: where they lie.
+        split: where the user wants them, if anywhere.
+        mpp: um per pixel.
+    """
+
+    images: Images
+    split: str | None
+    mpp: float
+    noun: ClassVar[str] = "image"
+    has_places: ClassVar[bool] = False
+
+    @property
+    def where(self) -> Path:
+        """Where the images lie."""
+        return self.images.where
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return self.images.size
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it is known whose each image is."""
+        return self.images.knows_patients
+
+    def stamp(self) -> digests.Stamp:
+        """Stamps of the images' files."""
+        return self.images.stamp()
+
+    def identify(self, job: Job) -> Identity:
+        """Take the digests of the images; they are remembered.
+
+        Raises:
+            DiffpathError: they cannot be read.
+        """
+        content = sha256_json(self.images.content(job.out / PRIVATE / DIGESTS))
+        return Identity(slide=job.hashed(content), patient="", regions="", mpp=self.mpp)
+
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+        """Read, resize and judge every image.
+
+        One that cannot be used fails alone: its position and the reason are remembered, but not its name, as this is
+        no private place.
+        """
+        side = _side(job, self.mpp)
+        box = slides.Box(0.0, 0.0, float(side), float(side))
+        details["size"] = f"{self.size:,} images of {side} x {side} px"
+        details["scale"] = {
+            **asdict(Scale(self.mpp, self.mpp, "--mpp")),
+            "read_px": [side, side],
+            "read_mpp": [self.mpp, self.mpp],
+        }
+        details["annotations"] = {"ignored": {}, "outside_share": 0.0, "overlapped": 0, "overlapped_kept": 0}
+        details["keys"], details["positions"], details["failed"] = [], [], []
+        for position, picture in enumerate(self.images.read()):
+            label = job.class_map.classes.get(picture.label, "")
+            field = tiling.Field(box, label, tiling.KEPT if label else IGNORED, 1.0, 0.0, None)
+            try:
+                image = _stored(picture, side, job.fields.patch_px) if label else None
+            except DiffpathError as error:
+                details["failed"].append([position, error.why])
+                continue
+            details["positions"].append(position)
+            if image is None:
+                yield Seen(field)
+                continue
+            digest = _digest(picture.content)
+            number = caps.number_of(job.split.seed, digest, box)
+            field = tiling.judge(replace(field, number=number), image, job.quality)
+            key = job.hashed(digest)
+            if field.outcome == tiling.KEPT:
+                details["keys"].append(key)
+            yield Seen(field, image, key, job.hashed(picture.patient) if picture.patient else "")
+
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+        """The first and the last of its files that gave a patch, and their patients."""
+        ends = " to ".join(dict.fromkeys(origins[i].file for i in (0, -1))) if origins else self.where.name
+        return Names(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
+
+    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
+        """Each image by itself, with its patient if that is known."""
+        is_kept = (field.outcome == tiling.KEPT for field in staged_fields(unit))
+        names = self.images.names(list(compress(unit.details["positions"], is_kept)))
+        return [
+            Origin(file, patient, key, job.hashed(patient) if self.knows_patients else key, whole=True)
+            for (file, patient), key in zip(names, unit.details["keys"], strict=True)
+        ]
+
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
+        """The images that could not be used."""
+        names = self.images.names([position for position, _ in unit.details["failed"]])
+        return [
+            DiffpathError("image", where=file, why=why, fix="replace it or take it out")
+            for (file, _), (_, why) in zip(names, unit.details["failed"], strict=True)
+        ]
+
+    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Write a contact sheet of some of the kept ones, and examples."""
+        fields, positions = staged_fields(unit), unit.details["positions"]
+        side, patch_px = _side(job, self.mpp), job.fields.patch_px
+
+        def stored(chosen: Sequence[int]) -> list[UInt8[np.ndarray, "px px 3"]]:
+            found = self.images.read([positions[i] for i in chosen])
+            return [_stored(picture, side, patch_px) for picture in found]
+
+        kept = [i for i, field in enumerate(fields) if field.outcome == tiling.KEPT]
+        shown = np.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).astype(int)
+        if kept:
+            sheet = image_grid.tile(np.stack(stored([kept[i] for i in shown])), columns=SHOWN_COLUMNS)
+            image_grid.write_png(folder / pictures.picture_file(unit.name), sheet)
+        pictures.draw_examples(folder, unit.name, fields, stored)
+
+
+def _side(job: Job, mpp: float) -> int:
+    """Side in pixels of the files that show the job's field of view."""
+    return round(job.fields.fov_um / mpp)
+
+
+def _digest(content: bytes | np.ndarray | DiffpathError) -> str:
+    assert not isinstance(content, DiffpathError)
+    return hashlib.sha256(content if isinstance(content, bytes) else content.tobytes()).hexdigest()
+
+
+def _decoded(content: bytes | np.ndarray | DiffpathError) -> UInt8[np.ndarray, "h w 3"]:
+    if isinstance(content, DiffpathError):
+        raise content
+    return decode_image(content, where="the batch") if isinstance(content, bytes) else content
+
+
+def _stored(picture: Picture, side: int, patch_px: int) -> UInt8[np.ndarray, "px px 3"]:
+    """A square image of the job's field of view, area-averaged; any other would show another field."""
+    image = _decoded(picture.content)
+    height, width, _ = image.shape
+    if (height, width) != (side, side):
+        why = f"it has {width} x {height} px, and most have {side} x {side}"
+        raise DiffpathError("image", where="the batch", why=why, fix="prepare images of another size by themselves")
+    return cv2.resize(image, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
+
+
+def usual_side(batches: Sequence[ImageBatch]) -> int:
+    """The side in pixels that most images have, from a look at some of several batches: it fixes the field of view.
+
+    Raises:
+        DiffpathError: none of them can be read, or they are not square.
+    """
+    chosen = sorted({int(i) for i in np.linspace(0, len(batches) - 1, LOOKED_AT)})
+    shapes, failed = list[tuple[int, ...]](), list[DiffpathError]()
+    for picture in (found for i in chosen for found in islice(batches[i].images.read(), LOOKED_AT)):
+        try:
+            shapes.append(_decoded(picture.content).shape)
+        except DiffpathError as error:
+            failed.append(error)
+    if not shapes:
+        why, fix = f"the first cannot be read ({failed[0].why})", failed[0].fix
+        raise DiffpathError("images", where=batches[0].where, why=why, fix=fix)
+    height, width, _ = max(set(shapes), key=lambda shape: (shapes.count(shape), shape))
+    if height != width:
+        why = f"most have {width} x {height} px, and fields of view are square"
+        raise DiffpathError("images", where=batches[0].where, why=why, fix="cut them to squares")
+    return height

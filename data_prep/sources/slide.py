@@ -1,0 +1,148 @@
+"""A slide as a source: its fields of view, in the regions of its annotations or under its label."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_prep.annotations import regions as annotations
+from data_prep.fields import caps, tiling
+from data_prep.qa import pictures
+from data_prep.slide import slides, tissue
+from data_prep.sources import digests
+from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, kept_fields, staged_fields
+from diffpath_jax.data.staging import Unit
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import sha256_json
+
+# A field with so much tissue on the small picture cannot be white.
+MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """One slide to prepare.
+
+    Attributes:
+        slide: its file.
+        regions: its annotation file, if it has one.
+        label: annotation class of the whole slide, for a slide without an annotation file.
+        patient: whose it is.
+        split: where the user wants it, if anywhere.
+        mpp: um per level-0 pixel, for a slide that does not state it.
+    """
+
+    slide: Path
+    regions: Path | None
+    label: str | None
+    patient: str
+    split: str | None
+    mpp: float | None
+    noun: ClassVar[str] = "slide"
+    size: ClassVar[int] = 1
+    knows_patients: ClassVar[bool] = True
+    has_places: ClassVar[bool] = True
+
+    @property
+    def where(self) -> Path:
+        """The slide's file."""
+        return self.slide
+
+    def stamp(self) -> digests.Stamp:
+        """Stamp of the slide's file."""
+        return digests.stamp(self.slide)
+
+    def identify(self, job: Job) -> Identity:
+        """Take the digests of the slide and of its annotations; the slide's is remembered.
+
+        Raises:
+            DiffpathError: one of them cannot be read.
+        """
+        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+        return Identity(
+            slide=job.hashed(digest),
+            patient=job.hashed(self.patient),
+            regions=digests.sha256(self.regions) if self.regions else sha256_json({"label": self.label}),
+            mpp=self.mpp,
+        )
+
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+        """Decide on every field that touches a region; those that may be kept are read and judged.
+
+        Raises:
+            DiffpathError: the slide or its annotations cannot be read.
+        """
+        slide, found = self._open(job)
+        reading = slides.choose_reading(
+            slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px
+        )
+        details["size"] = f"{slide.size[0]:,} x {slide.size[1]:,} px"
+        details["scale"] = {
+            **asdict(slide.scale),
+            "read_px": list(reading.size),
+            "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
+        }
+        mask, priority = tissue.find_tissue(slide), job.class_map.priority
+        planned = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
+        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+        fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
+        overlapped = Counter[str]()
+        for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
+            overlapped[field.outcome] += field.overlap_share > 0
+            yield Seen(field, image, identity.slide, identity.patient)
+        details["annotations"] = {
+            "ignored": dict(found.ignored),
+            "outside_share": found.outside_share,
+            "overlapped": overlapped.total(),
+            "overlapped_kept": overlapped[tiling.KEPT],
+        }
+
+    def _judged(
+        self, job: Job, slide: slides.Slide, chosen: Sequence[tiling.Field]
+    ) -> Iterator[tuple[tiling.Field, UInt8[np.ndarray, "px px 3"]]]:
+        images = slides.read_fields(slide, [field.box for field in chosen], patch_px=job.fields.patch_px)
+        for field, image in zip(chosen, images, strict=True):
+            if field.tissue_share is not None and field.tissue_share >= MOSTLY and image.min() == 255:
+                why = "one of its levels is white where another shows tissue"
+                raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
+            yield tiling.judge(field, image, job.quality), image
+
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+        """Name of the slide's file, and its patient."""
+        return Names(self.slide.name, {identity.patient: self.patient})
+
+    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
+        """The slide, once a field."""
+        origin = Origin(self.slide.name, self.patient, identity.slide, identity.patient, whole=False)
+        return [origin] * len(kept_fields(unit))
+
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
+        """None: a slide is done, or it is not."""
+        return ()
+
+    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Draw its overlay, and examples.
+
+        Raises:
+            DiffpathError: the slide or its annotations cannot be read any more.
+        """
+        slide, found = self._open(job)
+        fields, patch_px = staged_fields(unit), job.fields.patch_px
+        path = folder / pictures.picture_file(unit.name)
+        pictures.draw_overlay(path, slide, found.regions, fields, assigned, job.class_map.names)
+        boxes = [field.box for field in fields]
+        pictures.draw_examples(
+            folder,
+            unit.name,
+            fields,
+            lambda chosen: [next(slides.read_fields(slide, [boxes[i]], patch_px=patch_px)) for i in chosen],
+        )
+
+    def _open(self, job: Job) -> tuple[slides.Slide, annotations.Annotated]:
+        table = {} if self.mpp is None else {self.slide.name: self.mpp}
+        slide = slides.open_slide(self.slide, scale_table=table)
+        return slide, annotations.of_slide(slide, self.regions, self.label, job.class_map)

@@ -1,0 +1,221 @@
+"""Where fields of view come from: what a job asks of a slide, or of a batch of images that are patches already.
+
+What becomes of either is the same (:mod:`data_prep.job.unit`).
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_prep.annotations.class_map import ClassMap
+from data_prep.fields import caps, quality, tiling
+from data_prep.slide import slides
+from data_prep.sources import digests
+from data_prep.splits import splits
+from diffpath_jax.data.staging import Unit
+from diffpath_jax.io.errors import DiffpathError
+
+PRIVATE = "private"
+DIGESTS = "digests"
+
+
+def make_private(out: Path) -> None:
+    """Make the folder that names slides and patients, or make it private again: only its owner may look into it."""
+    folder = out / PRIVATE
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one kept field comes from.
+
+    Attributes:
+        file: name of its file; private.
+        patient: name of its patient, empty if unknown; private.
+        slide: keyed hash of the slide, or of the image.
+        owner: keyed hash of what must stay in one split: the patient, or an image whose patient is unknown.
+        whole: the field is a whole file.
+    """
+
+    file: str
+    patient: str
+    slide: str
+    owner: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A field of view on which a source has decided.
+
+    Attributes:
+        field: with its outcome.
+        image: as it is stored; None where it was rejected without being read.
+        slide: keyed hash of the slide, or of the image.
+        patient: keyed hash of the patient; empty if unknown.
+    """
+
+    field: tiling.Field
+    image: UInt8[np.ndarray, "px px 3"] | None = None
+    slide: str = ""
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What stands behind keyed hashes; private.
+
+    Attributes:
+        source: name of a source.
+        patients: keyed hash -> patient, of all its patients that are known.
+    """
+
+    source: str
+    patients: Mapping[str, str]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where fields of view come from, as much of it as is one unit of work."""
+
+    @property
+    def where(self) -> Path:
+        """What errors name."""
+
+    @property
+    def noun(self) -> str:
+        """What it holds: slide or image."""
+
+    @property
+    def size(self) -> int:
+        """How many of them."""
+
+    @property
+    def split(self) -> str | None:
+        """The split that the user wants it in; dealt out where there is none."""
+
+    @property
+    def knows_patients(self) -> bool:
+        """Whether it is known whose each field is."""
+
+    @property
+    def has_places(self) -> bool:
+        """Whether fields lie side by side in one picture, so that a split by place means something."""
+
+    def stamp(self) -> digests.Stamp:
+        """Changes whenever its files do."""
+
+    def identify(self, job: "Job") -> "Identity":
+        """What decides its records."""
+
+    def read(self, job: "Job", identity: "Identity", details: dict[str, Any]) -> Iterator[Seen]:
+        """Decide on every field, and read those that need it.
+
+        Args:
+            job: the job.
+            identity: of this source.
+            details: filled with what is to be remembered of the source: its ``size`` in words, its ``scale``, its
+                ``annotations``, and its own. Whole when all fields are taken.
+        """
+
+    def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> Names:
+        """What a person calls it and its patients, given where its kept fields come from."""
+
+    def origins(self, job: "Job", identity: "Identity", unit: Unit) -> Sequence[Origin]:
+        """Where each kept field of the staged unit comes from."""
+
+    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
+        """What of it is missing in the staged unit, and why."""
+
+    def draw(self, job: "Job", unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+        """Write pictures of what was taken, and examples of what was kept and rejected.
+
+        Args:
+            job: the job.
+            unit: the staged unit.
+            assigned: the split of each kept field.
+            folder: where to; file names begin with the unit's.
+        """
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all slides of a job have in common, checked and ready to run.
+
+    Attributes:
+        out: dataset directory.
+        name: dataset name.
+        class_map: annotation classes.
+        fields: size and grid of the fields of view.
+        caps: how many fields are kept at most; drawn with the seed of the split.
+        split: shares of train, val and test.
+        quality: what an image must be like to be kept.
+        duplicates: what is done with images that are there twice, one of ``repeats.RULES``.
+        key: secret for the hashes that stand for slide and patient in the records.
+    """
+
+    out: Path
+    name: str
+    class_map: ClassMap
+    fields: tiling.FieldSpec
+    caps: caps.CapSpec
+    split: splits.SplitSpec
+    quality: quality.QualitySpec
+    duplicates: str
+    key: bytes
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the slides that decides what the records are; a rerun must match it."""
+        return {
+            "name": self.name,
+            "classes": {**self.class_map.classes, **dict.fromkeys(sorted(self.class_map.ignore), "")},
+            "overlap": self.class_map.overlap,
+            "fields": {**asdict(self.fields), "origin_um": list(self.fields.origin_um)},
+            "caps": asdict(self.caps),
+            "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
+            "quality": asdict(self.quality),
+            "duplicates": self.duplicates,
+        }
+
+    def hashed(self, text: str) -> str:
+        """Keyed hash (HMAC-SHA256, 16 hex digits): tells slides and patients apart and names none."""
+        return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides the records of one source, given the job. No path, no name.
+
+    Attributes:
+        slide: keyed hash of the digest of the slide file, or of those of the images.
+        patient: keyed hash of the patient, or of the images' patients.
+        regions: SHA-256 of the annotation file, or of the label.
+        mpp: um per level-0 pixel from the user's table, or um per pixel of the images.
+    """
+
+    slide: str
+    patient: str
+    regions: str
+    mpp: float | None
+
+
+def staged_fields(unit: Unit) -> list[tiling.Field]:
+    """Every field that touches a region, kept or not; the kept ones in the order of their records."""
+    return [_field(content) for content in unit.details["fields"]]
+
+
+def _field(content: Mapping[str, Any]) -> tiling.Field:
+    scores = quality.Scores(**content["scores"]) if content["scores"] else None
+    return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
+
+
+def kept_fields(unit: Unit) -> list[tiling.Field]:
+    """The fields that a staged unit has records of, in their order."""
+    return [field for field in staged_fields(unit) if field.outcome == tiling.KEPT]

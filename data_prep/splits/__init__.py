@@ -1,0 +1,1 @@
+"""Which split a patient, or a place of a slide, belongs to."""
