@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from conftest import write_annotations, write_slide
 
 from diffpath_jax import cli
 from diffpath_jax.data import writer
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.files import own_directory
+from tests.conftest import write_annotations, write_slide
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32"]
 DEBUG = "configs/demo_ddpm.py:debug"

@@ -7,18 +7,17 @@ at the place that the private table gives, by exact area averages; where fields 
 import json
 from pathlib import Path
 
-import annotation_files
-import coded_slides
 import numpy as np
 import openslide
 import pyarrow.parquet as pq
 import pytest
-from conftest import feature
-from test_scale import blank_overlays  # noqa: F401
 
 from data_prep.slide import slides
 from diffpath_jax import cli
 from diffpath_jax.data import manifest, records
+from tests.conftest import feature
+from tests.data_prep import annotation_files, coded_slides
+from tests.data_prep.job.test_scheduling import blank_overlays  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("blank_overlays")
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tifffile
-from conftest import MPP, PINK, PURPLE, feature
 
 from diffpath_jax import cli
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import read_shard
 from diffpath_jax.render.image_grid import encode_png
+from tests.conftest import MPP, PINK, PURPLE, feature
 
 SIZE = 256
 # A colour that no tissue has: label and macro image are filled with it.

@@ -8,13 +8,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from metrics import tissue
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.classifier import predictor
 from diffpath_jax.metrics import fid, kid
+from tests.metrics.memorization import tissue
 
 
 def eval_words(out, *words, resamples=5):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from golden import weights
 
 from diffpath_jax.metrics import fid
 from diffpath_jax.metrics.bootstrap import Groups
+from tests.golden import weights
 
 TOY_X = np.arange(12).reshape(4, 3) / 10
 TOY_Y = TOY_X[::-1] + np.array([0.1, -0.2, 0.3])

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from golden import weights
-from metrics.test_fid import GOLDEN, TOY_X, TOY_Y
 
 from diffpath_jax.metrics import kid
 from diffpath_jax.metrics.bootstrap import Groups
+from tests.golden import weights
+from tests.metrics.test_fid import GOLDEN, TOY_X, TOY_Y
 
 
 def by_definition(x, y):

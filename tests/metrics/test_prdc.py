@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from golden import weights
 
 from diffpath_jax.metrics import prdc
+from tests.golden import weights
 
 
 def test_worked_by_hand():

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import weights
 
 from diffpath_jax.evaluation.features.resize import resize
 from diffpath_jax.networks import inception
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.weights import from_inception as published
+from tests.golden import weights
 
 GOLDEN = weights.load("inception.npz")
 STAGES = [name.removeprefix("stages/") for name in GOLDEN if name.startswith("stages/")]

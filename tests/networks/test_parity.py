@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden import weights
 
 from diffpath_jax.networks import adm, layers
 from diffpath_jax.networks.classifier_adm import AttentionPool, NoisyClassifier, NoisyClassifierConfig
@@ -19,6 +18,7 @@ from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_authors import AuthorsUNet, AuthorsUNetConfig
 from diffpath_jax.weights import from_adm as published_adm
 from diffpath_jax.weights import torch_files
+from tests.golden import weights
 
 BLOCKS, LAYERS, NETWORKS = (weights.load(f"adm_{name}.npz") for name in ("blocks", "layers", "networks"))
 GRADIENTS, AUTHORS = weights.load("adm_gradients.npz"), weights.load("authors.npz")

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import weights
 
 from diffpath_jax.config import build
 from diffpath_jax.networks import autoencoder, codecs, layers, patchgan
@@ -15,6 +14,7 @@ from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.weights import from_lpips, from_vqgan, torch_files
+from tests.golden import weights
 
 GOLDEN = weights.load("first_stage.npz")
 SMALL = {"channels": 32, "channel_mult": (1, 2)}

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden import weights
 
 from diffpath_jax.networks import layers, unet_ldm
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig, SpatialTransformer, TransformerBlock
 from diffpath_jax.weights import from_ldm, torch_files
+from tests.golden import weights
 
 GOLDEN = weights.load("ldm_unet.npz")
 T, LABELS = jnp.array([3, 870]), jnp.array([1, 3])

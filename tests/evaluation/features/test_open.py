@@ -1,0 +1,82 @@
+"""What a user may name as features, and what distances in them are called."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffpath_jax import cli
+from diffpath_jax.evaluation.features import open as open_features
+from diffpath_jax.evaluation.features.inception import Inception
+from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.io.errors import DiffpathError
+from tests.evaluation.test_eval import content, eval_words
+
+ENCODER = Path(__file__).parents[2] / "golden" / "encoder.onnx"
+
+
+def stand_in(published):
+    """In the place of the network of FID: the means of the channels."""
+    params = {"scale": np.float32(0.1)}
+
+    def apply(params, images):
+        return images.mean(axis=(1, 2)) * params["scale"]
+
+    return Inception(apply, params, "1" * 64, published, "clean")
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    path = tmp_path / "inception.safetensors"
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(("published", "names"), [(True, ("FID", "KID")), (False, ("FD-inception", "KD-inception"))])
+def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_file, dataset, samples, published, names):
+    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: stand_in(published))
+    words = ["--real", dataset, "--generated", samples, "--features", weights_file, ENCODER, "--audit", "none"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    first, second = content(tmp_path / "out")["distances"]
+    assert {*names, f"{names[0]}-infinity"} <= set(first["rows"]["generated"]["overall"]["metrics"])
+    assert (first["features"]["resize"], second["features"]["frechet_name"]) == ("clean", "FD-encoder")
+    text = (tmp_path / "out" / "index.html").read_text()
+    # The encoder's section says it in any case.
+    assert text.count("not FID or KID") == 1 + (not published)
+    assert f'<span class="soft">{names[0]}, resize clean</span>' in text
+
+
+def test_two_extractors_of_one_name_are_told_apart(tmp_path, dataset, samples):
+    for folder, mean in (("a", 0.5), ("b", 0.4)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "uni.onnx").write_bytes(ENCODER.read_bytes())
+        (tmp_path / folder / "uni.json").write_text(json.dumps({"mean": [mean] * 3}))
+    encoders = [tmp_path / folder / "uni.onnx" for folder in "ab"]
+    words = ["--real", dataset, "--generated", samples, "--features", *encoders, "--audit", "none"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    names = {distances["features"]["name"] for distances in content(tmp_path / "out")["distances"]}
+    assert len(names) == 2 and all(name.startswith("uni-") for name in names)
+    assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {f"FD-{name}" for name in names}
+
+
+def test_the_resize_reaches_the_network(monkeypatch, weights_file):
+    asked = []
+    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
+    open_extractor(weights_file, resize="tf_bilinear")
+    assert asked == ["tf_bilinear"]
+
+
+def test_bad_resize(weights_file):
+    with pytest.raises(DiffpathError, match="'nearest' is unknown; fix: use one of tf_bilinear, clean"):
+        open_extractor(weights_file, resize="nearest")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("nowhere", "no such"), ("x.txt", "no kind"), ("x.safetensors", "x.safetensors")]
+)
+def test_what_is_no_extractor(tmp_path, name, why):
+    if "." in name:
+        (tmp_path / name).write_text(json.dumps({}))
+    with pytest.raises(DiffpathError, match=why):
+        open_extractor(tmp_path / name, resize="clean")

@@ -1,0 +1,365 @@
+"""The promises of the training loop: devices do not matter, interruptions do not matter, NaN does no harm."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffpath_jax.config import build, checks
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.data.pipeline import Records, training_batches
+from diffpath_jax.devices import sharding
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.networks.codecs import to_unit
+from diffpath_jax.training import optim
+from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.training.loop import fit
+from diffpath_jax.training.metrics_log import read_metrics
+from diffpath_jax.training.step import init_state, make_train_step
+from diffpath_jax.training.tasks.task import NETWORK, Task
+from tests.conftest import TINY_AUTOENCODER
+
+OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
+RUN = checks.run_config(
+    {
+        "task": "diffusion",
+        "seed": 0,
+        "dtype": "float32",
+        "data": {"train": "", "batch_size": 8, "augment": "dihedral", "workers": 0},
+        "network": {
+            "kind": "unet_adm",
+            "channels": 16,
+            "channel_mult": (1,),
+            "num_res_blocks": 1,
+            "attention_downsamples": (),
+            "groups": 8,
+            "dropout": 0.1,
+        },
+        "noise": {"schedule": "cosine"},
+        "diffusion": {"prediction": "v"},
+        "optim": dataclasses.asdict(OPTIM),
+        "train": {"num_steps": 6, "log_every": 1, "checkpoint_every": 2},
+    },
+    where="test",
+)
+
+
+def linear_task(bad_steps=()):
+    """Fit a mean by gradient descent; the loss is NaN at the given steps (told by the batch's first label)."""
+
+    def loss(params, model_state, batch, key):
+        x = to_unit(batch["image"])
+        error = jnp.square(x.mean(axis=(1, 2)) - params[NETWORK]["mean"]).mean()
+        return error, {"metrics": {}, "model_state": model_state}
+
+    def poisoned(params, model_state, batch, key):
+        value, aux = loss(params, model_state, batch, key)
+        bad = jnp.isin(batch["label"][0], jnp.array(bad_steps or [-1]))
+        return jnp.where(bad, jnp.nan, value), aux
+
+    return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned})
+
+
+def batches_of(dataset):
+    """Batches from a position on, as ``fit`` takes them."""
+    source = Records([open_dataset(dataset)], "train")
+    return lambda start: training_batches(source, batch_size=8, seed=0, augment="dihedral", workers=0, start=start)
+
+
+def step_on(devices, state, batch, task):
+    mesh = sharding.make_mesh(devices)
+    step = jax.jit(make_train_step(task, OPTIM, num_steps=6, log_every=1))
+    moved, _ = step(sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh), jax.random.key(1))
+    return jax.device_get(moved)
+
+
+# Two networks that learn against each other from the second step on, with an optimiser each.
+AUTOENCODER = checks.run_config(
+    {
+        **{key: value for key, value in build.as_json(RUN).items() if key not in ("noise", "diffusion", "codec")},
+        **TINY_AUTOENCODER,
+        "autoencoding": {
+            "discriminator_width": 4,
+            "discriminator_layers": 1,
+            "adversarial_start": 1,
+            "revive_after": 1,
+        },
+    },
+    where="test",
+)
+
+
+@pytest.mark.parametrize("config", [RUN, AUTOENCODER], ids=["denoiser", "autoencoder"])
+def test_one_device_and_eight_take_the_same_step(dataset, config):
+    task = build.task(config, num_classes=2)
+    batch = next(batches_of(dataset)(0))
+    state = jax.jit(lambda key: init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
+    # Zero-initialised layers hide most of the network from a first step: compare after two.
+    state = step_on(jax.devices()[:1], state, batch, task)
+    one = step_on(jax.devices()[:1], state, batch, task)
+    eight = step_on(jax.devices(), state, batch, task)
+    assert len(jax.devices()) == 8
+    # The bias of keys shifts all weights of a softmax alike: its gradient is rounding, of which Adam makes whole steps.
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight), strict=True):
+        name = jax.tree_util.keystr(path)
+        if name.endswith("['qkv']['bias']"):
+            a, b = (np.delete(np.split(np.asarray(leaf), 3), 1, axis=0) for leaf in (a, b))
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
+    """Train the tiny network; ``stop_after`` sends SIGTERM to this process after that step."""
+    config = dataclasses.replace(RUN.train, eval_every=1)
+
+    def interrupt(state):
+        if stop_after is not None and int(state.step) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    return fit(
+        build.task(RUN, num_classes=2),
+        OPTIM,
+        dataclasses.replace(config, num_steps=num_steps),
+        batches=batches_of(dataset),
+        batch_size=8,
+        seed=0,
+        workdir=workdir,
+        mesh=sharding.make_mesh(jax.devices()[:1]),
+        hooks=[interrupt],
+    )
+
+
+def losses(workdir):
+    return {row["step"]: row["loss"] for row in read_metrics(workdir) if "loss" in row}
+
+
+def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset):
+    whole = run_fit(tmp_path / "whole", dataset)
+    with pytest.raises(DiffpathError, match="SIGTERM at step 3") as caught:
+        run_fit(tmp_path / "parts", dataset, stop_after=3)
+    assert caught.value.code == ExitCode.TERMINATED == 143
+    resumed = run_fit(tmp_path / "parts", dataset)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 6
+    assert tree_digest(jax.device_get(resumed)) == tree_digest(jax.device_get(whole))
+
+
+STEPS = 12
+
+
+# What is interrupted: a denoiser, and an autoencoder with its discriminator, whose two optimisers take turns.
+KINDS = {
+    "configs/demo_ddpm.py:debug": {
+        "train.keep_best": "val_loss",
+        "optim.decay": "constant",
+        "optim.muon_learning_rate": 0.0,
+        "network.channel_mult": "(1,)",
+        "network.channels": 16,
+        "network.groups": 8,
+        "network.dropout": 0.1,
+        "diffusion.timesteps": "loss_aware",
+    },
+    "configs/vqgan_f4_pkgh.py:debug": {
+        "train.keep_best": "val_psnr",
+        "autoencoding.adversarial_start": 4,
+        "autoencoding.revive_after": 2,
+    },
+}
+both_kinds = pytest.mark.parametrize("kind", KINDS, ids=["denoiser", "autoencoder"])
+
+
+def command(kind, workdir, dataset):
+    """A run that saves, looks and validates every other step."""
+    often = {"train.num_steps": STEPS, "train.checkpoint_every": 2, "train.eval_every": 2, "train.log_every": 1}
+    keys = {"data.train": dataset, **often, **KINDS[kind]}
+    words = ["train", "--config", kind, "--workdir", str(workdir)]
+    return [sys.executable, "-m", "diffpath_jax.cli", *words, *(f"--config.{k}={v}" for k, v in keys.items())]
+
+
+# Of a process with one device.
+ALONE = {**os.environ, "XLA_FLAGS": ""}
+
+
+def interrupt_at(kind, how, step, workdir, dataset):
+    """Start the run and send it a signal once it has logged a step; its exit code."""
+    process = subprocess.Popen(command(kind, workdir, dataset), env=ALONE, stderr=subprocess.DEVNULL)
+    path = workdir / "metrics.jsonl"
+    while process.poll() is None:
+        if path.exists() and any(row["step"] >= step for row in read_metrics(workdir, tolerant=True)):
+            process.send_signal(how)
+            break
+        time.sleep(0.05)
+    return process.wait(300)
+
+
+def interrupt(kind, how, seconds, workdir, dataset):
+    """Start the run and send it a signal after some time; its exit code, or none if it was done before."""
+    process = subprocess.Popen(command(kind, workdir, dataset), env=ALONE, stderr=subprocess.DEVNULL)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(how)
+        return process.wait(120)
+
+
+def numbers(workdir):
+    """Every number that a run logs but its speed."""
+    rows = read_metrics(workdir)
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "share_of_peak")} for row in rows]
+
+
+def check_interrupted_run(kind, tmp_path, dataset, interruptions):
+    """Losses, validation losses, stain drift and the final state are those of a run that was left alone."""
+    subprocess.run(command(kind, tmp_path / "whole", dataset), env=ALONE, check=True)
+    codes = [interrupt_at(kind, how, step, tmp_path / "parts", dataset) for how, step in interruptions]
+    subprocess.run(command(kind, tmp_path / "parts", dataset), env=ALONE, check=True)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert sum("learning_rate" in row for row in read_metrics(tmp_path / "whole")) == STEPS
+    states = [Checkpoints(tmp_path / name).read(STEPS) for name in ("whole", "parts")]
+    assert tree_digest(states[0]) == tree_digest(states[1])
+    return codes
+
+
+@both_kinds
+def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset, kind):
+    codes = check_interrupted_run(kind, tmp_path, dataset, [(signal.SIGKILL, 3), (signal.SIGTERM, 6)])
+    assert codes == [-signal.SIGKILL, 143]
+
+
+@pytest.mark.full
+@both_kinds
+def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset, kind):
+    """50 SIGKILLs and 10 SIGTERMs at random moments; whenever the run is done it starts again in a new directory."""
+    rng = np.random.default_rng(0)
+    subprocess.run(command(kind, tmp_path / "whole", dataset), env=ALONE, check=True)
+    expected = tree_digest(Checkpoints(tmp_path / "whole").read(STEPS))
+
+    def check(workdir):
+        assert numbers(workdir) == numbers(tmp_path / "whole")
+        assert tree_digest(Checkpoints(workdir).read(STEPS)) == expected
+
+    left, finished, codes = {signal.SIGKILL: 50, signal.SIGTERM: 10}, 0, []
+    while any(left.values()):
+        # A signal that comes after the end of a run does not count.
+        how = rng.choice([*left], p=[count / sum(left.values()) for count in left.values()])
+        workdir = tmp_path / f"parts-{finished}"
+        code = interrupt(kind, signal.Signals(how), rng.uniform(1.5, 14), workdir, dataset)
+        if code == 0:
+            check(workdir)
+            finished += 1
+            continue
+        left[signal.Signals(how)] -= 1
+        codes.append((signal.Signals(how).name, code))
+    subprocess.run(command(kind, tmp_path / f"parts-{finished}", dataset), env=ALONE, check=True)
+    check(tmp_path / f"parts-{finished}")
+    print(f"{finished + 1} runs finished bit for bit; {codes}")
+    assert all(code == -9 for name, code in codes if name == "SIGKILL")
+    # A SIGTERM before Python has set its handler ends the process by the signal itself.
+    assert all(code in (143, -15) for name, code in codes if name == "SIGTERM")
+
+
+def fit_linear(bad_steps, num_steps=8):
+    def batch(number):
+        """A batch whose label is its number."""
+        return {"image": jnp.full((8, 4, 4, 3), 200, jnp.uint8), "label": jnp.full(8, number, jnp.int32)}
+
+    state = init_state(linear_task(), OPTIM, key=jax.random.key(0), batch=batch(0), num_steps=num_steps)
+    step = jax.jit(make_train_step(linear_task(bad_steps), OPTIM, num_steps=num_steps, log_every=4))
+    means, bad = [], []
+    for number in range(num_steps):
+        state, bad_steps_now = step(state, batch(number), jax.random.key(1))
+        means.append(np.asarray(state.params[NETWORK]["mean"]))
+        bad.append(int(bad_steps_now))
+    return state, means, bad
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_is_counted():
+    state, means, bad = fit_linear(bad_steps=(2, 5, 6))
+    np.testing.assert_array_equal(means[2], means[1])
+    assert not np.array_equal(means[3], means[2])
+    assert bad == [0, 0, 1, 0, 0, 1, 2, 0]
+    assert int(state.skipped) == 3
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
+    # The window of the log (4 steps a line) holds what was finite of its last four steps.
+    assert float(state.window["loss"][1]) == 2.0
+
+
+def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
+    poisoned = build.task(RUN, num_classes=2)
+    original = poisoned.losses[NETWORK]
+
+    def loss(params, model_state, batch, key):
+        value, aux = original(params, model_state, batch, key)
+        return value * jnp.nan, aux
+
+    with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
+        fit(
+            dataclasses.replace(poisoned, losses={NETWORK: loss}),
+            OPTIM,
+            dataclasses.replace(RUN.train, num_steps=50),
+            batches=batches_of(dataset),
+            batch_size=8,
+            seed=0,
+            workdir=tmp_path,
+            mesh=sharding.make_mesh(jax.devices()[:1]),
+        )
+    assert caught.value.code == ExitCode.DIVERGED
+    state = Checkpoints(tmp_path).read(2)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+
+
+def test_ema_is_its_definition():
+    average, params = {"w": jnp.array([1.0])}, {"w": jnp.array([3.0])}
+    late = optim.update_ema(average, params, decay=0.9, step=jnp.array(10_000))
+    np.testing.assert_allclose(late["w"], 0.9 * 1 + 0.1 * 3, rtol=1e-6)
+    early = optim.update_ema(average, params, decay=0.9, step=jnp.array(0))
+    np.testing.assert_allclose(early["w"], 0.1 * 1 + 0.9 * 3, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, dataset):
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    run_fit(workdir, dataset)
+    return workdir
+
+
+def flip_a_byte(folder):
+    path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_is_an_error(finished, tmp_path, capsys):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    flip_a_byte(workdir / "checkpoints" / "6")
+    assert Checkpoints(workdir).latest() == 4
+    assert "does not match its digest" in capsys.readouterr().err.replace("\n", " ")
+    flip_a_byte(workdir / "checkpoints" / "4")
+    with pytest.raises(DiffpathError, match="none is intact") as caught:
+        Checkpoints(workdir).latest()
+    assert caught.value.code == ExitCode.DAMAGED
+
+
+def test_a_run_from_a_fallen_back_checkpoint_ends_the_same(finished, tmp_path, dataset):
+    workdir = tmp_path / "copy"
+    shutil.copytree(finished, workdir)
+    flip_a_byte(workdir / "checkpoints" / "6")
+    run_fit(workdir, dataset)
+    assert losses(workdir) == losses(finished)
+    assert tree_digest(Checkpoints(workdir).read(6)) == tree_digest(Checkpoints(finished).read(6))
+
+
+def test_metrics_have_one_line_a_step_after_a_resume(finished):
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 7))
