@@ -1,6 +1,7 @@
 """The sections of a config as frozen dataclasses: every key, its type, its range and its default, once.
 
-:mod:`diffpath_jax.config.build` makes objects of them; :func:`diffpath_jax.config.checks.run_config` checks a whole config.
+:mod:`diffpath_jax.config.build` makes objects of them; :func:`diffpath_jax.config.checks.run_config` checks a whole
+config.
 """
 
 from dataclasses import dataclass, field
