@@ -1,19 +1,23 @@
 """Everything that needs an accelerator, in one run of a few minutes.
 
-    python -m benchmarks.accelerator --out DIRECTORY [--minutes 9] [--patches FILE.npz] [--sections a,b] [--tiny]
+    python -m benchmarks.accelerator --out DIRECTORY [--minutes 8] [--patches FILE.npz] [--sections a,b] [--tiny]
 
-Sections (see ``benchmarks.sections``), each in a process of its own, so that each has the whole memory and none can
-overrun or take the others with it:
+Sections (see ``benchmarks.sections``):
 
     peak         FLOP a second of large matrix products
+    convolution  every distinct convolution with both gradients in bfloat16: what fails, how fast the rest is
     correctness  accelerator against CPU in float32
-    training     images a second, share of the peak, memory and compile time of ADM in bfloat16
-    torch        the same networks in PyTorch (left out where that is missing)
+    training     images a second, share of the peak, memory and compile time in bfloat16
+    profile      kinds of kernels in a train step
     sampling     images a second, share of the limit, cost of the sampling loop and of guidance
+    flags        the train step with one option of XLA at a time
+    torch        the same networks in PyTorch (left out where that is missing)
     run          a short training run on real patches (``benchmarks.make_patches``), its loss and samples
 
-What finds no time is left out and said to be. Writes ``accelerator.json`` after every section, prints tables last.
-Needs JAX, Flax, Optax and NumPy; PyTorch and Matplotlib are used where they are. ``--tiny`` shows that it works.
+Every case is a process of its own. A few compile at the same time, then each measures when the device is its alone
+(see ``benchmarks.turns``); more at once would run out of device memory. Writes ``accelerator.json`` whenever one ends,
+prints tables last. Needs JAX, Flax, Optax and NumPy; PyTorch and Matplotlib are used where they are. ``--tiny`` shows
+that it works.
 """
 
 import argparse
@@ -23,61 +27,108 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import Row
+from benchmarks.turns import Turns
 from diffpath_jax.io.files import write_json
 
-# Section: its part of the time. What one leaves over goes to the next.
-WEIGHTS = {"peak": 2, "correctness": 4, "training": 8, "torch": 5, "sampling": 6, "run": 4}
-# Seconds below which a section is not begun, and the factor by which it may overrun before it is stopped.
-LEAST_SECONDS = 15
-PATIENCE = 1.3
+# What is done one after the other: sections whose parts, each a process, compile side by side.
+WAVES: tuple[dict[str, int], ...] = (
+    {"peak": 1},
+    {"training": 4},
+    {"correctness": 1, "profile": 1, "sampling": 2},
+    {"torch": 1},
+    {"convolution": 1, "flags": 3},
+    {"run": 1},
+)
+SECTIONS = tuple(section for wave in WAVES for section in wave)
+# Seconds below which a wave is not begun, and the share of what is left in which its parts should have compiled: those
+# that have not are not waited for.
+LEAST_SECONDS, COMPILING = 20, 0.8
 # Sections that compile nothing for the accelerator through JAX must not take its memory.
 _ENVIRONMENT = {"torch": {"JAX_PLATFORMS": "cpu"}}
 
 
 @dataclass(frozen=True)
+class Part:
+    """One process: a section, or one of its cases."""
+
+    section: str
+    number: int | None = None
+
+
+@dataclass(frozen=True)
 class Result:
-    """What became of a section.
+    """What became of a section or of one of its parts.
 
     Attributes:
         section: its name.
+        part: which of its cases; none for all.
         status: ``ok``; ``stopped`` (out of time; its rows count); ``skipped`` (not begun); ``failed``.
-        seconds: how long it took.
+        seconds: how long it took, waiting included.
         rows: what was measured; a row with ``left out`` says what was not.
         why: reason, unless it is ``ok``.
     """
 
     section: str
+    part: int | None
     status: str
     seconds: float
     rows: list[Row]
     why: str = ""
 
 
-def share_of_time(section: str, remaining: list[str], left: float) -> float:
-    """Seconds for a section, of those left for it and all that remain."""
-    return left * WEIGHTS[section] / sum(WEIGHTS[name] for name in remaining)
+def parts_of(wave: dict[str, int], words: list[str], *, tiny: bool) -> list[Part]:
+    """The processes of a wave that were asked for (``training``, ``training:0``), in the order of their turns."""
+    parts = []
+    for section, count in wave.items():
+        if section in words:
+            several = count > 1 and not tiny
+            parts += [Part(section, number) for number in range(count)] if several else [Part(section)]
+        parts += [Part(section, number) for number in range(count) if f"{section}:{number}" in words]
+    return parts
 
 
-def run_section(section: str, options: argparse.Namespace, *, seconds: float, left: float, peak: float) -> Result:
-    """Run a section in a process of its own."""
-    if seconds < LEAST_SECONDS:
-        return Result(section, "skipped", 0.0, [], f"{seconds:.0f} s are left for it")
-    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95", **os.environ, **_ENVIRONMENT.get(section, {})}
+def run_wave(parts: list[Part], options: argparse.Namespace, *, end: float, peak: float) -> Iterator[Result]:
+    """Run processes side by side; gives each result when it is there."""
+    left = end - time.monotonic()
+    if left < LEAST_SECONDS:
+        yield from (Result(part.section, part.number, "skipped", 0.0, [], f"{left:.0f} s are left") for part in parts)
+        return
+    until = time.time() + COMPILING * left
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(len(parts)) as pool:
+        turns = [Turns(Path(directory), number, len(parts), until) for number in range(len(parts))]
+        running = [
+            pool.submit(run_part, part, options, turns=turn, end=end, peak=peak)
+            for part, turn in zip(parts, turns, strict=True)
+        ]
+        for done in as_completed(running):
+            yield done.result()
+
+
+def run_part(part: Part, options: argparse.Namespace, *, turns: Turns, end: float, peak: float) -> Result:
+    """Run a section, or a part of it, in a process of its own; ``end`` is a ``time.monotonic()``."""
+    # Memory is taken as it is needed: all processes share the device.
+    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, **_ENVIRONMENT.get(part.section, {})}
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.jsonl"
-        command = [sys.executable, "-m", "benchmarks.sections", section, "--rows", str(path), "--out", str(options.out)]
-        command += ["--seconds", f"{seconds:.1f}", "--peak", repr(peak)]
+        command = [sys.executable, "-m", "benchmarks.sections", part.section, "--rows", str(path)]
+        command += ["--out", str(options.out), "--seconds", f"{end - start:.1f}", "--peak", repr(peak)]
+        command += ["--turns", str(turns.directory), str(turns.number), str(turns.count), repr(turns.until)]
         command += ["--patches", str(options.patches)] if options.patches else []
+        command += ["--part", str(part.number)] if part.number is not None else []
         command += ["--tiny"] if options.tiny else []
-        status, why = _wait(command, environment, min(left, seconds * PATIENCE))
+        status, why = _wait(command, environment, end - start)
+        turns.done()
         lines = path.read_text().splitlines() if path.exists() else []
-    return Result(section, status, time.monotonic() - start, [json.loads(line) for line in lines], why)
+    rows = [json.loads(line) for line in lines]
+    return Result(part.section, part.number, status, time.monotonic() - start, rows, why)
 
 
 def _wait(command: list[str], environment: dict[str, str], seconds: float) -> tuple[str, str]:
@@ -100,37 +151,39 @@ def peak_of(results: list[Result]) -> float:
 def tables(results: list[Result]) -> str:
     """All results as text."""
     parts = []
-    for result in results:
-        why = f" ({result.why})" if result.why else ""
-        parts.append(f"== {result.section}: {result.status}{why}, {result.seconds:.0f} s")
-        parts += [measure.table(result.rows)] if result.rows else []
+    for section in SECTIONS:
+        own = [result for result in results if result.section == section]
+        for result in own:
+            number = "" if result.part is None else f" {result.part}"
+            why = f" ({result.why})" if result.why else ""
+            parts.append(f"== {section}{number}: {result.status}{why}, {result.seconds:.0f} s")
+        rows = [row for result in own for row in result.rows]
+        parts += [measure.table(rows)] if rows else []
     return "\n".join(parts)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the sections in turn; the exit code is 1 if one failed."""
+    """Run the sections; the exit code is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="default: $OUT, or here")
-    parser.add_argument("--minutes", type=float, default=9.0, help="time for everything")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time for everything")
     parser.add_argument("--patches", type=Path, help="file of benchmarks.make_patches")
-    parser.add_argument("--sections", default=",".join(WEIGHTS), help="which to run")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help="which to run; training:0 is one part of one")
     parser.add_argument("--tiny", action="store_true", help="tiny shapes: only to see that it works")
     options = parser.parse_args(argv)
-    remaining = options.sections.split(",")
-    if unknown := set(remaining) - set(WEIGHTS):
-        parser.error(f"unknown sections {', '.join(sorted(unknown))}; known are {', '.join(WEIGHTS)}")
+    words = options.sections.split(",")
+    if unknown := {word.partition(":")[0] for word in words} - set(SECTIONS):
+        parser.error(f"unknown sections {', '.join(sorted(unknown))}; known are {', '.join(SECTIONS)}")
     end = time.monotonic() + 60 * options.minutes
     about = measure.machine()
     results: list[Result] = []
-    while remaining:
-        left = end - time.monotonic()
-        section = remaining[0]
-        seconds = share_of_time(section, remaining, left)
-        results.append(run_section(section, options, seconds=seconds, left=left, peak=peak_of(results)))
-        remaining.pop(0)
-        content = {"machine": about, "tiny": options.tiny, "sections": [asdict(result) for result in results]}
-        write_json(options.out / "accelerator.json", content)
-        print(tables(results[-1:]), flush=True)
+    for wave in WAVES:
+        parts = parts_of(wave, words, tiny=options.tiny)
+        for result in run_wave(parts, options, end=end, peak=peak_of(results)) if parts else ():
+            results.append(result)
+            content = {"machine": about, "tiny": options.tiny, "sections": [asdict(result) for result in results]}
+            write_json(options.out / "accelerator.json", content)
+            print(tables([result]), flush=True)
     print("\n" + tables(results))
     return int(any(result.status == "failed" for result in results))
 

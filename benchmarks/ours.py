@@ -4,7 +4,7 @@ Imports only what needs JAX, Flax and Optax, so that it runs where the data pipe
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -247,10 +247,15 @@ def image_keys(key: PRNGKey, count: int) -> jax.Array:
     return jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(count))
 
 
-def compiled(function: Callable, *inputs: Any, **options: Any) -> tuple[jax.stages.Compiled, float]:
+def compiled(
+    function: Callable, *inputs: Any, compiler_options: Mapping[str, Any] | None = None, **options: Any
+) -> tuple[jax.stages.Compiled, float]:
     """The compiled function, and the seconds it took to trace and compile."""
     made: list[jax.stages.Compiled] = []
-    seconds = measure.seconds_of(lambda: made.append(jax.jit(function, **options).lower(*inputs).compile()))
+    given = dict(compiler_options or {})
+    seconds = measure.seconds_of(
+        lambda: made.append(jax.jit(function, **options).lower(*inputs).compile(compiler_options=given))
+    )
     return made[0], seconds
 
 

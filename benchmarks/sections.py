@@ -6,20 +6,23 @@ peak is that of a large bfloat16 matrix product. Every timed call waits for its 
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure, ours, short_run
+from benchmarks import convolutions, measure, ours, short_run, trace
 from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
+from benchmarks.turns import Turns
 from diffpath_jax.devices import hardware
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.tasks.task import NETWORK
@@ -31,6 +34,14 @@ TIMED_SECONDS, FEWEST, MOST = 2.0, 1, 20
 LONGEST_RUN = 120
 # A train step is a forward pass and a backward pass of twice its work.
 TRAIN_FORWARDS = 3
+# Steps between two waits for the device: in training nothing waits for a single one.
+STEPS_AT_ONCE = 4
+# Options of XLA that are tried one at a time.
+FLAGS: tuple[tuple[tuple[str, Any], ...], ...] = (
+    (("xla_gpu_experimental_enable_conv_fusion", True),),
+    (("xla_gpu_force_conv_nhwc", True),),
+    (("xla_gpu_enable_triton_gemm", False),),
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,13 @@ class Case:
     batch: int
     remat: bool = False
     how: Any = None
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def row(self) -> Row:
         """What names it in a table."""
-        row: Row = {"network": self.name + (", remat" if self.remat else ""), "batch": self.batch}
+        flags = "".join(f", {name}={value}" for name, value in self.options)
+        row: Row = {"network": self.name + (", remat" if self.remat else "") + flags, "batch": self.batch}
         return row | ({"how": self.how.name} if self.how else {})
 
 
@@ -61,6 +74,8 @@ class Context:
         tiny: tiny shapes.
         patches: images of the short run, if any.
         out: where pictures go.
+        turns: when this process may measure.
+        part: the case that it measures; none means all.
     """
 
     deadline: float
@@ -68,6 +83,12 @@ class Context:
     tiny: bool
     patches: Path | None
     out: Path
+    turns: Turns
+    part: int | None = None
+
+    def pick(self, cases: Sequence[Case]) -> list[Case]:
+        """All cases, or the one that this process has."""
+        return list(cases) if self.part is None else [cases[self.part]]
 
     def left(self) -> float:
         """Seconds."""
@@ -135,18 +156,68 @@ def _results(setting: Setting, device: jax.Device, dtype: Any) -> dict[str, np.n
 
 
 def training(context: Context) -> Iterator[Row]:
-    """Train steps in bfloat16 with a moving average, by batch size, with and without rematerialisation."""
-    tiny = [
-        Case("tiny", TINY, 16, 4),
-        Case("tiny", TINY, 16, 4, remat=True),
-        *_latent_cases("tiny", TINY_LATENT, 16, 4),
-    ]
-    large = Case("ADM 256 channels", ADM_256, 128, 32)
+    """Train steps in bfloat16 with a moving average, by batch size; where the time of the first goes."""
     small = Case("ADM 128 channels", ADM_128, 128, 64)
-    cases = [small, large, replace(large, batch=64), *_latent_cases("LDM 192 channels", LDM, 128, 64)]
-    cases += [replace(large, batch=64, remat=True), replace(small, batch=128)]
-    cases += [replace(large, batch=128, remat=True), replace(large, batch=128), replace(large, batch=8)]
-    yield from _each(tiny if context.tiny else cases, lambda case: _training_case(context, case), context, guess=30)
+    large = Case("ADM 256 channels", ADM_256, 128, 64)
+    latent = _latent_cases("LDM 192 channels", LDM, 128, 128)
+    cases = [small, large, replace(small, batch=128), latent[0]]
+    if context.tiny:
+        cases = [Case("tiny", TINY, 16, 4), *_latent_cases("tiny", TINY_LATENT, 16, 4)]
+    yield from _together(context.pick(cases), _prepare_training, context)
+
+
+def flags(context: Context) -> Iterator[Row]:
+    """The train step of one network compiled with one option of XLA at a time, and with rematerialisation."""
+    case = Case("tiny", TINY, 16, 4) if context.tiny else Case("ADM 128 channels", ADM_128, 128, 64)
+    options = () if jax.default_backend() == "cpu" else FLAGS
+    cases = [*(replace(case, options=option) for option in options), replace(case, remat=True)]
+    yield from _together(context.pick(cases), _prepare_training, context)
+
+
+def profile(context: Context) -> Iterator[Row]:
+    """Kinds of kernels in one train step, and the longest."""
+    case = Case("tiny", TINY, 16, 4) if context.tiny else Case("ADM 128 channels", ADM_128, 128, 64)
+    take = _prepare_training(context, case).call
+    with context.turns.turn():
+        jax.block_until_ready(take())
+        yield from trace.shares(take)
+
+
+def convolution(context: Context) -> Iterator[Row]:
+    """Every distinct convolution with both gradients in bfloat16: what fails is named."""
+    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 64)]
+    networks += [Case("LDM 192 channels", LDM, 128, 128)]
+    if context.tiny:
+        networks = [Case("tiny", TINY, 16, 4)]
+    counted = {
+        replace(network, how=found): number
+        for network in networks
+        for found, number in convolutions.of_network(network.shape, network.px, network.batch).items()
+    }
+    for row, number in zip(_together(list(counted), _prepare_convolution, context), counted.values(), strict=True):
+        yield row | {"times": number}
+
+
+def _prepare_convolution(context: Context, case: Case) -> "Prepared":
+    """Compile one; its rows tell the share of the peak over all three passes."""
+    found = case.how
+    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.eval_shape(found.inputs, jax.random.key(0))]
+    call, seconds = ours.compiled(found.passes, *inputs)
+
+    def report() -> Row:
+        given = jax.jit(found.inputs)(jax.random.key(0))
+        times = _timed(call, *given, seconds=0.1)
+        rate = 3 * found.flop / times.median
+        return {
+            "TFLOP/s": rate / 1e12,
+            "share of peak": context.share(rate),
+            "GB/s": 3 * found.bytes / times.median / 1e9,
+            "ms": 1e3 * times.median,
+            "compile s": seconds,
+            "n": times.count,
+        }
+
+    return Prepared(lambda: None, report)
 
 
 def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Case]:
@@ -158,7 +229,7 @@ def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Ca
     ]
 
 
-def _training_case(context: Context, case: Case) -> Row:
+def _prepare_training(context: Context, case: Case) -> "Prepared":
     setting = Setting(case.name, case.shape, case.px, case.batch)
     key = jax.random.key(0)
     given = jax.jit(lambda k: ours.given_parameters(case.shape, jnp.bfloat16, k))(key)
@@ -169,28 +240,38 @@ def _training_case(context: Context, case: Case) -> Row:
         params = ours.random_parameters(ours.make_network(case.shape, jnp.bfloat16), key)
         return ours.state_of(task, config, params, batch)
 
-    batch = jax.device_put(ours.random_batch(setting))
-    held = [jax.jit(fresh)(key)]
-    step, seconds = ours.compiled(ours.make_step(task, config), held[0], batch, key, given, donate_argnums=0)
+    batch = ours.random_batch(setting)
+    state = jax.eval_shape(fresh, key)
+    begin, _ = ours.compiled(fresh, key)
+    step, seconds = ours.compiled(
+        ours.make_step(task, config), state, batch, key, given, donate_argnums=0, compiler_options=dict(case.options)
+    )
+    held: list[Any] = []
 
     def take() -> jax.Array:
-        held[0], bad_steps = step(held[0], batch, key, given)
+        if not held:
+            held.append(begin(key))
+        held[0], bad_steps = step(held[0], jax.device_put(batch), key, given)
         return bad_steps
 
-    times = _timed(take)
-    rate = case.batch / times.median
-    encoder = ours.codec_flop(case.shape, case.px)[0] if given else 0.0
-    flops = (TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) + encoder) * rate
-    return {
-        "img/s": rate,
-        "TFLOP/s": flops / 1e12,
-        "share of peak": context.share(flops),
-        "planned GiB": _planned_bytes(step) / GIB,
-        "peak GiB so far": _peak_bytes() / GIB,
-        "compile s": seconds,
-        "step s": times.shown(),
-        "n": times.count,
-    }
+    def report() -> Row:
+        times = _timed(take, calls=STEPS_AT_ONCE)
+        held.clear()
+        rate = case.batch / times.median
+        encoder = ours.codec_flop(case.shape, case.px)[0] if given else 0.0
+        flops = (TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) + encoder) * rate
+        return {
+            "img/s": rate,
+            "TFLOP/s": flops / 1e12,
+            "share of peak": context.share(flops),
+            "planned GiB": _planned_bytes(step) / GIB,
+            "peak GiB so far": _peak_bytes() / GIB,
+            "compile s": seconds,
+            "step s": times.shown(),
+            "n": times.count,
+        }
+
+    return Prepared(take, report)
 
 
 def torch(context: Context) -> Iterator[Row]:
@@ -203,10 +284,11 @@ def torch(context: Context) -> Iterator[Row]:
     eager = torch_adm.Mode(bfloat16=True, channels_last=True, fused=True)
     compiled = replace(eager, compiled=True)
     small, large = Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 64)
-    cases = [replace(case, how=mode) for case, mode in [(small, compiled), (large, compiled)]]
-    cases += [replace(large, how=eager), replace(small, how=eager)]
-    tiny = [Case("tiny", TINY, 16, 4, how=eager)]
-    yield from _each(tiny if context.tiny else cases, lambda case: _torch_case(context, case), context, guess=60)
+    cases = [replace(small, how=compiled), replace(large, how=compiled)]
+    if context.tiny:
+        cases = [Case("tiny", TINY, 16, 4, how=eager)]
+    with context.turns.turn():
+        yield from _each(context.pick(cases), lambda case: _torch_case(context, case), context, guess=60)
 
 
 def _torch_case(context: Context, case: Case) -> Row:
@@ -233,46 +315,56 @@ def sampling(context: Context) -> Iterator[Row]:
 
     The limit is the FLOP of all network calls at the peak. A guided step is compared with two network calls.
     """
-    few, many = (3, 4) if context.tiny else (25, 250)
+    few = 3 if context.tiny else 25
     hows = [ours.Sampling("ddim", few), ours.Sampling("ddim", few, guidance=1.0)]
-    hows += [ours.Sampling("dpmpp", few), ours.Sampling("unipc", few), ours.Sampling("ddpm", many)]
-    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("LDM 192 channels", LDM, 128, 64)]
-    networks += [Case("ADM 256 channels", ADM_256, 128, 32)]
+    networks = [Case("ADM 128 channels", ADM_128, 128, 128), Case("LDM 192 channels", LDM, 128, 128)]
     if context.tiny:
         networks = [Case("tiny", TINY, 16, 2), Case("tiny latent", TINY_LATENT, 16, 2)]
     alone: dict[str, float] = {}
-    cases = [replace(case, how=how) for case in networks for how in (None, *hows)]
-    yield from _each(cases, lambda case: _sampling_case(context, case, alone), context, guess=30)
+    cases = [replace(case, how=how) for case in context.pick(networks) for how in (None, *hows)]
+    yield from _together(cases, lambda context, case: _prepare_sampling(context, case, alone), context)
 
 
-def _sampling_case(context: Context, case: Case, alone: dict[str, float]) -> Row:
+def _prepare_sampling(context: Context, case: Case, alone: dict[str, float]) -> "Prepared":
     """The network alone, whose seconds go into ``alone``, or a sampler; latents are decoded at the end."""
     network, codec = ours.make_network(case.shape, jnp.bfloat16), ours.make_codec(case.shape, jnp.bfloat16)
     key = jax.random.key(0)
-    params, weights = jax.jit(lambda k: (ours.random_parameters(network, k), ours.codec_parameters(codec, k)))(key)
+
+    def fresh(key: jax.Array) -> tuple[Any, Any]:
+        return ours.random_parameters(network, key), ours.codec_parameters(codec, key)
+
+    shapes = jax.eval_shape(fresh, key)
+    begin, _ = ours.compiled(fresh, key)
     labels = jnp.arange(case.batch, dtype=jnp.int32) % (case.shape.num_classes - 1)
     how = case.how
     if how is None:
         x = jax.random.normal(key, (case.batch, *codec.shape((case.px, case.px))))
-        call, seconds = ours.compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], params, x, labels)
-        times, calls = _timed(call, params, x, labels), 1
-        alone[case.name] = times.median
+        call, seconds = ours.compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], shapes[0], x, labels)
     else:
         draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1, codec=codec)
-        call, seconds = ours.compiled(lambda p, w, k, y: codec.decode(w, draw(p, k, y)), params, weights, key, labels)
-        times, calls = _timed(call, params, weights, key, labels), how.forwards(ours.linear_noise())
-    decoder = ours.codec_flop(case.shape, case.px)[1] if how else 0.0
-    flop = case.batch * (calls * ours.forward_flop(case.shape, case.px) + decoder)
-    named: Row = {} if how else {"how": "network alone"}
-    return {
-        **named,
-        "img/s": case.batch / times.median,
-        "share of limit": context.share(flop / times.median),
-        "time over network alone": times.median / (calls * alone[case.name]) - 1 if case.name in alone else None,
-        "compile s": seconds,
-        "seconds": times.shown(),
-        "n": times.count,
-    }
+        call, seconds = ours.compiled(lambda p, w, k, y: codec.decode(w, draw(p, k, y)), *shapes, key, labels)
+
+    def report() -> Row:
+        params, weights = begin(key)
+        if how is None:
+            times, calls = _timed(call, params, x, labels, calls=STEPS_AT_ONCE), 1
+            alone[case.name] = times.median
+        else:
+            times, calls = _timed(call, params, weights, key, labels), how.forwards(ours.linear_noise())
+        decoder = ours.codec_flop(case.shape, case.px)[1] if how else 0.0
+        flop = case.batch * (calls * ours.forward_flop(case.shape, case.px) + decoder)
+        named: Row = {} if how else {"how": "network alone"}
+        return {
+            **named,
+            "img/s": case.batch / times.median,
+            "share of limit": context.share(flop / times.median),
+            "time over network alone": times.median / (calls * alone[case.name]) - 1 if case.name in alone else None,
+            "compile s": seconds,
+            "seconds": times.shown(),
+            "n": times.count,
+        }
+
+    return Prepared(lambda: None, report)
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -281,7 +373,38 @@ def run(context: Context) -> Iterator[Row]:
         yield {"left out": "no --patches given"}
         return
     deadline = min(context.deadline, time.monotonic() + (0 if context.tiny else LONGEST_RUN))
-    yield short_run.train_and_draw(context.patches, context.out, deadline=deadline, tiny=context.tiny)
+    with context.turns.turn():
+        yield short_run.train_and_draw(context.patches, context.out, deadline=deadline, tiny=context.tiny)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case whose programs are compiled.
+
+    Attributes:
+        call: does it once; gives what must be waited for.
+        report: times it.
+    """
+
+    call: Callable[[], Any]
+    report: Callable[[], Row]
+
+
+def _together(cases: Sequence[Case], prepare: Callable[[Context, Case], Prepared], context: Context) -> Iterator[Row]:
+    """Compile all cases at once, each in a thread, and then, when it is this process's turn, time one by one."""
+    with ThreadPoolExecutor(max(measure.cores() - 1, 1)) as pool:
+        prepared = [pool.submit(prepare, context, case) for case in cases]
+    with context.turns.turn():
+        for case, future in zip(cases, prepared, strict=True):
+            yield {**case.row, **_reported(future)}
+
+
+def _reported(future: "Future[Prepared]") -> Row:
+    """What was measured, or why not."""
+    try:
+        return future.result().report()
+    except Exception as error:
+        return {"left out": " ".join(str(error).split())[:300] or type(error).__name__}
 
 
 def _each(
@@ -297,21 +420,21 @@ def _each(
         try:
             yield {**case.row, **measure_case(case)}
         except Exception as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
-                raise
-            yield {**case.row, "left out": "out of memory"}
+            yield {**case.row, "left out": " ".join(str(error).split())[:300]}
         cost = time.monotonic() - start
 
 
-def _timed(call: Callable, *inputs: Any) -> measure.Times:
-    """Time a call as often as there is time for, after one that does not count."""
+def _timed(call: Callable, *inputs: Any, calls: int = 1, seconds: float = TIMED_SECONDS) -> measure.Times:
+    """Seconds of a call, repeated as often as there is time for; waited for after every ``calls`` of them."""
 
     def finished() -> None:
-        jax.block_until_ready(call(*inputs))
+        jax.block_until_ready([call(*inputs) for _ in range(calls)])
 
+    finished()
     first = measure.seconds_of(finished)
-    rounds = min(max(int(TIMED_SECONDS / first), FEWEST), MOST)
-    return measure.repeated(finished, rounds=rounds, warmup=0)
+    rounds = min(max(int(seconds / first), FEWEST), MOST)
+    times = measure.repeated(finished, rounds=rounds, warmup=0)
+    return measure.Times(times.median / calls, times.fastest / calls, times.slowest / calls, times.count)
 
 
 def _planned_bytes(compiled: jax.stages.Compiled) -> float:
@@ -328,10 +451,13 @@ def _peak_bytes() -> float:
     return float((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
-SECTIONS = {section.__name__: section for section in (peak, correctness, training, torch, sampling, run)}
+SECTIONS = {
+    section.__name__: section
+    for section in (peak, convolution, correctness, training, profile, torch, sampling, flags, run)
+}
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run one section and append its rows to a file as they come."""
     parser = argparse.ArgumentParser()
     parser.add_argument("section", choices=SECTIONS)
@@ -340,16 +466,23 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--peak", type=float, default=0.0)
     parser.add_argument("--patches", type=Path)
+    parser.add_argument("--part", type=int)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--turns", nargs=4, required=True, metavar=("DIRECTORY", "NUMBER", "COUNT", "UNTIL"))
     options = parser.parse_args()
+    directory, number, count, until = options.turns
+    turns = Turns(Path(directory), int(number), int(count), float(until))
     deadline = time.monotonic() + options.seconds
-    context = Context(deadline, options.peak, options.tiny, options.patches, options.out)
+    context = Context(deadline, options.peak, options.tiny, options.patches, options.out, turns, options.part)
     with options.rows.open("a", encoding="utf-8") as file:
         for row in SECTIONS[options.section](context):
             file.write(json.dumps(row) + "\n")
             file.flush()
-    return 0
+    sys.stdout.flush()
+    # Programs are not taken apart one by one.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

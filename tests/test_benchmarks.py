@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accelerator, latents, make_patches, measure, ours, sampling, shapes
+from benchmarks import accelerator, convolutions, latents, make_patches, measure, ours, sampling, shapes, turns
 from benchmarks import slides as slide_reading
 from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
@@ -51,12 +53,55 @@ def test_table_has_every_column_of_every_row():
     assert [line.split() for line in lines] == [["a", "b", "c"], ["--", "-", "-"], ["1", "2"], ["30"]]
 
 
-def test_time_is_shared_out_and_what_is_left_over_goes_on():
-    names = list(accelerator.WEIGHTS)
-    left = 100.0
-    for number, name in enumerate(names):
-        left -= accelerator.share_of_time(name, names[number:], left)
-    assert left == pytest.approx(0)
+def test_a_section_may_be_asked_for_in_part():
+    wave = {"training": 2, "torch": 1}
+    parts = accelerator.parts_of(wave, ["training:1", "torch"], tiny=False)
+    assert parts == [accelerator.Part("training", 1), accelerator.Part("torch")]
+    assert accelerator.parts_of(wave, ["training"], tiny=False) == [accelerator.Part("training", n) for n in (0, 1)]
+    assert accelerator.parts_of(wave, ["training"], tiny=True) == [accelerator.Part("training")]
+
+
+def test_turns_are_taken_in_order_and_one_at_a_time(tmp_path):
+    seen = []
+
+    def work(number, seconds):
+        time.sleep(seconds)
+        with turns.Turns(tmp_path, number, 3, time.time() + 60).turn():
+            seen.append(f"{number} begins")
+            time.sleep(0.05)
+            seen.append(f"{number} ends")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3), (0.6, 0.0, 0.3)))
+    assert seen == [f"{number} {what}" for number in range(3) for what in ("begins", "ends")]
+
+
+def test_nobody_waits_for_the_late(tmp_path):
+    # The first never gets ready; the second measures once the time for compiling is over.
+    with turns.Turns(tmp_path, 1, 2, time.time() + 0.3).turn():
+        assert not (tmp_path / "ready-0").exists()
+    assert (tmp_path / "done-1").exists()
+
+
+def test_every_distinct_convolution_is_found():
+    found = convolutions.of_network(shapes.TINY, 16, 2)
+    # Stem, eight blocks of two, the decoder's up block among them, and the head in float32.
+    assert all(convolution.kernel[:2] == (3, 3) for convolution in found)
+    assert [convolution.dtype for convolution in found].count("float32") == 1
+    total = sum(number * convolution.flop for convolution, number in found.items())
+    assert 0.5 < total / (2 * ours.forward_flop(shapes.TINY, 16)) < 1
+
+
+def test_passes_of_a_convolution():
+    convolution = convolutions.Convolution((2, 6, 6, 3), (3, 3, 3, 4), (2, 2), ((1, 1), (1, 1)), "float32")
+    image, kernel, gradient = convolution.inputs(jax.random.key(0))
+    out, to_image, to_kernel = convolution.passes(image, kernel, gradient)
+    assert out.shape == gradient.shape == (2, 3, 3, 4)
+    # A convolution is linear in both: <out, gradient> is <image, to_image> and <kernel, to_kernel>.
+    product = float((out * gradient).sum())
+    assert float((image * to_image).sum()) == pytest.approx(product, rel=1e-4)
+    assert float((kernel * to_kernel).sum()) == pytest.approx(product, rel=1e-4)
+    assert convolution.flop == 2 * 2 * 3 * 3 * 27 * 4
 
 
 def test_accelerator_needs_no_package_of_the_pipeline():
@@ -183,7 +228,7 @@ def test_one_section_and_one_without_time(tmp_path):
     assert len(section["rows"]) == 4
     done = run("accelerator", "--tiny", "--out", tmp_path, "--sections", "training", "--minutes", "0.01", minutes=1)
     assert done.returncode == 0, done.stderr
-    assert "training: skipped (1 s are left for it)" in done.stdout
+    assert "training: skipped (1 s are left), 0 s" in done.stdout
 
 
 def test_sampling_without_pytorch(tmp_path, monkeypatch):
@@ -215,7 +260,7 @@ def test_all_sections(dataset, tmp_path):
     done = run("accelerator", "--tiny", "--out", tmp_path, "--patches", patches, "--minutes", "9", minutes=10)
     assert done.returncode == 0, done.stdout + done.stderr
     sections = json.loads((tmp_path / "accelerator.json").read_text())["sections"]
-    assert [section["section"] for section in sections] == list(accelerator.WEIGHTS)
+    assert sorted(section["section"] for section in sections) == sorted(accelerator.SECTIONS)
     assert {section["status"] for section in sections} == {"ok"}, done.stdout
     assert all(section["rows"] for section in sections)
     assert {path.name for path in tmp_path.iterdir()} >= {"samples.png", "loss.json"}

@@ -114,15 +114,22 @@ class ResBlock(nnx.Module):
         )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+        self,
+        x: Float[Array, "b h w _"],
+        embedding: Float[Array, "b e"],
+        key: Key[Array, ""] | None,
+        skip: tuple[Float[Array, "b h w _"], ...] = (),
     ) -> Float[Array, "b h2 w2 c2"]:
-        """Apply; ``key`` draws the dropout mask."""
-        h = self.in_conv(self.resample(nnx.silu(self.in_norm(x))))
+        """Apply; ``key`` draws the dropout mask, the channels of ``skip`` follow those of ``x``."""
+        h = self.in_conv(self.resample(self.in_norm(x, *skip, silu=True)))
         condition = self.condition(nnx.silu(embedding))
-        h = self.out_norm(h, film=condition) if self.film else self.out_norm(h + condition[:, None, None, :])
-        h = self.out_conv(layers.dropout(nnx.silu(h), self.dropout, key))
-        x = self.resample(x)
-        return (x if self.skip is None else self.skip(x)) + h
+        if self.film:
+            h = self.out_norm(h, film=condition, silu=True)
+        else:
+            h = self.out_norm(h + condition[:, None, None, :], silu=True)
+        h = self.out_conv(layers.dropout(h, self.dropout, key))
+        parts = [self.resample(part) for part in (x, *skip)]
+        return (parts[0] if self.skip is None else layers.apply_to_parts(self.skip, parts)) + h
 
 
 class ConvResample(nnx.Module):
@@ -134,9 +141,13 @@ class ConvResample(nnx.Module):
         self.conv = layers.conv3x3(channels, channels, stride=stride, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], key: Key[Array, ""] | None
+        self,
+        x: Float[Array, "b h w c"],
+        embedding: Float[Array, "b e"],
+        key: Key[Array, ""] | None,
+        skip: tuple[Float[Array, "b h w _"], ...] = (),
     ) -> Float[Array, "b h2 w2 c"]:
-        """Apply; a block of the network like any other, so it takes an embedding and a key, and uses neither."""
+        """Apply; a block of the network like any other, so it takes what the others take, and uses only ``x``."""
         return self.conv(layers.upsample2x(x) if self.enlarge else x)
 
 
@@ -168,13 +179,21 @@ class Stage(nnx.Module):
         embedding: Float[Array, "b e"],
         key: Key[Array, ""] | None,
         context: Context | None = None,
+        skip: tuple[Float[Array, "b h w _"], ...] = (),
     ) -> Float[Array, "b h2 w2 c2"]:
-        """Apply both."""
+        """Apply both; the channels of ``skip`` follow those of ``x``."""
         apply = nnx.remat(Stage._apply) if self.remat else Stage._apply
-        return apply(self, x, embedding, key, context)
+        return apply(self, x, embedding, key, context, skip)
 
-    def _apply(self, x: jax.Array, embedding: jax.Array, key: jax.Array | None, context: jax.Array | None) -> jax.Array:
-        x = self.block(x, embedding, key)
+    def _apply(
+        self,
+        x: jax.Array,
+        embedding: jax.Array,
+        key: jax.Array | None,
+        context: jax.Array | None,
+        skip: tuple[jax.Array, ...],
+    ) -> jax.Array:
+        x = self.block(x, embedding, key, skip)
         return x if self.attention is None else self.attention(x, context)
 
 

@@ -111,8 +111,8 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
         """Apply."""
-        h = self.in_conv(nnx.silu(self.in_norm(x)))
-        h = self.out_conv(nnx.silu(self.out_norm(h)))
+        h = self.in_conv(self.in_norm(x, silu=True))
+        h = self.out_conv(self.out_norm(h, silu=True))
         return (x if self.skip is None else self.skip(x)) + h
 
 
@@ -201,7 +201,7 @@ class Encoder(nnx.Module):
         for number, stages in enumerate(self.levels):
             h = _through(stages, self.shrink[number - 1](h) if number else h)
         h = _through(self.middle, h)
-        return self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))
+        return self.out_conv(self.out_norm(h, silu=True, dtype=jnp.float32))
 
 
 class Decoder(nnx.Module):
@@ -226,7 +226,7 @@ class Decoder(nnx.Module):
             h = _through(self.levels[number], h)
             if number:
                 h = self.enlarge[number - 1](layers.upsample2x(h))
-        return nnx.silu(self.out_norm(h.astype(jnp.float32)))
+        return self.out_norm(h, silu=True, dtype=jnp.float32)
 
 
 class Autoencoder(nnx.Module):

@@ -85,4 +85,4 @@ class NoisyClassifier(nnx.Module):
         """
         keys = adm.dropout_keys(key, self.encoder.num_keys)
         h, _ = self.encoder(x, self.time(t), keys)
-        return self.pool(nnx.silu(self.out_norm(h.astype(jnp.float32))))
+        return self.pool(self.out_norm(h, silu=True, dtype=jnp.float32))

@@ -1,12 +1,18 @@
 """Building blocks that several networks share. NHWC, parameters and norms in float32."""
 
 import math
+from collections.abc import Sequence
+from functools import reduce
+from itertools import accumulate
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key, Num
+
+from diffpath_jax.networks import target
+from diffpath_jax.networks.group_norm import Normalisation, group_norm
 
 zeros = nnx.initializers.zeros_init()
 
@@ -77,17 +83,18 @@ def linear(
     )
 
 
-@jax.custom_vjp
-def _kept_apart(x: jax.Array) -> jax.Array:
-    """The identity; gradients on its two sides are not fused into one kernel."""
-    return x
-
-
-_kept_apart.defvjp(lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),))
+def apply_to_parts(layer: nnx.Linear, parts: Sequence[Float[Array, "b *space _"]]) -> Float[Array, "b *space c"]:
+    """A dense layer of features whose channels lie in several arrays, one after the other, without joining them."""
+    ends = list(accumulate(part.shape[-1] for part in parts))
+    dtype = layer.dtype
+    kernels = jnp.split(layer.kernel[...].astype(dtype), ends[:-1])
+    products = [part.astype(dtype) @ kernel for part, kernel in zip(parts, kernels, strict=True)]
+    out = reduce(jnp.add, products)
+    return out if layer.bias is None else out + layer.bias[...].astype(dtype)
 
 
 class GroupNorm(nnx.Module):
-    """Group normalisation (Wu and He 2018) in float32, applied as one scale and one shift per channel.
+    """Group normalisation (Wu and He 2018) in float32, with what follows it in one pass.
 
     ``y = (x - mean_g) / sqrt(var_g + eps) * gamma + beta`` over space and the channels of a group.
     """
@@ -101,38 +108,27 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
     def __call__(
-        self, x: Float[Array, "b *space c"], film: Float[Array, "b c2"] | None = None
+        self,
+        *x: Float[Array, "b *space _"],
+        film: Float[Array, "b c2"] | None = None,
+        silu: bool = False,
+        dtype: DTypeLike | None = None,
     ) -> Float[Array, "b *space c"]:
-        """Normalise; the result has the type of ``x``.
+        """Normalise; see :func:`group_norm`.
 
         Args:
-            x: features.
+            x: features; several arrays count as one whose channels are theirs one after the other.
             film: per image a scale s and a shift z for each channel: the result is ``y (1 + s) + z`` (Perez et al.
                 2018, "FiLM").
+            silu: apply SiLU to the result.
+            dtype: type of the result; by default that of ``x``.
         """
-        batch, channels = x.shape[0], x.shape[-1]
-        space = tuple(range(1, x.ndim - 1))
-        if jax.default_backend() == "cpu":
-            # XLA's CPU compiler joins the gradients of several norms and residual sums and computes them again for
-            # each: a train step takes up to a quarter longer.
-            x = _kept_apart(x)
-        x32 = x.astype(jnp.float32)
-        # Statistics per channel first (they vectorise), per group second: the variance of a group is the mean of
-        # its channels' variances plus the variance of their means.
-        mean_c = x32.mean(axis=space, keepdims=True)
-        variance_c = jnp.square(x32 - mean_c).mean(axis=space)
-        mean_c = mean_c.reshape(batch, self.groups, -1)
-        mean = mean_c.mean(axis=-1, keepdims=True)
-        variance = variance_c.reshape(mean_c.shape).mean(axis=-1, keepdims=True)
-        variance += jnp.square(mean_c - mean).mean(axis=-1, keepdims=True)
-        inverse = jax.lax.rsqrt(variance + self.eps)
-        scale = jnp.broadcast_to(inverse, mean_c.shape).reshape(batch, channels) * self.scale[...]
-        shift = self.bias[...] - jnp.broadcast_to(mean, mean_c.shape).reshape(batch, channels) * scale
+        gamma, beta = self.scale[...][None], self.bias[...][None]
         if film is not None:
             more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
-            scale, shift = scale * (1 + more), shift * (1 + more) + offset
-        inner = (batch,) + (1,) * len(space) + (channels,)
-        return (x32 * scale.reshape(inner) + shift.reshape(inner)).astype(x.dtype)
+            gamma, beta = gamma * (1 + more), beta * (1 + more) + offset
+        gamma, beta = (jnp.broadcast_to(part, (x[0].shape[0], part.shape[-1])) for part in (gamma, beta))
+        return group_norm(tuple(x), gamma, beta, Normalisation(self.groups, self.eps, silu, dtype))
 
 
 def attention(
@@ -140,12 +136,24 @@ def attention(
 ) -> Float[Array, "b q n d"]:
     """Softmax attention of n heads (Vaswani et al. 2017, equation 1).
 
-    q and k are each scaled by d^(-1/4), which keeps half precision in range; the softmax is taken in float32.
+    q and k are each scaled by d^(-1/4), which keeps half precision in range; the softmax is taken in float32. GPUs
+    take it as one kernel that never writes the weights, where that kernel knows the type and the size of a head.
     """
+    if _fused_attention_takes(q, k):
+        return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
     scale = q.shape[-1] ** -0.25
     logits = jnp.einsum("bqhd,bkhd->bhqk", q * scale, k * scale)
     weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def _fused_attention_takes(q: jax.Array, k: jax.Array) -> bool:
+    """Whether cuDNN has a kernel for it: half precision, and sizes of heads and lengths that it knows."""
+    capability = target.compute_capability()
+    if target.platform() != "gpu" or capability < 8 or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    largest = 256 if capability >= 9 else 128
+    return q.shape[-1] % 8 == 0 and q.shape[-1] <= largest and q.shape[1] % 2 == 0 and k.shape[1] % 2 == 0
 
 
 class SelfAttention(nnx.Module):
@@ -178,10 +186,21 @@ class SelfAttention(nnx.Module):
     ) -> Float[Array, "b h w c"]:
         """Attend to the image itself; other blocks of attention take a ``context``, this one does not look at it."""
         batch, height, width, channels = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(batch, height * width, self.num_heads, 3, -1)
-        q, k, v = (qkv[:, :, :, i] for i in range(3))
+        q, k, v = self._project(self.norm(x).reshape(batch, height * width, channels))
         attended = attention(q, k, v)
         return x + self.out(attended.reshape(batch, height, width, channels)).astype(x.dtype)
+
+    def _project(self, x: Float[Array, "b n c"]) -> list[Float[Array, "b n heads d"]]:
+        """q, k and v, each by a product of its own: parts of one product would have to be copied out of it."""
+        channels, dtype = x.shape[-1], self.qkv.dtype
+        kernels = self.qkv.kernel[...].astype(dtype).reshape(channels, self.num_heads, 3, -1)
+        bias = jnp.zeros(3 * channels) if self.qkv.bias is None else self.qkv.bias[...]
+        biases = bias.astype(dtype).reshape(self.num_heads, 3, -1)
+        return [
+            (x.astype(dtype) @ kernels[:, :, i].reshape(channels, channels)).reshape(*x.shape[:2], self.num_heads, -1)
+            + biases[:, i]
+            for i in range(3)
+        ]
 
 
 def upsample2x(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:

@@ -83,10 +83,11 @@ class UNet(nnx.Module):
         h, skips = self.encoder(x, embedding, keys[in_decoder:], context)
         keys = keys[:in_decoder]
         for stages in self.decoder:
-            h = jnp.concatenate([h, skips.pop()], axis=-1)
-            for stage in stages:
+            first, *others = stages
+            h = first(h, embedding, keys.pop(), context, skip=(skips.pop(),))
+            for stage in others:
                 h = stage(h, embedding, keys.pop(), context)
-        out = self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))
+        out = self.out_conv(self.out_norm(h, silu=True, dtype=jnp.float32))
         parts = jnp.split(out, 2, axis=-1) if self.config.learn_sigma else [out]
         return jnp.concatenate([layers.depth_to_space(part, self.config.stem_block) for part in parts], axis=-1)
 

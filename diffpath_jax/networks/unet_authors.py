@@ -86,9 +86,9 @@ class PostNormBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]) -> Float[Array, "b h w c2"]:
         """Apply."""
-        h = nnx.silu(self.in_norm(self.in_conv(x)))
+        h = self.in_norm(self.in_conv(x), silu=True)
         h = h + self.condition(nnx.silu(embedding))[:, None, None, :]
-        h = nnx.silu(self.out_norm(self.out_conv(h)))
+        h = self.out_norm(self.out_conv(h), silu=True)
         return h + (x if self.skip is None else self.skip(x))
 
 
@@ -216,4 +216,4 @@ class AuthorsUNet(nnx.Module):
         for level in self.up:
             h = level(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        return self.out_conv(nnx.silu(self.out_norm(h.astype(jnp.float32))))
+        return self.out_conv(self.out_norm(h, silu=True, dtype=jnp.float32))
