@@ -18,12 +18,11 @@ from pathlib import Path
 import jax
 
 from diffpath_jax import cli
+from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import replace_file, sha256_file
 from diffpath_jax.io.progress import console
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ASSETS = REPOSITORY / "demo"
 # OpenSlide's public test data, CC0: https://openslide.org
 SLIDE_NAME = "CMU-1-Small-Region.svs"
 SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
@@ -57,14 +56,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """Run the demo; what an interrupted demo finished is not done again.
 
     Raises:
-        DiffpathError: no slide can be had, or not started from the repository.
+        DiffpathError: no slide can be had.
     """
     if (arguments.slide is None) != (arguments.annotations is None):
         missing = "--annotations" if arguments.slide else "--slide"
         raise DiffpathError(missing, where="the command line", why="missing", fix="give both, or neither")
-    if not ASSETS.is_dir():
-        fix = "run `make demo` in a clone"
-        raise DiffpathError("demo", where=REPOSITORY, why="not a clone of the repository", fix=fix)
     start = time.monotonic()
     # Three classifiers and a second run of the demo need not compile the same programs again.
     jax.config.update("jax_compilation_cache_dir", str((arguments.out / ".compiled").resolve()))
@@ -111,16 +107,16 @@ class _Demo:
         if self.annotations:
             sources = ["--slides", str(self.slide), "--annotations", str(self.annotations)]
             return ["prep", *sources, "--out", str(dataset), *fields]
-        sources = ["--slides", str(self.slide), "--annotations", _shown(ASSETS / "CMU-1-Small-Region.geojson")]
-        options = ["--classes", _shown(ASSETS / "classes.json"), "--key_file", _shown(ASSETS / "public.key")]
+        assets = packaged.folder("demo")
+        sources = ["--slides", str(self.slide), "--annotations", _shown(assets / "CMU-1-Small-Region.geojson")]
+        options = ["--classes", _shown(assets / "classes.json"), "--key_file", _shown(assets / "public.key")]
         return ["prep", *sources, *options, "--out", str(dataset), "--name", "cmu_small_region", *fields]
 
     def train(self, config: str, workdir: Path, *data: Path, **keys: Path) -> list[str]:
         """Train a config on data sets; ``keys`` are of its section ``codec``."""
-        file = _shown(REPOSITORY / "configs" / f"{config}.py") + self.variant
         overrides = [f"--config.data.train={','.join(map(str, data))}"]
         overrides += [f"--config.codec.{key}={value}" for key, value in keys.items()]
-        return ["train", "--config", file, "--workdir", str(workdir), *overrides]
+        return ["train", "--config", f"{packaged.PREFIX}{config}{self.variant}", "--workdir", str(workdir), *overrides]
 
     def sample(self, workdir: Path, sets: Mapping[str, Path], samplers: Mapping[str, Sequence[str]]) -> list[list[str]]:
         """A set for each sampler; the first is shown as it forms."""

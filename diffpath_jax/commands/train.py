@@ -14,6 +14,7 @@ from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.evaluation import hooks
+from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
@@ -30,7 +31,9 @@ SIZE_FIX = "choose fewer levels in network.channel_mult, or prepare patches of a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath train``; every other word is a ``--config.a.b=c`` override."""
-    parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:VARIANT")
+    names = ", ".join(packaged.config_names())
+    text = f"config file, FILE.py or FILE.py:VARIANT; diffpath:NAME or diffpath:NAME:VARIANT for one of {names}"
+    parser.add_argument("--config", required=True, help=text)
     parser.add_argument("--workdir", type=Path, help="run directory; an existing run is resumed")
     parser.add_argument("--allow_change", action="append", default=[], help="config key that may differ on resume")
     processes.add_arguments(parser)

@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import difflib
 import io
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import pydantic
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError
 
 T = TypeVar("T")
@@ -28,13 +30,15 @@ def load(
     """Read a config file and apply ``--config.a.b=c`` overrides.
 
     Args:
-        path: ``FILE.py`` or ``FILE.py:VARIANT``.
+        path: ``FILE.py`` or ``FILE.py:VARIANT``; ``diffpath:NAME`` or ``diffpath:NAME:VARIANT`` for a config that
+            comes with the package.
         overrides: the command-line words that no option claimed.
         complete: adds the keys that the file leaves at their defaults, so that they can be overridden too.
 
     Raises:
         DiffpathError: no such file or variant, an unknown key, a value of the wrong type, or a stray word.
     """
+    path = packaged.config_path(path)
     file = Path(path.partition(":")[0])
     if not file.is_file():
         raise DiffpathError("config", where=file, why="no such file", fix="check the path given to --config")
@@ -46,9 +50,25 @@ def load(
                 why="unknown",
                 fix="see --help; config keys are --config.a.b=c",
             )
-    written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
+    with _neighbours_importable(file.resolve().parent):
+        written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
     whole = ConfigDict(complete(written))
     return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=whole))
+
+
+@contextlib.contextmanager
+def _neighbours_importable(folder: Path) -> Iterator[None]:
+    """A config may import the files beside it, as a program may; afterwards their names are free again."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).resolve().parent == folder:
+                del sys.modules[name]
 
 
 def _parsed(path: str, words: Sequence[str], define: Callable[..., Any]) -> dict[str, Any]:
