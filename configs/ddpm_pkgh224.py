@@ -19,6 +19,7 @@ H200, 459 on each of the 4 chips of a TPU v5p-8), not of a finished run:
   debug           two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 ADM_128 = {
@@ -40,24 +41,16 @@ def paper() -> ConfigDict:
             "task": "diffusion",
             "seed": 0,
             "dtype": "bfloat16",  # of activations; parameters, norms, softmax, losses and the average are float32
-            "data": {"train": "", "batch_size": 256, "augment": "dihedral", "workers": 4},
+            "data": common.data(256),
             "network": dict(ADM_128),
-            "noise": {"schedule": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 2e-2},
+            "noise": common.linear_noise(),
             "diffusion": {
                 "prediction": "eps",
                 "loss": "hybrid",
                 "label_dropout": 0.1,  # image by image: classifier-free guidance needs a trained null class
             },
             "optim": {"learning_rate": 1e-4, "weight_decay": 0.0, "ema_decay": 0.9999, "accumulate": 8},
-            "train": {
-                "num_steps": 100_000,
-                "log_every": 100,
-                "checkpoint_every": 2_000,
-                "eval_every": 2_000,
-                "keep_every": 20_000,
-                "keep_best": "val_loss",
-                "fsdp": 1,
-            },
+            "train": common.train(100_000, keep_every=20_000, keep_best="val_loss", fsdp=1),
         }
     )
 
@@ -86,18 +79,9 @@ def author_code() -> ConfigDict:
 
 def debug() -> ConfigDict:
     """Two steps of a tiny network on any data set."""
-    config = paper()
-    config.dtype = "float32"
-    config.network.update(DEBUG)
-    config.data.update({"batch_size": 8, "workers": 0})
-    config.optim.accumulate = 1
-    config.train.update({"num_steps": 2, "log_every": 1, "checkpoint_every": 1, "eval_every": 1, "keep_every": 0})
-    return config
+    return common.make_debug(paper(), **DEBUG)
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    variants = {"paper": paper, "small": small, "author_code": author_code, "debug": debug}
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(variants)}")
-    return variants[variant]()
+    return common.choose({"paper": paper, "small": small, "author_code": author_code, "debug": debug}, variant)

@@ -6,20 +6,18 @@ Command: diffpath train --config configs/demo_classifier.py --workdir RUN --conf
 Variants: (none) the demo; :debug two steps, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def demo(debug: bool) -> ConfigDict:
     """The demo's classifier, or its ``debug`` variant."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"unknown variant {variant!r}; known are debug and none")
-    debug = variant == "debug"
     return ConfigDict(
         {
             "task": "classification",
             "seed": 0,
             "dtype": "float32",
-            "data": {"train": "", "batch_size": 32, "augment": "dihedral", "workers": 0},
+            "data": common.data(32, workers=0),
             "network": {
                 "kind": "resnet",
                 "width": 8 if debug else 16,
@@ -34,11 +32,11 @@ def get_config(variant: str = "") -> ConfigDict:
                 "weight_decay": 0.05,
                 "ema_decay": 0.0,
             },
-            "train": {
-                "num_steps": 2 if debug else 100,
-                "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 50,
-                "eval_every": 0 if debug else 50,
-            },
+            "train": common.demo_train(debug, 100, checkpoint_every=50, eval_every=50),
         }
     )
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant."""
+    return common.choose_demo(demo, variant)

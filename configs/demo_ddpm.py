@@ -6,21 +6,18 @@ Command: diffpath train --config configs/demo_ddpm.py --workdir RUN --config.dat
 Variants: (none) the demo; :debug two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def demo(debug: bool) -> ConfigDict:
     """The demo's model, or its ``debug`` variant."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"unknown variant {variant!r}; known are debug and none")
-    debug = variant == "debug"
-    num_steps = 2 if debug else 1000
     return ConfigDict(
         {
             "task": "diffusion",
             "seed": 0,
             "dtype": "float32",
-            "data": {"train": "", "batch_size": 8, "augment": "dihedral", "workers": 0},
+            "data": common.data(8, workers=0),
             "network": {
                 "kind": "unet_adm",
                 "channels": 32 if debug else 64,
@@ -37,21 +34,12 @@ def get_config(variant: str = "") -> ConfigDict:
             # eps-prediction is still coloured noise by then.
             "noise": {"schedule": "cosine", "num_steps": 1000},
             "diffusion": {"prediction": "v", "label_dropout": 0.1},
-            "optim": {
-                # With so few steps Muon gets about a third further than AdamW alone.
-                "learning_rate": 1.5e-3,
-                "muon_learning_rate": 0.02,
-                "b2": 0.99,
-                "decay": "cosine",
-                "warmup_steps": 0 if debug else 50,
-                "clip_norm": 1.0,
-                "ema_decay": 0.995,
-            },
-            "train": {
-                "num_steps": num_steps,
-                "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 300,
-                "eval_every": 0,
-            },
+            "optim": common.demo_optim(debug, ema_decay=0.995),
+            "train": common.demo_train(debug, 1000, checkpoint_every=300),
         }
     )
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant."""
+    return common.choose_demo(demo, variant)

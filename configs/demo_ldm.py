@@ -8,20 +8,18 @@ where VQGAN is a run of configs/demo_vqgan.py and LATENTS were written by `diffp
 Variants: (none) the demo; :debug two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def demo(debug: bool) -> ConfigDict:
     """The demo's model, or its ``debug`` variant."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"unknown variant {variant!r}; known are debug and none")
-    debug = variant == "debug"
     return ConfigDict(
         {
             "task": "diffusion",
             "seed": 0,
             "dtype": "float32",
-            "data": {"train": "", "batch_size": 8 if debug else 16, "augment": "dihedral", "workers": 0},
+            "data": common.data(8 if debug else 16, workers=0),
             "network": {
                 "kind": "unet_ldm",
                 "channels": 16 if debug else 64,
@@ -35,20 +33,12 @@ def get_config(variant: str = "") -> ConfigDict:
             "codec": {"first_stage": "", "scale": 0.0},
             "noise": {"schedule": "cosine", "num_steps": 1000},
             "diffusion": {"prediction": "v", "label_dropout": 0.1},
-            "optim": {
-                "learning_rate": 1.5e-3,
-                "muon_learning_rate": 0.02,
-                "b2": 0.99,
-                "decay": "cosine",
-                "warmup_steps": 0 if debug else 50,
-                "clip_norm": 1.0,
-                "ema_decay": 0.995,
-            },
-            "train": {
-                "num_steps": 2 if debug else 800,
-                "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 200,
-                "eval_every": 0,
-            },
+            "optim": common.demo_optim(debug, ema_decay=0.995),
+            "train": common.demo_train(debug, 800, checkpoint_every=200),
         }
     )
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant."""
+    return common.choose_demo(demo, variant)

@@ -7,20 +7,18 @@ Command: diffpath train --config configs/demo_vqgan.py --workdir RUN --config.da
 Variants: (none) the demo; :debug two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
-def get_config(variant: str = "") -> ConfigDict:
+def demo(debug: bool) -> ConfigDict:
     """The demo's autoencoder, or its ``debug`` variant."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"unknown variant {variant!r}; known are debug and none")
-    debug = variant == "debug"
     return ConfigDict(
         {
             "task": "autoencoding",
             "seed": 0,
             "dtype": "float32",
-            "data": {"train": "", "batch_size": 8, "augment": "dihedral", "workers": 0},
+            "data": common.data(8, workers=0),
             "network": {
                 "kind": "vq_autoencoder",
                 "channels": 16 if debug else 64,
@@ -33,20 +31,12 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             # So short a run has no time for a discriminator: L1 alone.
             "autoencoding": {"adversarial_weight": 0.0, "revive_after": 50},
-            "optim": {
-                "learning_rate": 1.5e-3,
-                "muon_learning_rate": 0.02,
-                "b2": 0.99,
-                "decay": "cosine",
-                "warmup_steps": 0 if debug else 50,
-                "clip_norm": 1.0,
-                "ema_decay": 0.0,
-            },
-            "train": {
-                "num_steps": 2 if debug else 600,
-                "log_every": 1 if debug else 10,
-                "checkpoint_every": 1 if debug else 200,
-                "eval_every": 0,
-            },
+            "optim": common.demo_optim(debug, ema_decay=0.0),
+            "train": common.demo_train(debug, 600, checkpoint_every=200),
         }
     )
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config of a variant."""
+    return common.choose_demo(demo, variant)

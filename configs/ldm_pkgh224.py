@@ -20,6 +20,7 @@ Variants; see --dry_run for size and cost on another machine:
   debug           two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
@@ -30,7 +31,7 @@ def paper() -> ConfigDict:
             "task": "diffusion",
             "seed": 0,
             "dtype": "bfloat16",
-            "data": {"train": "", "batch_size": 64, "augment": "dihedral", "workers": 4},
+            "data": common.data(64),
             "network": {
                 "kind": "unet_ldm",
                 "channels": 192,
@@ -44,15 +45,7 @@ def paper() -> ConfigDict:
             "noise": {"schedule": "scaled_linear", "num_steps": 1000, "beta_start": 0.0015, "beta_end": 0.0195},
             "diffusion": {"prediction": "eps", "loss": "simple", "label_dropout": 0.1},
             "optim": {"learning_rate": 6.4e-5, "ema_decay": 0.9999},
-            "train": {
-                "num_steps": 100_000,
-                "log_every": 100,
-                "checkpoint_every": 2_000,
-                "eval_every": 2_000,
-                "keep_every": 20_000,
-                "keep_best": "val_loss",
-                "fsdp": 1,
-            },
+            "train": common.train(100_000, keep_every=20_000, keep_best="val_loss", fsdp=1),
         }
     )
 
@@ -77,18 +70,10 @@ def author_code() -> ConfigDict:
 
 def debug() -> ConfigDict:
     """Two steps of a tiny network on any data set."""
-    config = paper()
-    config.dtype = "float32"
-    config.network.update({"channels": 16, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamples": (2,)})
-    config.network.update({"context_width": 8, "groups": 8})
-    config.data.update({"batch_size": 8, "workers": 0})
-    config.train.update({"num_steps": 2, "log_every": 1, "checkpoint_every": 1, "eval_every": 1, "keep_every": 0})
-    return config
+    tiny = {"channels": 16, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamples": (2,)}
+    return common.make_debug(paper(), **tiny, context_width=8, groups=8)
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    variants = {"paper": paper, "small": small, "author_code": author_code, "debug": debug}
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(variants)}")
-    return variants[variant]()
+    return common.choose({"paper": paper, "small": small, "author_code": author_code, "debug": debug}, variant)

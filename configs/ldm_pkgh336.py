@@ -8,12 +8,10 @@ Command: diffpath train --config configs/ldm_pkgh336.py --workdir RUN --config.d
 Variants: (none) or paper, small, author_code, debug.
 """
 
-import runpy
-from pathlib import Path
-
+import ldm_pkgh224
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    return runpy.run_path(str(Path(__file__).with_name("ldm_pkgh224.py")))["get_config"](variant)
+    return ldm_pkgh224.get_config(variant)

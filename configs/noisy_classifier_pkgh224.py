@@ -19,6 +19,7 @@ H200, 459 on each of the 4 chips of a TPU v5p-8), not of a finished run:
   debug           two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
@@ -29,7 +30,7 @@ def paper() -> ConfigDict:
             "task": "noisy_classification",
             "seed": 0,
             "dtype": "bfloat16",
-            "data": {"train": "", "batch_size": 256, "augment": "dihedral", "workers": 4},
+            "data": common.data(256),
             "network": {
                 "kind": "noisy_classifier",
                 "channels": 128,
@@ -39,7 +40,7 @@ def paper() -> ConfigDict:
                 "head_channels": 64,
                 "pool_side": 8,  # 128 px; other sizes interpolate its positions
             },
-            "noise": {"schedule": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 2e-2},
+            "noise": common.linear_noise(),
             "classifier": {"label_smoothing": 0.0},
             "optim": {
                 "learning_rate": 3e-4,
@@ -48,13 +49,7 @@ def paper() -> ConfigDict:
                 "ema_decay": 0.0,
                 "accumulate": 2,
             },
-            "train": {
-                "num_steps": 30_000,
-                "log_every": 100,
-                "checkpoint_every": 2_000,
-                "eval_every": 2_000,
-                "keep_best": "val_loss",
-            },
+            "train": common.train(30_000, keep_best="val_loss"),
         }
     )
 
@@ -77,19 +72,10 @@ def author_code() -> ConfigDict:
 
 def debug() -> ConfigDict:
     """Two steps of a tiny network on any data set."""
-    config = paper()
-    config.dtype = "float32"
     tiny = {"channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamples": (2,)}
-    config.network.update({**tiny, "head_channels": 16})
-    config.data.update({"batch_size": 8, "workers": 0})
-    config.optim.accumulate = 1
-    config.train.update({"num_steps": 2, "log_every": 1, "checkpoint_every": 1, "eval_every": 1})
-    return config
+    return common.make_debug(paper(), **tiny, head_channels=16)
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    variants = {"paper": paper, "small": small, "author_code": author_code, "debug": debug}
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(variants)}")
-    return variants[variant]()
+    return common.choose({"paper": paper, "small": small, "author_code": author_code, "debug": debug}, variant)

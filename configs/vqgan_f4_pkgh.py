@@ -16,6 +16,7 @@ Variants; see --dry_run for size and cost on another machine:
   debug           two steps of a tiny network, for tests.
 """
 
+import common
 from ml_collections import ConfigDict
 
 
@@ -26,7 +27,7 @@ def paper() -> ConfigDict:
             "task": "autoencoding",
             "seed": 0,
             "dtype": "bfloat16",
-            "data": {"train": "", "batch_size": 16, "augment": "dihedral", "workers": 4},
+            "data": common.data(16),
             "network": {
                 "kind": "vq_autoencoder",
                 "channels": 128,
@@ -45,14 +46,7 @@ def paper() -> ConfigDict:
             },
             # 4.5e-6 for each image of a batch of 16.
             "optim": {"learning_rate": 7.2e-5, "b1": 0.5, "b2": 0.9, "ema_decay": 0.0},
-            "train": {
-                "num_steps": 200_000,
-                "log_every": 100,
-                "checkpoint_every": 2_000,
-                "eval_every": 2_000,
-                "keep_every": 20_000,
-                "keep_best": "val_psnr",
-            },
+            "train": common.train(200_000, keep_every=20_000, keep_best="val_psnr"),
         }
     )
 
@@ -77,20 +71,13 @@ def author_code() -> ConfigDict:
 
 def debug() -> ConfigDict:
     """Two steps of a tiny network on any data set."""
-    config = paper()
-    config.dtype = "float32"
-    config.network.update({"channels": 8, "channel_mult": (1, 1, 1), "num_res_blocks": 1, "groups": 4})
-    config.network.codebook_size = 16
-    config.data.update({"batch_size": 8, "workers": 0})
+    tiny = {"channels": 8, "channel_mult": (1, 1, 1), "num_res_blocks": 1, "groups": 4, "codebook_size": 16}
+    config = common.make_debug(paper(), **tiny)
     config.autoencoding.update({"adversarial_start": 1, "discriminator_width": 4, "discriminator_layers": 1})
     config.optim.ema_decay = 0.99
-    config.train.update({"num_steps": 2, "log_every": 1, "checkpoint_every": 1, "eval_every": 1, "keep_every": 0})
     return config
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    variants = {"paper": paper, "small": small, "author_code": author_code, "debug": debug}
-    if variant not in variants:
-        raise ValueError(f"unknown variant {variant!r}; known are {', '.join(variants)}")
-    return variants[variant]()
+    return common.choose({"paper": paper, "small": small, "author_code": author_code, "debug": debug}, variant)

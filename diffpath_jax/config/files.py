@@ -50,24 +50,25 @@ def load(
                 why="unknown",
                 fix="see --help; config keys are --config.a.b=c",
             )
-    with _neighbours_importable(file.resolve().parent):
+    # What the packaged configs share is found from anywhere, so that a copy of one of them works.
+    with _importable(file.resolve().parent, packaged.folder("configs")):
         written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
     whole = ConfigDict(complete(written))
     return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=whole))
 
 
 @contextlib.contextmanager
-def _neighbours_importable(folder: Path) -> Iterator[None]:
+def _importable(*folders: Path) -> Iterator[None]:
     """A config may import the files beside it, as a program may; afterwards their names are free again."""
-    known = set(sys.modules)
-    sys.path.insert(0, str(folder))
+    path, modules = list(sys.path), set(sys.modules)
+    sys.path[:0] = map(str, folders)
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - known:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
             file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).resolve().parent == folder:
+            if file and Path(file).parent in folders:
                 del sys.modules[name]
 
 

@@ -203,3 +203,13 @@ def test_forward_work_is_that_of_the_convolutions():
     assert least < work < 2 * 32 * 32 * everything
     assert shape.stride == 2
     assert jnp.isfinite(work)
+
+
+def test_a_copy_of_a_config_works_anywhere_and_imports_what_lies_beside_it(tmp_path):
+    """Its own neighbour comes before the packaged one of the same name, and both are forgotten afterwards."""
+    text = Path(VQGAN).read_text()
+    (tmp_path / "mine.py").write_text(text)
+    assert config_files.load(str(tmp_path / "mine.py"), []) == config_files.load("diffpath:vqgan_f4_pkgh", [])
+    (tmp_path / "common.py").write_text(Path("configs/common.py").read_text().replace("2_000", "7"))
+    assert config_files.load(str(tmp_path / "mine.py"), [])["train"]["eval_every"] == 7
+    assert config_files.load(VQGAN, [])["train"]["eval_every"] == 2_000
