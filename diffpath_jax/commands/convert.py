@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
@@ -37,7 +37,7 @@ SOURCES = {
     "adm": Source(
         from_adm.from_adm,
         use="fine-tune: --config.train.init_from={out}",
-        options=("num_heads", "head_channels"),
+        options=("num_heads", "head_channels", "attention_order", "noise_schedule"),
     ),
     "ldm": Source(
         from_ldm.from_ldm,
@@ -64,9 +64,17 @@ SOURCES = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "num_heads": {
         "type": int,
-        "help": "adm, ldm: heads of a UNet (4 and 1, as the published ones for 128 px and VQ-f4, if not given)",
+        "help": "adm, ldm: heads of a UNet (if not given 4 and 1, as the published ones for 128 px and VQ-f4 have)",
     },
     "head_channels": {"type": int, "help": "adm, ldm: channels of a head, instead of num_heads"},
+    "attention_order": {
+        "choices": get_args(from_adm.AttentionOrder),
+        "help": "adm: new for --use_new_attention_order True, as of 64x64_diffusion.pt (default: legacy)",
+    },
+    "noise_schedule": {
+        "choices": get_args(from_adm.NoiseName),
+        "help": "adm: --noise_schedule of its training, which the result says (default: linear; 64 px: cosine)",
+    },
     "raw_parameters": {"action": "store_true", "help": "ldm, vqgan: the weights themselves, not their moving average"},
     "heads": {"type": Path, "help": "lpips: file of its heads, where --file is the trunk alone, torchvision's VGG16"},
 }
@@ -79,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--file", type=Path, help="the checkpoint: a PyTorch state_dict or safetensors")
     where.add_argument("--download", action="store_true", help="fetch the checkpoint from where its authors keep it")
     parser.add_argument("--out", required=True, type=Path, help="FILE.safetensors to write")
+    parser.add_argument(
+        "--entry", default="", help="which entry of the checkpoint holds the weights, where several do: model, ema, ..."
+    )
     parser.add_argument(
         "--unverified", action="store_true", help="take a file that is not the published one; the result says so"
     )
@@ -96,7 +107,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     source = _source(arguments)
     options = {name: getattr(arguments, name) for name in source.options if name in arguments}
     with _checkpoint(source, arguments) as path:
-        converted = source.convert(torch_files.read_torch(path), where=str(path), **options)
+        converted = source.convert(torch_files.read_torch(path, entry=arguments.entry), where=str(path), **options)
         sha256 = sha256_file(path)
     flat = flatten(converted.params)
     about: dict[str, Any] = {
@@ -113,6 +124,8 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         others = ", ".join(f"{word} ({count})" for word, count in sorted(converted.unused.items()))
         console.print(f"  left out, as part of something else: {others}", soft_wrap=True)
     console.print(f"  network {about['network']}", soft_wrap=True)
+    for note in converted.notes:
+        console.print(f"  note: {note}", soft_wrap=True)
     if about.get("published", True):
         console.print(f"  {source.use.format(out=arguments.out)}", soft_wrap=True)
     else:

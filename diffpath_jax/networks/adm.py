@@ -24,7 +24,8 @@ class AdmConfig:
         num_classes: rows of the class embedding, the null class included (UNet; 0 for an unconditional network), or
             number of logits (classifier).
         channels: base width.
-        channel_mult: width of each resolution level, in multiples of ``channels``.
+        channel_mult: width of each resolution level, in multiples of ``channels`` (the published networks for 512 px
+            begin with .5).
         num_res_blocks: residual blocks a level.
         attention_downsamples: downsampling factors (after the stem) at which attention is used.
         num_heads: heads of each attention block.
@@ -42,7 +43,7 @@ class AdmConfig:
 
     num_classes: int
     channels: int = 256
-    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    channel_mult: tuple[int | float, ...] = (1, 1, 2, 3, 4)
     num_res_blocks: int = 2
     attention_downsamples: tuple[int, ...] = (4, 8, 16)
     num_heads: int = 4
@@ -63,7 +64,7 @@ class AdmConfig:
     @property
     def widths(self) -> list[int]:
         """Channels of each resolution level."""
-        return [self.channels * mult for mult in self.channel_mult]
+        return [int(self.channels * mult) for mult in self.channel_mult]
 
     @property
     def embedding(self) -> int:

@@ -24,7 +24,7 @@ class LatentUNetConfig(UNetConfig):
     """
 
     channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    channel_mult: tuple[int | float, ...] = (1, 2, 3, 4)
     attention_downsamples: tuple[int, ...] = (2, 4, 8)
     num_heads: int = 1
     film: bool = False

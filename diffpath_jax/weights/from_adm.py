@@ -1,13 +1,16 @@
 """UNets and noisy classifiers of guided-diffusion (Dhariwal and Nichol 2021): their names, and their shape."""
 
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -27,6 +30,17 @@ BLOCK = {
 DOWN, UP = {"conv": "op"}, {"conv": "conv"}
 ATTENTION = {"norm": "norm", "qkv": "qkv", "out": "proj_out"}
 POOL = {"": "", "qkv": "qkv_proj", "out": "c_proj"}
+# A name of which each attention has one.
+ATTENTION_END = ".qkv.weight"
+# Heads where neither their number nor their width is stated: those of 128x128_diffusion.pt.
+DEFAULT_HEADS = 4
+AttentionOrder = Literal["legacy", "new"]
+NoiseName = Literal["linear", "cosine"]
+# Section ``noise`` of a config, for the flags --noise_schedule and --diffusion_steps 1000 of guided-diffusion.
+NOISES: dict[str, dict[str, Any]] = {
+    "linear": {"schedule": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 2e-2},
+    "cosine": {"schedule": "cosine", "num_steps": 1000},
+}
 
 
 def adm_names(like: Tree, *, attention: Mapping[str, str] = ATTENTION) -> dict[Path, str]:
@@ -67,41 +81,111 @@ def adm_params(state: Mapping[str, np.ndarray], like: Tree) -> dict:
     return fill(like, adm_names(like), state)
 
 
-def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: str) -> Converted:
+def from_adm(
+    state: Flat,
+    *,
+    num_heads: int = 0,
+    head_channels: int = 0,
+    attention_order: AttentionOrder = "legacy",
+    noise_schedule: NoiseName = "linear",
+    where: str,
+) -> Converted:
     """A UNet or noisy classifier of guided-diffusion (Dhariwal and Nichol 2021).
 
-    Its shape is read off the arrays; only the number of heads leaves no trace in them.
+    Its shape is read off the arrays. Heads, the order of q, k and v, and the noise leave no trace in them: they are the
+    flags that the file was published with.
 
     Args:
         state: arrays by guided-diffusion's names.
-        num_heads: heads of a UNet (the published one for 128 px: 4).
-        head_channels: channels of a head, above 0 instead of ``num_heads`` (published classifiers and the UNets for
-            64, 256 and 512 px: 64).
+        num_heads: heads of each attention (``--num_heads``); 0 for the published 4 of a UNet, where ``head_channels``
+            is 0 too.
+        head_channels: channels of a head (``--num_head_channels``), above 0 instead of ``num_heads``; of classifiers 64
+            if nothing is said.
+        attention_order: ``new`` for ``--use_new_attention_order True`` (q, k and v outside the heads), as in
+            64x64_diffusion.pt; the rows of its projections are put in the order that all others have.
+        noise_schedule: ``--noise_schedule`` of its training; it goes into the converted file.
         where: the file, for errors.
 
     Raises:
-        DiffpathError: names or shapes are not those of guided-diffusion (exit code 5).
+        DiffpathError: names or shapes are not those of guided-diffusion (exit code 5), or heads that its widths do not
+            divide into.
     """
     fix = "give a state_dict saved by guided-diffusion"
     with expecting("a UNet or classifier of guided-diffusion", where=where, fix=fix):
-        config = adm_config(state, num_heads=num_heads, head_channels=head_channels)
-        kind = "noisy_classifier" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
+        config = adm_config(state, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)
+        classifies = isinstance(config, NoisyClassifierConfig)
+        if classifies and num_heads:
+            why = "heads of a classifier are given by their width"
+            raise DiffpathError("--num_heads", where=where, why=why, fix="use --head_channels")
+        pool = {"out.2": state["out.2.qkv_proj.weight"].shape[1]} if classifies else {}
+        check_heads(config, attended_widths(state, ATTENTION_END) | pool, where=where)
+        if attention_order == "new":
+            state = legacy_order(state, config)
+        kind = "noisy_classifier" if classifies else "unet_adm"
         module: Any = {"noisy_classifier": NoisyClassifier, "unet_adm": UNet}[kind]
         network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         params = fill(like, adm_names(like), state)
-    return Converted(kind, config, params)
+    prediction = {} if classifies else {"prediction": "eps"}
+    notes = head_notes(config, num_heads, head_channels)
+    return Converted(kind, config, params, {"noise": NOISES[noise_schedule], **prediction}, notes=notes)
+
+
+def head_notes(config: AdmConfig, num_heads: int, head_channels: int) -> tuple[str, ...]:
+    """What was assumed of heads where neither their number nor their width was stated."""
+    if num_heads or head_channels:
+        return ()
+    heads = f"heads of {config.head_channels} channels" if config.head_channels else f"{config.num_heads} heads"
+    return (f"heads leave no trace in the file: {heads} are assumed; state them if that is wrong",)
+
+
+def attended_widths(state: Mapping[str, np.ndarray], ending: str) -> dict[str, int]:
+    """Channels of each layer of attention, by the beginning of its name."""
+    return {name.removesuffix(ending): array.shape[1] for name, array in state.items() if name.endswith(ending)}
+
+
+def check_heads(config: AdmConfig, widths: Mapping[str, int], *, where: str) -> None:
+    """Refuse heads that cannot be.
+
+    Args:
+        config: with ``num_heads`` and ``head_channels``.
+        widths: channels of each layer of attention, by its name.
+        where: the file, for errors.
+
+    Raises:
+        DiffpathError: a number below 1, or one that a width does not divide into.
+    """
+    option, number = (
+        ("head_channels", config.head_channels) if config.head_channels else ("num_heads", config.num_heads)
+    )
+    for name, width in widths.items():
+        if number < 1 or width % number:
+            why = f"{number} does not divide the {width} channels of {name}"
+            fix = "give the number that the network was trained with"
+            raise DiffpathError(f"--{option}", where=where, why=why, fix=fix)
+
+
+def legacy_order(state: Mapping[str, np.ndarray], config: AdmConfig) -> Flat:
+    """The rows of every joint projection from (q, k, v) x heads to heads x (q, k, v), which is the same network."""
+    ordered = dict(state)
+    for name, width in attended_widths(state, ATTENTION_END).items():
+        heads = width // config.head_channels if config.head_channels else config.num_heads
+        for leaf in ("weight", "bias"):
+            rows = state[f"{name}.qkv.{leaf}"]
+            parts = rows.reshape(3, heads, width // heads, *rows.shape[1:])
+            ordered[f"{name}.qkv.{leaf}"] = parts.swapaxes(0, 1).reshape(rows.shape)
+    return ordered
 
 
 def adm_config(state: Flat, *, num_heads: int, head_channels: int) -> UNetConfig | NoisyClassifierConfig:
     """The shape of a network of guided-diffusion, from names and shapes of its arrays."""
-    common = encoder_shape(state, attention=".qkv.weight")
+    common = encoder_shape(state, attention=ATTENTION_END)
     if "out.2.positional_embedding" in state:
         side = math.isqrt(state["out.2.positional_embedding"].shape[1] - 1)
         logits = state["out.2.c_proj.weight"].shape[0]
         return NoisyClassifierConfig(num_classes=logits, head_channels=head_channels or 64, pool_side=side, **common)
     rows = state["label_emb.weight"].shape[0] if "label_emb.weight" in state else 0
-    learns = state["out.2.weight"].shape[0] == 2 * state["input_blocks.0.0.weight"].shape[1]
+    learns = state["out.2.weight"].shape[0] == 2 * common["image_channels"]
     return UNetConfig(num_classes=rows, learn_sigma=learns, num_heads=num_heads, head_channels=head_channels, **common)
 
 
@@ -118,32 +202,60 @@ def encoder_shape(state: Mapping[str, np.ndarray], *, attention: str) -> dict[st
         for name in state
         if name.startswith("input_blocks.") and name.split(".")[2] == "1" and name.endswith(attention)
     }
-    channels, length = state["input_blocks.0.0.weight"].shape[0], _blocks_a_level(widths, attended)
-    levels = (len(widths) + 1) // length
+    stem, length = state["input_blocks.0.0.weight"], _blocks_a_level(state, len(widths) + 1)
+    channels = state["time_embed.0.weight"].shape[1]
     first = state["input_blocks.1.0.emb_layers.1.weight"].shape[0]
     return {
         "channels": channels,
-        "channel_mult": tuple(widths[level * length] // channels for level in range(levels)),
+        "channel_mult": tuple(_multiple(width, channels) for width in widths[::length]),
         "num_res_blocks": length - 1,
         "attention_downsamples": tuple(sorted({2 ** (block // length) for block in attended})),
         "film": first == 2 * widths[0],
         "resample": "conv" if any(name.endswith(".op.weight") for name in state) else "block",
+        "image_channels": stem.shape[1],
     }
 
 
-def _blocks_a_level(widths: list[int], attended: set[int]) -> int:
-    """Blocks of a level, the resampling one at its end included; the last level has no such block.
+def _multiple(width: int, channels: int) -> int | float:
+    """A level's width over the base width; a whole number stays one."""
+    return width // channels if width % channels == 0 else width / channels
 
-    It is the smallest number that divides the sequence into levels of one width each, with no attention at their
-    ends.
+
+def _blocks_a_level(state: Mapping[str, np.ndarray], count: int) -> int:
+    """Blocks of a level, the resampling one at its end included.
+
+    On the way down nothing tells a resampling block from others; on the way up it is a second block (or a convolution)
+    in the sequence that ends a level. A classifier has no way up: there a level ends where a width or attention
+    changes.
+
+    Args:
+        state: arrays by name.
+        count: blocks on the way down, with one more for the last level, which has no resampling block.
     """
-    count = len(widths) + 1
+    ends = {int(name.split(".")[1]) for name in state if _ENDS_A_LEVEL.fullmatch(name)}
+    decoder = {name.split(".")[1] for name in state if name.startswith("output_blocks.")}
+    if decoder:
+        return min(ends) + 1 if ends else len(decoder)
+    return _divided_levels(state, count)
+
+
+# In a sequence of the way up: what follows the first block and is no attention.
+_ENDS_A_LEVEL = re.compile(r"output_blocks\.\d+\.[12]\.(in_layers\.0|conv)\.weight")
+
+
+def _divided_levels(state: Mapping[str, np.ndarray], count: int) -> int:
+    """The smallest number that divides the way down into levels of one width, with no attention at their ends."""
+    widths = _block_widths(state)
+    attended = {int(name.split(".")[1]) - 1 for name in state if _ATTENDS_DOWN.fullmatch(name)}
     for length in range(2, count + 1):
         levels = [widths[start : start + length] for start in range(0, count, length)]
         ends = {start + length - 1 for start in range(0, count, length)}
         if count % length == 0 and all(len(set(level)) == 1 for level in levels) and not ends & attended:
             return length
     raise ValueError(f"{len(widths)} input blocks do not divide into levels")
+
+
+_ATTENDS_DOWN = re.compile(r"input_blocks\.\d+\.1\.qkv\.weight")
 
 
 def _block_widths(state: Mapping[str, np.ndarray]) -> list[int]:

@@ -17,6 +17,7 @@ from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, expecting, fill, first_words, own_names
 
 KIND = "unet_ldm"
+DEFAULT_HEADS = 1
 UNET, AVERAGE, CLASSES = "model.diffusion_model.", "model_ema.diffusion_model", "cond_stage_model.embedding.weight"
 # The name of the class embedding beside those of the UNet.
 LABELS = "label_emb.weight"
@@ -43,13 +44,14 @@ def transformer_table(depth: int) -> dict[str, str]:
 
 
 def from_ldm(
-    state: Flat, *, num_heads: int = 1, head_channels: int = 0, raw_parameters: bool = False, where: str
+    state: Flat, *, num_heads: int = 0, head_channels: int = 0, raw_parameters: bool = False, where: str
 ) -> Converted:
     """A class-conditional UNet of latent diffusion.
 
     Args:
         state: a whole checkpoint's arrays by their names.
-        num_heads: heads of each attention, which leave no trace in the arrays (published with VQ-f4: 1).
+        num_heads: heads of each attention, which leave no trace in the arrays; 0 for the 1 that was published with
+            VQ-f4, where ``head_channels`` is 0 too.
         head_channels: channels of a head, above 0 instead of ``num_heads``.
         raw_parameters: the weights themselves where their moving average is there too.
         where: the file, for errors.
@@ -61,13 +63,29 @@ def from_ldm(
     with expecting("a checkpoint with a class-conditional UNet of latent diffusion", where=where, fix=fix):
         places = own_names(state, UNET, average=AVERAGE, raw_parameters=raw_parameters) | {LABELS: CLASSES}
         found = {name: state[place] for name, place in places.items()}
-        config = ldm_config(found, num_heads=num_heads, head_channels=head_channels)
+        config = ldm_config(found, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)
+        from_adm.check_heads(config, from_adm.attended_widths(found, ".attn1.to_q.weight"), where=where)
         network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         names = from_adm.adm_names(like, attention=transformer_table(config.transformer_depth))
         params = fill(like, names, found)
     used = set(places.values())
-    return Converted(KIND, config, params, unused=first_words(name for name in state if name not in used))
+    unused = first_words(name for name in state if name not in used)
+    details = {"prediction": "eps", **({"noise": noise_of(state["betas"])} if "betas" in state else {})}
+    return Converted(KIND, config, params, details, unused, from_adm.head_notes(config, num_heads, head_channels))
+
+
+def noise_of(betas: np.ndarray) -> dict[str, Any]:
+    """Section ``noise`` of a config for the betas that a checkpoint keeps; its schedule is the root-linear one.
+
+    Raises:
+        ValueError: the betas are another schedule's.
+    """
+    first, last = float(betas[0]), float(betas[-1])
+    if not np.allclose(np.linspace(first**0.5, last**0.5, len(betas)) ** 2, betas, rtol=1e-4):
+        raise ValueError("its betas are not linear in their root")
+    ends = {"beta_start": float(f"{first:.4g}"), "beta_end": float(f"{last:.4g}")}
+    return {"schedule": "scaled_linear", "num_steps": len(betas), **ends}
 
 
 def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels: int) -> LatentUNetConfig:
@@ -78,7 +96,6 @@ def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels
     blocks = keys[0].partition("transformer_blocks.")[0] + "transformer_blocks."
     return LatentUNetConfig(
         num_classes=state[LABELS].shape[0],
-        image_channels=state["input_blocks.0.0.weight"].shape[1],
         context_width=state[keys[0]].shape[1],
         transformer_depth=len({name[len(blocks) :].split(".")[0] for name in state if name.startswith(blocks)}),
         num_heads=num_heads,

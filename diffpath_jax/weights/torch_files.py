@@ -4,8 +4,9 @@ The only place that knows PyTorch. A checkpoint is read with ``torch.load(weight
 """
 
 import contextlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -146,6 +147,7 @@ class Converted:
         params: its parameters.
         details: what else is known of them.
         unused: arrays of the checkpoint that belong to something else: first word of their names -> how many.
+        notes: what was assumed, a line each.
     """
 
     kind: str
@@ -153,14 +155,17 @@ class Converted:
     params: Tree
     details: Mapping[str, Any] = field(default_factory=dict)
     unused: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def about(self) -> dict[str, Any]:
         """What a config must say to use the parameters, and what else is known of them."""
         return {"network": {"kind": self.kind, **(asdict(self.config) if self.config else {})}, **self.details}
 
 
-# Classes that PyTorch Lightning's checkpoints name beside the weights; they are read as empty ones of ours.
-_LIGHTNING = (
+# Classes that checkpoints name beside the weights, of PyTorch Lightning and of command lines; they are read as empty
+# ones of ours.
+_BESIDE = (
+    "argparse.Namespace",
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
 )
@@ -170,16 +175,104 @@ class _Unread:
     """Stands for a class of another package, none of whose code runs."""
 
 
-def read_torch(path: FilePath) -> Flat:
+# Where training code keeps its weights within what it saves; the first of a line that is there is meant.
+_ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "ema",
+    "ema_model",
+    "params_ema",
+    "params",
+    "net",
+    "network",
+    "unet",
+)
+# What wrappers put before every name: data parallel training, ``torch.compile``, averages, a Lightning module.
+_WRAPPERS = ("module.", "_orig_mod.", "ema_model.", "model.", "net.")
+# Names that only begin like a wrapper's.
+_NO_WRAPPER = ("model.diffusion_model.",)
+# What averages count in, which is no part of a network.
+_COUNTERS = ("n_averaged", "initted", "step")
+
+
+def arrays_of(content: Any, *, where: str, entry: str = "") -> Flat:
+    """The arrays of a network in what a training program saved: by itself, or as an entry of a dict of other things.
+
+    Args:
+        content: what the file holds: names and tensors, or a dict of such dicts.
+        where: the file, for errors.
+        entry: the entry to take; empty for the only one there is.
+
+    Raises:
+        DiffpathError: there are no arrays, or several entries that hold some (exit code 5); what is there is named.
+    """
+    if not isinstance(content, Mapping):
+        raise _unreadable(where, f"it holds a {type(content).__name__}, not names and tensors", "save its state_dict")
+    if _named_arrays(content):
+        return _unwrapped(_named_arrays(content))
+    held = {str(name): _named_arrays(value) for name, value in content.items() if isinstance(value, Mapping)}
+    held = {name: arrays for name, arrays in held.items() if arrays}
+    if not entry:
+        known = [name for name in _ENTRIES if name in held]
+        if len(known) > 1 and known[0] != "state_dict":
+            raise _unreadable(where, f"it holds {' and '.join(known)}", "choose one of them with --entry")
+        entry = known[0] if known else next(iter(held), "") if len(held) == 1 else ""
+    if entry not in held:
+        found = ", ".join(map(str, list(content)[:_NAMED])) or "nothing"
+        raise _unreadable(where, f"no entry of it holds the arrays of a network: it has {found}", "save its state_dict")
+    return _unwrapped(held[entry])
+
+
+def _named_arrays(content: Mapping[Any, Any]) -> Flat:
+    """The tensors of a dict by name, float32; nothing where its tensors are not under names with dots or parts."""
+    return {
+        name: value.float().numpy()
+        for name, value in content.items()
+        if isinstance(name, str) and hasattr(value, "float") and hasattr(value, "numpy")
+    }
+
+
+def _unwrapped(arrays: Flat) -> Flat:
+    """Without counters, and without what a wrapper put before every name."""
+    arrays = {name: array for name, array in arrays.items() if name not in _COUNTERS}
+    while prefix := next((word for word in _WRAPPERS if all(name.startswith(word) for name in arrays)), None):
+        if not arrays or any(name.startswith(_NO_WRAPPER) for name in arrays):
+            break
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        arrays = {name: array for name, array in arrays.items() if name not in _COUNTERS}
+    return arrays
+
+
+def _unreadable(where: Any, why: str, fix: str) -> DiffpathError:
+    return DiffpathError("checkpoint", where=where, why=why, fix=fix, code=ExitCode.DAMAGED)
+
+
+# How PyTorch names, in its long message, the class that it will not make.
+_CLASS = re.compile(r"(?:GLOBAL|global|Unsupported class|Unsupported operand)\s+`?([A-Za-z_][\w.]+)`?")
+
+
+def _refused_class(error: Exception) -> str:
+    """What stands in the way, in our words."""
+    found = _CLASS.search(re.sub(r"\x1b\[[0-9;]*m", "", str(error)))
+    if found:
+        return f"it holds an object of class {found[1]}, whose code would have to run"
+    return "it is no file of torch.save, or it is damaged"
+
+
+def read_torch(path: FilePath, *, entry: str = "") -> Flat:
     """Arrays of a PyTorch checkpoint by name, float32; safetensors are read without PyTorch.
 
-    Of a checkpoint of PyTorch Lightning, which holds more than the weights, its ``state_dict``.
+    Args:
+        path: what ``torch.save`` wrote: a network's arrays, or a dict with them and other things, such as a checkpoint
+            of PyTorch Lightning.
+        entry: which entry of such a dict holds them; empty for the only one.
 
     Raises:
         DiffpathError: no such file, PyTorch is missing, or the file holds anything but arrays (exit code 5).
     """
     if path.suffix == ".safetensors":
-        return {name: np.asarray(array, np.float32) for name, array in read_parameters(path)[0].items()}
+        return _unwrapped({name: np.asarray(array, np.float32) for name, array in read_parameters(path)[0].items()})
     if not path.is_file():
         raise DiffpathError("checkpoint", where=path, why="no such file", fix="check the path")
     try:
@@ -188,11 +281,9 @@ def read_torch(path: FilePath) -> Flat:
         fix = "install PyTorch (its CPU build is enough), or give a .safetensors file"
         raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
     try:
-        with torch.serialization.safe_globals([(_Unread, name) for name in _LIGHTNING]):
+        with torch.serialization.safe_globals([(_Unread, name) for name in _BESIDE]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        content = content.get("state_dict", content)
-        return {name: value.float().numpy() for name, value in content.items()}
     except Exception as error:
-        why = f"not a PyTorch file of arrays alone ({str(error).strip().splitlines()[0][:120]})"
-        fix = "save its state_dict: a dict of names and tensors"
-        raise DiffpathError("checkpoint", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+        why = f"not a PyTorch file of arrays alone: {_refused_class(error)}"
+        raise _unreadable(path, why, "save its state_dict: a dict of names and tensors") from error
+    return arrays_of(content, where=str(path), entry=entry)

@@ -1,4 +1,4 @@
-"""Makes adm_blocks.npz, adm_layers.npz, adm_networks.npz and adm_gradients.npz from guided-diffusion.
+"""Makes adm_{blocks,layers,networks,gradients,published}.npz from guided-diffusion.
 
 In a Python of its own: ``pip install torch guided-diffusion-sdk``, then in ``tests/``: ``python -m golden.make_adm``.
 
@@ -144,6 +144,45 @@ def classifier(side: int) -> EncoderUNetModel:
     return filled(model)
 
 
+# Small networks with what sets each published one apart; every one has the flags of its own README otherwise.
+PUBLISHED = {
+    # 64x64_diffusion.pt: q, k and v outside the heads.
+    "new_order": {"channel_mult": (1, 2), "attention_resolutions": (2,), "use_new_attention_order": True},
+    # 512x512_diffusion.pt: levels narrower than the width of the time embedding.
+    "narrow": {"model_channels": 64, "channel_mult": (0.5, 1, 1), "attention_resolutions": (4,)},
+    # lsun, and one's own: levels of one width, without attention between them; one channel.
+    "bare": {"channel_mult": (1, 1, 1), "attention_resolutions": (), "num_res_blocks": 2, "in_channels": 1},
+    "bare_conv": {
+        **{"channel_mult": (1, 1), "attention_resolutions": (), "num_res_blocks": 3, "resblock_updown": False},
+        "use_scale_shift_norm": False,
+    },
+}
+
+
+def published_unet(case: str) -> UNetModel:
+    usual = {"model_channels": 32, "in_channels": 3, "num_res_blocks": 1, "num_classes": 4, "num_head_channels": 16}
+    options = {**usual, "use_scale_shift_norm": True, "resblock_updown": True, **PUBLISHED[case]}
+    return filled(UNetModel(16, out_channels=2 * options["in_channels"], **options))
+
+
+def narrow_classifier() -> EncoderUNetModel:
+    """512x512_classifier.pt."""
+    model = EncoderUNetModel(
+        16,
+        in_channels=3,
+        model_channels=64,
+        out_channels=5,
+        num_res_blocks=1,
+        attention_resolutions=(2,),
+        channel_mult=(0.5, 1),
+        num_head_channels=16,
+        use_scale_shift_norm=True,
+        resblock_updown=True,
+        pool="attention",
+    )
+    return filled(model)
+
+
 T, LABELS = torch.tensor([3, 870]), torch.tensor([1, 3])
 
 
@@ -158,6 +197,17 @@ def networks() -> dict[str, np.ndarray]:
         "classifier/names": listing(noisy),
         "classifier/out": single(noisy(images("classifier x", (2, 16, 16, 3)), T)),
     }
+
+
+def published() -> dict[str, np.ndarray]:
+    arrays = {}
+    for case, options in PUBLISHED.items():
+        unet = published_unet(case)
+        x = images(f"{case} x", (2, 8, 8, options.get("in_channels", 3)))
+        arrays |= {f"{case}/names": listing(unet), f"{case}/out": single(unet(x, T, LABELS))}
+    noisy = narrow_classifier()
+    out = single(noisy(images("narrow classifier x", (2, 16, 16, 3)), T))
+    return {**arrays, "narrow_classifier/names": listing(noisy), "narrow_classifier/out": out}
 
 
 # Some gradients in full; of the large ones every eighth row.
@@ -186,3 +236,4 @@ if __name__ == "__main__":
     save("adm_layers.npz", layers())
     save("adm_networks.npz", networks())
     save("adm_gradients.npz", gradients())
+    save("adm_published.npz", published())

@@ -1,5 +1,6 @@
 """Checkpoints of other projects: shapes read off the arrays, every name used once, and no pickle run."""
 
+import argparse
 import dataclasses
 import sys
 import types
@@ -174,6 +175,64 @@ def test_a_pickle_in_disguise_is_not_run(tmp_path):
         torch_files.read_torch(tmp_path / "evil.pt")
 
 
+class Saved:
+    """What someone pickled whole."""
+
+
+def test_an_object_in_the_way_is_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"model": Saved()}, tmp_path / "whole.pt")
+    with pytest.raises(DiffpathError) as error:
+        torch_files.read_torch(tmp_path / "whole.pt")
+    assert f"an object of class {__name__}.Saved, whose code would have to run" in str(error.value)
+    (tmp_path / "text.pt").write_bytes(b"hello")
+    with pytest.raises(DiffpathError, match="or it is damaged"):
+        torch_files.read_torch(tmp_path / "text.pt")
+
+
+STATE = {"a.weight": [1.0, 2.0], "b.bias": [3.0]}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (lambda state: state, ""),
+        (lambda state: {"model": state, "optimizer": {"state": {0: {"m": state["a.weight"]}}}, "epoch": 3}, ""),
+        (lambda state: {"ema": state, "args": argparse.Namespace(lr=1)}, ""),
+        (lambda state: {"model_state_dict": state, "loss": 0.5}, ""),
+        (lambda state: {"state_dict": state, "ema": state}, ""),
+        (lambda state: {"weights of mine": state, "config": {"width": 3}}, ""),
+        (lambda state: state, "module."),
+        (lambda state: {"model": state}, "model."),
+        (lambda state: state, "_orig_mod.module."),
+        (lambda state: {**state, "n_averaged": next(iter(state.values()))[0]}, "module."),
+    ],
+)
+def test_the_weights_are_found_in_what_training_programs_save(tmp_path, wrap, prefix):
+    torch = pytest.importorskip("torch")
+    torch.save(wrap({prefix + name: torch.tensor(values) for name, values in STATE.items()}), tmp_path / "saved.pt")
+    found = torch_files.read_torch(tmp_path / "saved.pt")
+    assert {name: array.tolist() for name, array in found.items()} == STATE
+
+
+def test_several_sets_of_weights_are_named_and_one_can_be_chosen(tmp_path):
+    torch = pytest.importorskip("torch")
+    first, second = ({name: torch.tensor(v) * factor for name, v in STATE.items()} for factor in (1, 2))
+    torch.save({"model": first, "ema": second}, tmp_path / "both.pt")
+    with pytest.raises(DiffpathError, match="it holds model and ema; fix: choose one of them with --entry"):
+        torch_files.read_torch(tmp_path / "both.pt")
+    assert torch_files.read_torch(tmp_path / "both.pt", entry="ema")["b.bias"].tolist() == [6.0]
+    with pytest.raises(DiffpathError, match="it has model, ema"):
+        torch_files.read_torch(tmp_path / "both.pt", entry="nothing")
+
+
+def test_a_latent_diffusion_model_keeps_its_prefix(tmp_path):
+    torch = pytest.importorskip("torch")
+    name = "model.diffusion_model.out.0.weight"
+    torch.save({name: torch.zeros(2)}, tmp_path / "ldm.pt")
+    assert list(torch_files.read_torch(tmp_path / "ldm.pt")) == [name]
+
+
 def test_a_real_pytorch_file_is_read(tmp_path):
     torch = pytest.importorskip("torch")
     state = golden("film")
@@ -238,7 +297,7 @@ def test_bad_commands(capsys, words, why):
 
 @pytest.mark.parametrize(("case", "kind"), [("film", "unet_adm"), ("classifier", "noisy_classifier")])
 def test_configs_say_what_they_convert_to(case, kind):
-    converted = from_adm.from_adm(golden(case), num_heads=4, where="golden")
+    converted = from_adm.from_adm(golden(case), where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
     assert build.NETWORKS[kind].config is type(converted.config)
 
@@ -253,3 +312,73 @@ def test_a_run_can_start_from_another_run(tmp_path, dataset):
     first, second = (runs.load_parameters(runs.open_run(tmp_path / name)).params for name in ("first", "second"))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+PUBLISHED = weights.load("adm_published.npz")
+# Case -> the options of `convert` that its README's flags stand for.
+FLAGS = {
+    "new_order": {"head_channels": 16, "attention_order": "new", "noise_schedule": "cosine"},
+    "narrow": {"head_channels": 16},
+    "bare": {"head_channels": 16},
+    "bare_conv": {"head_channels": 16},
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_every_published_shape_computes_what_the_original_does(case):
+    converted = from_adm.from_adm(weights.state_dict(PUBLISHED[f"{case}/names"]), **FLAGS[case], where="golden")
+    network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
+    channels = converted.config.image_channels
+    x, t = jnp.asarray(weights.normal(f"{case} x", (2, 8, 8, channels))), jnp.array([3, 870])
+    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
+    assert weights.relative_error(out, PUBLISHED[f"{case}/out"]) < 1e-5
+    assert converted.config.learn_sigma
+    assert converted.about()["noise"]["schedule"] == FLAGS[case].get("noise_schedule", "linear")
+
+
+def test_a_classifier_narrower_than_its_base_computes_what_the_original_does():
+    converted = from_adm.from_adm(
+        weights.state_dict(PUBLISHED["narrow_classifier/names"]), head_channels=16, where="golden"
+    )
+    assert converted.config.channel_mult == (0.5, 1)
+    network = purify(lambda rngs: NoisyClassifier(converted.config, dtype=jnp.float32, rngs=rngs))
+    x = jnp.asarray(weights.normal("narrow classifier x", (2, 16, 16, 3)))
+    out, _ = jax.jit(network.apply)(converted.params, {}, x, jnp.array([3, 870]))
+    assert weights.relative_error(out, PUBLISHED["narrow_classifier/out"]) < 1e-5
+
+
+def test_the_order_of_attention_is_not_guessed():
+    """Read in the other order, the same arrays are another network: nothing in them tells."""
+    state = weights.state_dict(PUBLISHED["new_order/names"])
+    orders = [from_adm.from_adm(state, head_channels=16, attention_order=o, where="g") for o in ("new", "legacy")]
+    kernels = [found.params["encoder"]["middle"][0]["attention"]["qkv"]["kernel"] for found in orders]
+    assert not np.array_equal(*kernels)
+    np.testing.assert_array_equal(*(np.sort(kernel, axis=None) for kernel in kernels))
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "why"),
+    [
+        ("new_order", {"head_channels": -1}, "--head_channels in golden: -1 does not divide"),
+        ("new_order", {"head_channels": 48}, "48 does not divide the 64 channels"),
+        ("new_order", {"num_heads": -4}, "--num_heads in golden: -4 does not divide"),
+        ("new_order", {"num_heads": 3}, "3 does not divide the 64 channels"),
+        ("narrow_classifier", {"num_heads": 4}, "use --head_channels"),
+        ("narrow_classifier", {}, None),
+    ],
+)
+def test_heads_that_cannot_be_are_refused(case, options, why):
+    state = weights.state_dict(PUBLISHED[f"{case}/names"])
+    if why is None:
+        assert "heads of 64 channels are assumed" in from_adm.from_adm(state, where="golden").notes[0]
+        return
+    with pytest.raises(DiffpathError) as error:
+        from_adm.from_adm(state, **options, where="golden")
+    assert why in str(error.value)
+
+
+def test_heads_that_are_assumed_are_said():
+    state = weights.state_dict(PUBLISHED["new_order/names"])
+    assert from_adm.from_adm(state, head_channels=16, where="golden").notes == ()
+    (note,) = from_adm.from_adm(state, where="golden").notes
+    assert "4 heads are assumed" in note
