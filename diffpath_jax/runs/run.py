@@ -15,6 +15,7 @@ from diffpath_jax.devices import hardware, processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
+from diffpath_jax.runs import origin
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.training.tasks.task import NETWORK
@@ -265,17 +266,24 @@ def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree 
     if not source:
         return None
     path = Path(source)
-    found = (
-        safetensors_file.flatten(load_parameters(open_run(path)).params)
-        if path.is_dir()
-        else safetensors_file.read_parameters(path)[0]
-    )
+    found, about = _parameters_and_origin(path)
+    own = build.as_json(config)
+    own["network"] |= asdict(build.network_config(config, num_classes=num_classes))
+    notes = origin.check_origin(origin.origin_of(about), origin.origin_of(own), where=source)
     network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
     fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
     adapted = safetensors_file.adapt(found, fresh, where=source)
-    for note in adapted.notes:
+    for note in (*notes, *adapted.notes):
         console.print(f"init_from: {note}", markup=False)
     return {NETWORK: adapted.params}
+
+
+def _parameters_and_origin(path: Path) -> tuple[safetensors_file.Flat, Mapping[str, Any]]:
+    """Parameters of a run or of a file, and what it says of their network."""
+    if not path.is_dir():
+        return safetensors_file.read_parameters(path)
+    run = open_run(path)
+    return safetensors_file.flatten(load_parameters(run).params), build.as_json(run.config)
 
 
 def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:
