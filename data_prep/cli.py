@@ -12,7 +12,7 @@ from data_prep.annotations import regions as annotations
 from data_prep.annotations.class_map import ClassMap, known_class, read_class_map
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
-from data_prep.job import job, repeats, scheduling
+from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import scales, slides
 from data_prep.sources import find_slides, image_folder, tfds_images
 from data_prep.sources.images import ImageBatch, usual_side
@@ -115,8 +115,8 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=float, help=f"{what} (default: {default}{less})")
     parser.add_argument(
         "--duplicates",
-        choices=repeats.RULES,
-        default=repeats.RULES[0],
+        choices=duplicates.RULES,
+        default=duplicates.RULES[0],
         help="images that are there twice are listed, or all but the first left out (default: %(default)s)",
     )
 

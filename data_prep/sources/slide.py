@@ -14,7 +14,17 @@ from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
 from data_prep.slide import slides, tissue
 from data_prep.sources import digests
-from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, kept_fields, staged_fields
+from data_prep.sources.source import (
+    DIGESTS,
+    PRIVATE,
+    Candidate,
+    Identity,
+    Job,
+    Origin,
+    PrivateNames,
+    kept_fields,
+    staged_fields,
+)
 from diffpath_jax.data.staging import Unit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
@@ -42,10 +52,10 @@ class SlideSource:
     patient: str
     split: str | None
     mpp: float | None
-    noun: ClassVar[str] = "slide"
+    item_noun: ClassVar[str] = "slide"
     size: ClassVar[int] = 1
     knows_patients: ClassVar[bool] = True
-    has_places: ClassVar[bool] = True
+    is_spatial: ClassVar[bool] = True
 
     @property
     def where(self) -> Path:
@@ -70,7 +80,7 @@ class SlideSource:
             mpp=self.mpp,
         )
 
-    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Candidate]:
         """Decide on every field that touches a region; those that may be kept are read and judged.
 
         Raises:
@@ -93,7 +103,7 @@ class SlideSource:
         overlapped = Counter[str]()
         for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
             overlapped[field.outcome] += field.overlap_share > 0
-            yield Seen(field, image, identity.slide, identity.patient)
+            yield Candidate(field, image, identity.slide, identity.patient)
         details["annotations"] = {
             "ignored": dict(found.ignored),
             "outside_share": found.outside_share,
@@ -111,9 +121,9 @@ class SlideSource:
                 raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
             yield tiling.judge(field, image, job.quality), image
 
-    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> PrivateNames:
         """Name of the slide's file, and its patient."""
-        return Names(self.slide.name, {identity.patient: self.patient})
+        return PrivateNames(self.slide.name, {identity.patient: self.patient})
 
     def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
         """The slide, once a field."""

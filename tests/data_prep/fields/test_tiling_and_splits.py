@@ -81,7 +81,7 @@ OVERLAP = [region("a", 0, 0, 240, 100), region("b", 180, 0, 400, 100)]
         (("c",), ("a", tiling.KEPT, 0.8), ("", tiling.AMBIGUOUS, 0.6)),
     ],
 )
-def test_an_overlap_is_nobodys_or_the_firsts(priority, second, third):
+def test_an_overlap_is_excluded_or_the_firsts(priority, second, third):
     fields = plan(OVERLAP, size=(400, 100), stride_um=50.0, priority=priority)
     assert [shares_and_outcome(field) for field in fields] == [
         (0, "a", tiling.KEPT, 1, 0),

@@ -116,8 +116,8 @@ def test_the_tiles_kept_are_few(tmp_path, monkeypatch):
 def test_a_tile_that_ends_too_early_fails_its_slide(tmp_path):
     whole = level(grainy(300, 100))
     files = list(whole.tiles)
-    spoiled = jpeg_slide.Level(whole.size, [files[0][: len(files[0]) // 2], *files[1:]])
-    slide = slides.open_slide(write(tmp_path, spoiled))
+    corrupted = jpeg_slide.Level(whole.size, [files[0][: len(files[0]) // 2], *files[1:]])
+    slide = slides.open_slide(write(tmp_path, corrupted))
     assert set(slide.tiles) == {0}
     with pytest.raises(DiffpathError, match=r"slide in .*s\.svs: reading failed \(tile 0 is damaged\); fix: "):
         list(slides.read_fields(slide, [Box(0.0, 0.0, 90.0, 90.0)], patch_px=16))
