@@ -13,6 +13,7 @@ from data_prep.annotations import regions as annotations
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
 from data_prep.slide import slides, tissue
+from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources import digests
 from data_prep.sources.source import (
     DIGESTS,
@@ -39,6 +40,7 @@ class SlideSource:
 
     Attributes:
         slide: its file.
+        reader: opens it.
         regions: its annotation file, if it has one.
         label: annotation class of the whole slide, for a slide without an annotation file.
         patient: whose it is.
@@ -47,6 +49,7 @@ class SlideSource:
     """
 
     slide: Path
+    reader: ReaderKind
     regions: Path | None
     label: str | None
     patient: str
@@ -154,5 +157,5 @@ class SlideSource:
 
     def _open(self, job: Job) -> tuple[slides.Slide, annotations.Annotated]:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}
-        slide = slides.open_slide(self.slide, scale_table=table)
+        slide = slides.open_slide(self.slide, kind=self.reader, scale_table=table)
         return slide, annotations.of_slide(slide, self.regions, self.label, job.class_map)

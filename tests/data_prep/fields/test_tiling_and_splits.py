@@ -1,8 +1,6 @@
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
-import openslide
 import pytest
 import shapely
 
@@ -14,14 +12,14 @@ from data_prep.slide.slides import Box
 from data_prep.slide.tissue import TissueMask
 from data_prep.splits import splits
 from diffpath_jax.io.errors import DiffpathError
+from tests.data_prep import array_reader
 
 GRID = {"origin_um": (0.0, 0.0), "roi_min": 0.75, "tissue_min": 0.5}
 
 
 def flat_slide(size, mpp):
     """What planning needs of a slide; no file behind it."""
-    handle = mock.Mock(spec=openslide.OpenSlide)
-    return slides.Slide(Path("flat.svs"), handle, size, slides.Scale(mpp, mpp, "slide"))
+    return slides.Slide(Path("flat.npy"), array_reader.blank(size), slides.Scale(mpp, mpp, "slide"))
 
 
 def spec_of(fov_um, patch_px, **grid):
