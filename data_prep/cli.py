@@ -12,8 +12,9 @@ from data_prep.annotations import regions as annotations
 from data_prep.annotations.class_map import ClassMap, known_class, read_class_map
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
-from data_prep.job import job, repeats, scheduling
+from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import scales, slides
+from data_prep.slide.readers import registry
 from data_prep.sources import find_slides, image_folder, tfds_images
 from data_prep.sources.images import ImageBatch, usual_side
 from data_prep.sources.slide import SlideSource
@@ -38,7 +39,7 @@ NO_LIMITS = quality.QualitySpec(blur_max=1.0, saturation_min=0.0, pen_max=1.0)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath prep``."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--slides", type=Path, help="a slide, or a folder of slides")
+    what.add_argument("--slides", type=Path, help=f"a slide, or a folder of slides ({' '.join(registry.suffixes())})")
     what.add_argument("--images", type=Path, help="patches instead: a folder with a folder of images for each class")
     what.add_argument("--tfds", metavar="NAME", help="patches instead: a TFDS data set (ArrayRecord), or its directory")
     parser.add_argument(
@@ -115,8 +116,8 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=float, help=f"{what} (default: {default}{less})")
     parser.add_argument(
         "--duplicates",
-        choices=repeats.RULES,
-        default=repeats.RULES[0],
+        choices=duplicates.RULES,
+        default=duplicates.RULES[0],
         help="images that are there twice are listed, or all but the first left out (default: %(default)s)",
     )
 

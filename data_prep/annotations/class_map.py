@@ -21,8 +21,8 @@ class ClassMap:
     Attributes:
         classes: annotation class -> class of the data set.
         ignore: annotation classes that are known and not used.
-        overlap: whose the area is where regions of several classes overlap: nobody's (``reject``), or that of the
-            class which the map names first (``priority``).
+        overlap: where regions of several classes overlap, the area is excluded (``reject``), or goes to the class that
+            the map names first (``priority``).
     """
 
     classes: Mapping[str, str]
@@ -36,7 +36,7 @@ class ClassMap:
 
     @property
     def priority(self) -> tuple[str, ...]:
-        """Classes that overlaps go to, first come first served; none where overlaps are nobody's."""
+        """Classes that overlaps go to, first come first served; none where overlaps are excluded."""
         return self.names if self.overlap == "priority" else ()
 
 

@@ -13,7 +13,7 @@ Ring = Float[np.ndarray, "_ 2"]
 MAX_PX = 1e7
 # A ring of more corners than this is rounded to half pixels, which no field of view notices.
 DENSE_CORNERS = 200_000
-# One that then has more than this was drawn by nobody, and to check and repair it may take hours.
+# No person drew one that then has more than this, and to check and repair it may take hours.
 MAX_CORNERS = 2_000_000
 
 

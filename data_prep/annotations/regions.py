@@ -14,7 +14,7 @@ import shapely
 
 from data_prep.annotations import asap, imagescope, outlines, qupath, safe_xml
 from data_prep.annotations.class_map import ClassMap, known_class
-from data_prep.slide.slides import Slide, bounds_offset
+from data_prep.slide.slides import Slide
 from diffpath_jax.io.errors import DiffpathError
 
 SUFFIXES = (".geojson", ".json", ".xml")
@@ -96,7 +96,7 @@ def of_slide(slide: Slide, path: Path | None, label: str | None, class_map: Clas
     if path is None:
         return _whole_slide(slide, str(label), class_map)
     regions, ignored = read_regions(path, class_map)
-    if any(bounds_offset(slide)):
+    if any(slide.reader.bounds):
         regions = shift(regions, _origin(path, slide))
     return _within(path, slide, regions, ignored)
 
@@ -187,7 +187,7 @@ def _origin(path: Path, slide: Slide) -> tuple[float, float]:
             why="ImageScope crops and turns slides of this kind, and the file does not say how",
             fix="export the annotations from QuPath as GeoJSON",
         )
-    return bounds_offset(slide) if reader is qupath.read else (0.0, 0.0)
+    return slide.reader.bounds if reader is qupath.read else (0.0, 0.0)
 
 
 def _reader(path: Path) -> _Reader:

@@ -107,7 +107,7 @@ def fingerprint(image: UInt8[np.ndarray, "h w 3"]) -> Fingerprint:
     )
 
 
-def find(images: Images) -> Pairs:
+def find_pairs(images: Images) -> Pairs:
     """Every image that repeats an earlier one, exactly or nearly.
 
     Fields of one slide that overlap share pixels by the user's choice of stride: they are not near duplicates.

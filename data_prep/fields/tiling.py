@@ -106,7 +106,7 @@ def plan_fields(
     """Lay the grid over the slide and decide on every field that touches a region.
 
     A field belongs to a class when the class's own area covers at least ``roi_min`` of it. Where regions of several
-    classes overlap, the area is nobody's, or that of the first of them in ``priority``. A field that its regions
+    classes overlap, the area is excluded, or goes to the first of them in ``priority``. A field that its regions
     would give to a class, and its own area does not, is ambiguous and rejected, and so is one that two classes'
     own areas cover enough. Order: top to bottom, left to right.
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from data_prep.fields import tiling
-from data_prep.job.unit import Prepared
+from data_prep.job.source_tasks import Prepared
 from data_prep.sources.source import Origin, Source
 from data_prep.splits import splits
 from data_prep.splits.splits import SplitSpec
@@ -35,7 +35,7 @@ def by_place(spec: SplitSpec, done: Done) -> bool:
     """Whether there is one patient only, whose slides can be cut into bands."""
     patients = {prepared.identity.patient for _, prepared in done}
     given = any(source.split for source, _ in done)
-    return len(patients) == 1 and not given and not spec.folds and all(source.has_places for source, _ in done)
+    return len(patients) == 1 and not given and not spec.folds and all(source.is_spatial for source, _ in done)
 
 
 def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]]) -> str:

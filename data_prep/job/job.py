@@ -9,9 +9,9 @@ from itertools import compress
 from typing import Any
 
 from data_prep.fields import caps, tiling
-from data_prep.job import assignment, patch_table, qa_page, repeats, unit
+from data_prep.job import assignment, duplicates, patch_table, qa_page, source_tasks
 from data_prep.job.scheduling import Outcome, Scheduler, WorkerDied
-from data_prep.job.unit import Placed, Prepared
+from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.qa import pictures
 from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Source, kept_fields, make_private
 from data_prep.splits import folds
@@ -68,7 +68,7 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
     for failure in staged.failed:
         console.print(f"error: {failure}", markup=False, soft_wrap=True)
     if staged.failed:
-        total = f"{sum(source.size for source in sources)} {sources[0].noun}s"
+        total = f"{sum(source.size for source in sources)} {sources[0].item_noun}s"
         console.print(f"{len(staged.failed)} of {total} failed; the same command tries them again")
         return ExitCode.PARTIAL
     staging.clear()
@@ -109,8 +109,8 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
     failed: dict[int, DiffpathError] = {}
     bugs: list[Exception] = []
     start, fields = time.monotonic(), 0
-    prepare, _ = unit.tasks(job)
-    with track("prep", total=sum(source.size for source in sources), unit=f"{sources[0].noun}s") as progress:
+    prepare, _ = source_tasks.tasks(job)
+    with track("prep", total=sum(source.size for source in sources), unit=f"{sources[0].item_noun}s") as progress:
         for outcome in scheduler(prepare, sources):
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
@@ -143,7 +143,7 @@ def _as_failure(source: Source, outcome: Outcome) -> Exception | None:
     if not isinstance(outcome.error, WorkerDied):
         return outcome.error
     return DiffpathError(
-        source.noun,
+        source.item_noun,
         where=source.where,
         why=f"the process that reads it dies ({outcome.error}), also with nothing beside it",
         fix="give it more memory, copy the slide again, or leave it out",
@@ -155,13 +155,13 @@ def _copies(sources: Sequence[Source], results: dict[int, Prepared]) -> dict[int
     first: dict[str, int] = {}
     return {
         index: DiffpathError(
-            sources[index].noun,
+            sources[index].item_noun,
             where=sources[index].where,
             why=f"it has the same bytes as {sources[first[slide]].where.name}",
             fix="leave one of them out",
         )
         for index in sorted(results)
-        if sources[index].has_places and first.setdefault(slide := results[index].identity.slide, index) != index
+        if sources[index].is_spatial and first.setdefault(slide := results[index].identity.slide, index) != index
     }
 
 
@@ -191,14 +191,14 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
     One source's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
     """
-    placed, repeated = _place(job, staged, staging)
-    labels, proof = _list(job, staged, staging, placed)
-    staged = Staged(staged.done, [*staged.failed, *_draw_all(job, placed, scheduler)])
-    dropped = Counter(split for source in placed for split in source.assigned if split not in labels)
-    details = _describe(job, staged, proof, dropped, repeats.summary(job, repeated))
-    qa_page.write(qa_page.Content(job, staging, staged.done, staged.failed, placed, labels, details, repeated))
+    assignments, repeated = _place(job, staged, staging)
+    labels, proof = _list(job, staged, staging, assignments)
+    staged = Staged(staged.done, [*staged.failed, *_draw_all(job, assignments, scheduler)])
+    dropped = Counter(split for source in assignments for split in source.assigned if split not in labels)
+    details = _describe(job, staged, proof, dropped, duplicates.summary(job, repeated))
+    qa_page.write(qa_page.Content(job, staging, staged.done, staged.failed, assignments, labels, details, repeated))
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
-    items = {split: _records(staging, placed, split) for split in labels}
+    items = {split: _records(staging, assignments, split) for split in labels}
     folds.clear(job.out, job.split.folds)
     found = writer.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
     whole = folds.View(job.out, found, labels, details)
@@ -215,24 +215,28 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
     return staged, dataset
 
 
-def _place(job: Job, staged: Staged, staging: Staging) -> tuple[list[Placed], repeats.Repeats]:
+def _place(job: Job, staged: Staged, staging: Staging) -> tuple[list[SplitAssignment], duplicates.JobDuplicates]:
     """Give every kept field its split, or the reason why it has none; and list duplicates."""
     limits = _limits(job, staged, staging)
     assign = assignment.assignment(
         job.split, [(source, _capped(job, source, each, staging, limits)) for source, each in staged.done]
     )
-    placed = []
+    assignments = []
     for source, prepared in staged.done:
-        kept, origins = unit.kept_origins(job, staging, source, prepared)
+        kept, origins = source_tasks.kept_origins(job, staging, source, prepared)
         chosen = [limits.keep(field) for field in kept]
         dealt = iter(assign(source, prepared, list(compress(kept, chosen)), list(compress(origins, chosen))))
-        placed.append(Placed(source, prepared.name, [next(dealt) if keep else caps.CAPPED for keep in chosen]))
-    repeated = repeats.find(staging, placed, job.split.names)
-    repeats.write_table(job, staging, staged.done, repeated)
-    return (repeats.drop(placed, repeated) if job.duplicates == "drop" else placed), repeated
+        assignments.append(
+            SplitAssignment(source, prepared.name, [next(dealt) if keep else caps.CAPPED for keep in chosen])
+        )
+    repeated = duplicates.find(staging, assignments, job.split.names)
+    duplicates.write_table(job, staging, staged.done, repeated)
+    return (duplicates.drop(assignments, repeated) if job.duplicates == "drop" else assignments), repeated
 
 
-def _list(job: Job, staged: Staged, staging: Staging, placed: Sequence[Placed]) -> tuple[dict[str, list[int]], str]:
+def _list(
+    job: Job, staged: Staged, staging: Staging, assignments: Sequence[SplitAssignment]
+) -> tuple[dict[str, list[int]], str]:
     """Give every kept field a row in the patch table.
 
     Returns:
@@ -241,8 +245,8 @@ def _list(job: Job, staged: Staged, staging: Staging, placed: Sequence[Placed]) 
     labels: dict[str, list[int]] = {split: [] for split in job.split.names}
     pairs = set[tuple[str, str]]()
     with patch_table.writer(job) as write_rows:
-        for (source, prepared), found in zip(staged.done, placed, strict=True):
-            kept, origins = unit.kept_origins(job, staging, source, prepared)
+        for (source, prepared), found in zip(staged.done, assignments, strict=True):
+            kept, origins = source_tasks.kept_origins(job, staging, source, prepared)
             write_rows(origins, prepared, kept, found.assigned)
             for field, origin, split in zip(kept, origins, found.assigned, strict=True):
                 if split in labels:
@@ -264,27 +268,27 @@ def _capped(job: Job, source: Source, prepared: Prepared, staging: Staging, limi
     """A source with the counts that the cap of its classes leaves."""
     if job.caps.per_class is None:
         return prepared
-    kept, origins = unit.kept_origins(job, staging, source, prepared)
+    kept, origins = source_tasks.kept_origins(job, staging, source, prepared)
     chosen = [limits.keep(field) for field in kept]
-    return replace(prepared, kept=unit.count_owners(compress(origins, chosen), compress(kept, chosen)))
+    return replace(prepared, kept=source_tasks.count_owners(compress(origins, chosen), compress(kept, chosen)))
 
 
-def _records(staging: Staging, placed: Sequence[Placed], split: str) -> Iterator[bytes]:
+def _records(staging: Staging, assignments: Sequence[SplitAssignment], split: str) -> Iterator[bytes]:
     """Staged records of one split, in the order of the sources."""
-    for slide in placed:
+    for slide in assignments:
         if split in slide.assigned:
             found = staging.read(Unit(slide.name, len(slide.assigned), {}))
             yield from (data for data, where in zip(found, slide.assigned, strict=True) if where == split)
 
 
-def _draw_all(job: Job, placed: Sequence[Placed], scheduler: Scheduler) -> list[DiffpathError]:
+def _draw_all(job: Job, assignments: Sequence[SplitAssignment], scheduler: Scheduler) -> list[DiffpathError]:
     """Draw all pictures, and remove those of sources that are no longer part of the job."""
-    pictures.keep_only(job.out / pictures.FOLDER, [source.name for source in placed])
+    pictures.keep_only(job.out / pictures.FOLDER, [source.name for source in assignments])
     failed: dict[int, DiffpathError] = {}
-    _, draw = unit.tasks(job)
-    with track("overlays", total=len(placed), unit="pictures") as progress:
-        for outcome in scheduler(draw, placed):
-            error = _as_failure(placed[outcome.index].source, outcome)
+    _, draw = source_tasks.tasks(job)
+    with track("overlays", total=len(assignments), unit="pictures") as progress:
+        for outcome in scheduler(draw, assignments):
+            error = _as_failure(assignments[outcome.index].source, outcome)
             if isinstance(error, DiffpathError):
                 failed[outcome.index] = error
             elif error is not None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data_prep.fields import tiling
 from data_prep.fields.quality import Scores
-from data_prep.job.unit import Prepared
+from data_prep.job.source_tasks import Prepared
 from data_prep.sources.source import PRIVATE, Job, Origin
 from diffpath_jax.io.files import replace_file
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.fields import caps, duplicates, quality, tiling
-from data_prep.job import repeats
-from data_prep.job.unit import Placed, Prepared
+from data_prep.fields import caps, quality, tiling
+from data_prep.fields.duplicates import WHERE
+from data_prep.job import duplicates
+from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.qa import pictures
 from data_prep.sources.source import PRIVATE, Job, Origin, Source, staged_fields
 from diffpath_jax.data import card, records
@@ -39,7 +40,7 @@ class Content:
         staging: where fields and images are.
         done: sources of the data set.
         failed: why the others, or parts of them, are missing.
-        placed: the sources with the split of each field.
+        assignments: the sources with the split of each field.
         labels: labels of each split's records.
         details: what goes into the manifest.
         repeated: images that are there twice.
@@ -49,20 +50,20 @@ class Content:
     staging: Staging
     done: Sequence[tuple[Source, Prepared]]
     failed: Sequence[DiffpathError]
-    placed: Sequence[Placed]
+    assignments: Sequence[SplitAssignment]
     labels: Mapping[str, Sequence[int]]
     details: Mapping[str, Any]
-    repeated: repeats.Repeats
+    repeated: duplicates.JobDuplicates
 
     @property
-    def noun(self) -> str:
+    def item_noun(self) -> str:
         """What the sources hold: slide or image."""
-        return self.done[0][0].noun
+        return self.done[0][0].item_noun
 
     @property
-    def has_places(self) -> bool:
+    def is_spatial(self) -> bool:
         """Whether fields lie on slides, which have regions, tissue and a grid."""
-        return all(source.has_places for source, _ in self.done)
+        return all(source.is_spatial for source, _ in self.done)
 
 
 def write(content: Content) -> None:
@@ -93,8 +94,8 @@ def write(content: Content) -> None:
         duplicate_notes=[note for note in notes if note not in warnings],
         pairs=pairs,
         failed=len(content.failed),
-        noun=content.noun,
-        has_places=content.has_places,
+        item_noun=content.item_noun,
+        is_spatial=content.is_spatial,
         sources=sources,
     )
 
@@ -110,7 +111,7 @@ def _limits(content: Content) -> dict[str, tuple[float, str]]:
     """Score -> its limit, and on which side of it a field is rejected."""
     limits = content.job.quality
     return {
-        **({"tissue_share": (content.job.fields.tissue_min, "below")} if content.has_places else {}),
+        **({"tissue_share": (content.job.fields.tissue_min, "below")} if content.is_spatial else {}),
         "saturation": (limits.saturation_min, "below"),
         "pen_share": (limits.pen_max, "above"),
         "blur": (limits.blur_max, "above"),
@@ -124,11 +125,11 @@ def _cards(content: Content) -> list[dict[str, str]]:
     judged = sum(outcomes[name] for name in within)
     rejected = sum(outcomes[name] for name in _QUALITY)
     found = content.details["duplicates"]
-    candidates = "fields within regions" if content.has_places else "images of used classes"
+    candidates = "fields within regions" if content.is_spatial else "images of used classes"
     repeated = sum(sum(found[kind].values()) for kind in ("exact", "near"))
     return [
         {
-            "name": f"{content.noun}s",
+            "name": f"{content.item_noun}s",
             "value": f"{sum(source.size for source, _ in content.done):,}",
             "words": f"{len(content.failed)} failed",
         },
@@ -143,12 +144,12 @@ def _settings(content: Content) -> list[tuple[str, str]]:
     of_slides = [
         ("step of the grid", f"{fields.stride_um:g} um"),
         ("a field belongs to a class", f"that covers at least {fields.roi_min:.0%} of it"),
-        ("overlaps of classes", {"reject": "nobody's", "priority": "the first class's"}[job.class_map.overlap]),
+        ("overlaps of classes", {"reject": "excluded", "priority": "the first class's"}[job.class_map.overlap]),
         ("tissue", f"at least {fields.tissue_min:.0%}"),
     ]
     return [
         ("field of view", f"{fields.fov_um:g} um, stored as {fields.patch_px} px at {fields.mpp:.4g} um/px"),
-        *(of_slides if content.has_places else [("tissue", "not measured: it is a share of a slide's own picture")]),
+        *(of_slides if content.is_spatial else [("tissue", "not measured: it is a share of a slide's own picture")]),
         ("blur", f"at most {job.quality.blur_max:g} (0 sharp, 1 without detail)"),
         ("saturation", f"at least {job.quality.saturation_min:g}"),
         ("ink", f"at most {job.quality.pen_max:.0%}"),
@@ -186,7 +187,7 @@ def _source(
     for name, counts in scores.items():
         values = [getattr(field if name == "tissue_share" else field.scores, name, None) for field in fields]
         counts += np.histogram([value for value in values if value is not None], _BINS)[0]
-    outcomes, assigned = Counter(field.outcome for field in fields), Counter(content.placed[number].assigned)
+    outcomes, assigned = Counter(field.outcome for field in fields), Counter(content.assignments[number].assigned)
     judged = outcomes.total() - outcomes[tiling.OUTSIDE]
     called = source.names(content.job, prepared.identity, source.origins(content.job, prepared.identity, described))
     names["slides"][prepared.identity.slide] = called.source
@@ -241,7 +242,7 @@ def _pairs(content: Content, names: dict[str, str]) -> list[dict[str, Any]]:
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     chosen = np.lexsort((pairs.second, ~pairs.exact, -pairs.where))[:SHOWN_PAIRS]
     images = np.stack([pairs.first[chosen], pairs.second[chosen]], axis=1)
-    origins = repeats.origins_of(job, content.staging, content.done, content.repeated, images.ravel())
+    origins = duplicates.origins_of(job, content.staging, content.done, content.repeated, images.ravel())
     names |= {origin.slide: origin.file for origin in origins}
     shown = []
     for number, (pair, both) in enumerate(zip(chosen.tolist(), images.tolist(), strict=True)):
@@ -251,9 +252,7 @@ def _pairs(content: Content, names: dict[str, str]) -> list[dict[str, Any]]:
         pictures.write_strip(job.out / pictures.FOLDER / file, found)
         kind = "the same pixels" if pairs.exact[pair] else f"nearly the same ({pairs.bits[pair]} of 143 bits differ)"
         turned = ", turned or mirrored" if pairs.turned[pair] else ""
-        shown.append(
-            {"file": file, "sides": sides, "kind": kind + turned, "where": duplicates.WHERE[pairs.where[pair]]}
-        )
+        shown.append({"file": file, "sides": sides, "kind": kind + turned, "where": WHERE[pairs.where[pair]]})
     return shown
 
 

@@ -1,14 +1,11 @@
 """um/px of a slide: where the number comes from, when it is refused, and what speaks against it."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffpath_jax.io.errors import DiffpathError
 
-# Names of properties, as OpenSlide has them.
-MPP_X, MPP_Y, POWER = "openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"
 # Below 0.05 um/px no light microscope resolves anything; above 20 um/px no nucleus is visible.
 PLAUSIBLE_MPP = (0.05, 20.0)
 # Cameras and stages are calibrated to a few per cent. Pixels twice as wide as high are a mistake in the file.
@@ -38,56 +35,51 @@ class Scale:
     doubts: tuple[str, ...] = ()
 
 
-def find_scale(path: Path, properties: Mapping[str, str], given: float | None) -> Scale:
+def find_scale(
+    path: Path, stated: tuple[float, float] | None, objective: float | None, from_table: float | None
+) -> Scale:
     """um/px of a slide: what the user gives, else what the slide states. Each axis is used as it is stated.
 
     Args:
         path: the slide, for errors.
-        properties: of the slide, as OpenSlide names them.
-        given: um/px of both axes, from the user's table.
+        stated: um/px along x and y that the slide states, NaN for no number; None if it does not.
+        objective: power of the objective that the slide states, if it does.
+        from_table: um/px of both axes, from the user's table.
 
     Raises:
         DiffpathError: there is none, it is implausible, or its axes are further apart than :data:`MAX_UNEQUAL`.
     """
-    values = [properties.get(name) for name in (MPP_X, MPP_Y)]
-    stated = [_number(value) for value in values]
-    wrong = _refusal(values, stated)
-    if given is not None:
-        return Scale(given, given, "table", _doubts((given, given), properties, beside=None if wrong else stated))
-    if wrong:
+    wrong = _refusal(stated)
+    if from_table is not None:
+        both = (from_table, from_table)
+        return Scale(*both, "table", _doubts(both, objective, beside=None if wrong else stated))
+    if wrong or stated is None:
         fix = f"give a CSV with the columns slide,mpp and the row {path.name},<um per px> as --mpp_csv"
-        raise DiffpathError("um/px", where=path, why=wrong, fix=fix)
-    return Scale(stated[0], stated[1], "slide", _doubts((stated[0], stated[1]), properties, beside=None))
+        raise DiffpathError("um/px", where=path, why=str(wrong), fix=fix)
+    return Scale(*stated, "slide", _doubts(stated, objective, beside=None))
 
 
-def _number(text: str | None) -> float:
-    """The number that a text is, or else not a number."""
-    try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
-
-
-def _refusal(values: Sequence[str | None], stated: Sequence[float]) -> str | None:
-    """Why what a slide states cannot be used; nothing if it can."""
+def _refusal(stated: tuple[float, float] | None) -> str | None:
+    """Returns why what a slide states cannot be used; None if it can."""
     low, high = PLAUSIBLE_MPP
-    if None in values:
+    if stated is None:
         return "the slide does not state it"
+    text = f"{stated[0]:g} x {stated[1]:g}"
     if not all(low <= mpp <= high for mpp in stated):  # NaN fails too
-        return f"{' x '.join(map(str, values))} is not plausible"
+        return f"{text} is not plausible"
     if max(stated) / min(stated) > MAX_UNEQUAL:
-        return f"{' x '.join(map(str, values))}: no scanner's pixels are so unequal"
+        return f"{text}: no scanner's pixels are so unequal"
     return None
 
 
 def _doubts(
-    used: tuple[float, float], properties: Mapping[str, str], *, beside: Sequence[float] | None
+    used: tuple[float, float], objective: float | None, *, beside: tuple[float, float] | None
 ) -> tuple[str, ...]:
-    """What speaks against um/px: its axes differ, the objective, or what the slide states ``beside`` a table."""
+    """Returns what speaks against um/px: unequal axes, the objective, or what the slide states ``beside`` a table."""
     doubts = []
     if _ratio(*used) > ROUNDING:
         doubts.append(f"{used[0]:g} um/px along x and {used[1]:g} along y: fields are square in um, not in px")
-    mean, power = math.sqrt(used[0] * used[1]), _number(properties.get(POWER))
+    mean, power = math.sqrt(used[0] * used[1]), objective or 0.0
     if 0 < power < math.inf and _ratio(mean, MPP_TIMES_POWER / power) > MAX_OFF_POWER:
         doubts.append(f"{mean:.4g} um/px, but {power:g}X gives about {MPP_TIMES_POWER / power:.2g}")
     if beside and max(map(_ratio, used, beside)) > ROUNDING:

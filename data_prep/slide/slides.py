@@ -1,54 +1,59 @@
 """Whole-slide images: open one, know its um/px and where that came from, read fields of view at a true scale.
 
-Positions are level-0 pixels from the slide's top-left corner, as in OpenSlide. Label and macro images are
-never opened.
+Positions are level-0 pixels from the slide's top-left corner, as in OpenSlide. What opens a file is in
+:mod:`data_prep.slide.readers`.
 """
 
+import bisect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import openslide
 from jaxtyping import UInt8
 
-from data_prep.slide.jpeg_tiles import JpegTiles, find_levels
+from data_prep.slide.readers import registry
+from data_prep.slide.readers.registry import Reader, ReaderKind
 from data_prep.slide.scales import PLAUSIBLE_MPP, Scale, find_scale
 from data_prep.tables import read_table
 from diffpath_jax.io.errors import DiffpathError
 
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
 MAX_STRIP_PIXELS = 2**23
-# In files of these vendors a level is a picture of its own, whose tiles neither overlap nor leave gaps.
-PLAIN_VENDORS = ("aperio", "generic-tiff")
 # Between two fields further apart than this, in pixels of the level, nothing is read.
 MAX_GAP_PX = 256
 # A whole level is read in squares of at most this many pixels a side, for the same reason.
 MAX_SQUARE_PX = 4_096
 
-# OpenSlide holds whole tiles; those of scanners have 256 to 1024 pixels a side.
-MAX_TILE_PX = 8_192
-
 
 @dataclass(frozen=True)
 class Slide:
-    """An open slide.
+    """An open slide; as a context manager it is closed at the end.
 
     Attributes:
         path: its file.
-        handle: OpenSlide's handle (open it per process, after forking).
-        size: (width, height) in level-0 pixels.
+        reader: reads its pixels (open it per process, after forking).
         scale: um/px of level 0.
-        tiles: levels whose tiles can be decoded straight from the file.
     """
 
     path: Path
-    handle: openslide.OpenSlide
-    size: tuple[int, int]
+    reader: Reader
     scale: Scale
-    tiles: Mapping[int, JpegTiles] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in level-0 pixels."""
+        return self.reader.dimensions[0]
+
+    def __enter__(self) -> "Slide":
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.reader.close()
 
 
 @dataclass(frozen=True)
@@ -61,64 +66,31 @@ class Box:
     height: float
 
 
-def open_slide(path: Path, *, scale_table: dict[str, float] | None = None) -> Slide:
+def open_slide(path: Path, *, kind: ReaderKind | None = None, scale_table: dict[str, float] | None = None) -> Slide:
     """Open a slide and establish its um/px: from ``scale_table`` if it names the slide, else from the file.
 
+    Args:
+        path: the slide.
+        kind: what reads it; without it, what its name says.
+        scale_table: um per level-0 pixel by name of the slide.
+
     Raises:
-        DiffpathError: missing or unreadable file, or no plausible um/px.
+        DiffpathError: missing or unreadable file, one that no reader reads, or no plausible um/px.
     """
     if not path.is_file():
         raise DiffpathError("slide", where=path, why="no such file", fix="check the path given to --slides")
+    kind = kind or registry.kind_of(path)
+    if kind is None:
+        why = f"only files with {' '.join(registry.suffixes())} are read"
+        raise DiffpathError("slide", where=path, why=why, fix="convert it to one of them, or leave it out")
     try:
-        handle = openslide.OpenSlide(path)
-    except (openslide.OpenSlideError, OSError) as error:
-        raise DiffpathError(
-            "slide",
-            where=path,
-            why=f"OpenSlide cannot read it ({error})",
-            fix="copy it again, or leave it out",
-        ) from error
-    _check_tiles(path, handle)
+        reader = kind.open(path)
+    except OSError as error:
+        why = f"{kind.name} cannot read it ({error})"
+        raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out") from error
     table = scale_table or {}
-    scale = find_scale(path, handle.properties, table.get(path.name, table.get(path.stem)))
-    return Slide(path, handle, handle.dimensions, scale, _find_tiles(path, handle))
-
-
-def _find_tiles(path: Path, handle: openslide.OpenSlide) -> dict[int, JpegTiles]:
-    """Levels that need not go through OpenSlide."""
-    if handle.properties.get(openslide.PROPERTY_NAME_VENDOR) not in PLAIN_VENDORS:
-        return {}
-
-    def shown(level: int, place: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"] | None:
-        try:
-            return np.asarray(handle.read_region(place, level, size).convert("RGB"))
-        except (openslide.OpenSlideError, OSError):
-            return None
-
-    return find_levels(path, handle.level_dimensions, handle.level_downsamples, shown)
-
-
-def _check_tiles(path: Path, handle: openslide.OpenSlide) -> None:
-    """Refuse tiles that no memory holds: OpenSlide would end this process.
-
-    Raises:
-        DiffpathError: the file declares such a tile.
-    """
-    for level in range(handle.level_count):
-        sides = [handle.properties.get(f"openslide.level[{level}].tile-{side}", "0") for side in ("width", "height")]
-        if max(map(int, sides)) > MAX_TILE_PX:
-            why = f"it declares tiles of {sides[0]} x {sides[1]} px"
-            raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out")
-
-
-def bounds_offset(slide: Slide) -> tuple[float, float]:
-    """Level-0 position of the top-left corner that viewers such as QuPath show: (0, 0) unless the slide states bounds.
-
-    Scanners of MRXS and SCN files state where on the glass there are pixels; OpenSlide counts from the glass's corner.
-    """
-    names = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
-    x, y = (float(slide.handle.properties.get(name, 0)) for name in names)
-    return x, y
+    scale = find_scale(path, reader.mpp, reader.objective, table.get(path.name, table.get(path.stem)))
+    return Slide(path, reader, scale)
 
 
 def read_scale_table(path: Path) -> dict[str, float]:
@@ -147,18 +119,18 @@ def read_scale_table(path: Path) -> dict[str, float]:
 def read_thumbnail(slide: Slide, *, max_px: int) -> UInt8[np.ndarray, "h w 3"]:
     """The whole slide, area-averaged to at most ``max_px`` pixels a side, on white where it has no pixels."""
     shrink = max(1.0, max(slide.size) / max_px)
-    level = slide.handle.get_best_level_for_downsample(shrink)
+    level = bisect.bisect_right(slide.reader.downsamples, shrink) - 1
     size = (max(1, round(slide.size[0] / shrink)), max(1, round(slide.size[1] / shrink)))
-    if max(slide.handle.level_dimensions[level]) <= MAX_SQUARE_PX:
-        image = _read_level(slide, level, (0, 0), slide.handle.level_dimensions[level])
+    if max(slide.reader.dimensions[level]) <= MAX_SQUARE_PX:
+        image = _read_level(slide, level, (0, 0), slide.reader.dimensions[level])
     else:
-        image = _read_reduced(slide, level, int(shrink / slide.handle.level_downsamples[level]))
+        image = _read_reduced(slide, level, int(shrink / slide.reader.downsamples[level]))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _read_reduced(slide: Slide, level: int, factor: int) -> UInt8[np.ndarray, "h w 3"]:
     """A level that is too large to read at once, each ``factor`` x ``factor`` pixels averaged to one."""
-    width, height = slide.handle.level_dimensions[level]
+    width, height = slide.reader.dimensions[level]
     picture = np.empty((-(-height // factor), -(-width // factor), 3), np.uint8)
     side = MAX_SQUARE_PX // factor * factor
     for top, left in itertools.product(range(0, height, side), range(0, width, side)):
@@ -202,7 +174,7 @@ def choose_reading(slide: Slide, width: float, height: float, *, patch_px: int) 
     What is read is never enlarged, unless level 0 itself holds too little.
     """
     readings = []
-    for level, whole in enumerate(slide.handle.level_dimensions):
+    for level, whole in enumerate(slide.reader.dimensions):
         steps = _step(slide.size[0], whole[0]), _step(slide.size[1], whole[1])
         size = max(1, round(width / steps[0])), max(1, round(height / steps[1]))
         readings.append(Reading(level, steps, size, (whole[0] - size[0], whole[1] - size[1])))
@@ -263,17 +235,8 @@ def _read_strip(
 def _read_level(slide: Slide, level: int, corner: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """A rectangle of a level, its corner and size in pixels of the level, white where the slide has no pixels."""
     try:
-        if level in slide.tiles:
-            return slide.tiles[level].read(*corner, *size)
-        # OpenSlide's own notion of the level's scale takes this back to the pixel.
-        downsample = slide.handle.level_downsamples[level]
-        x, y = (round(place * downsample) for place in corner)
-        rgba = np.asarray(slide.handle.read_region((x, y), level, size), np.uint8)
-    except (openslide.OpenSlideError, OSError) as error:
+        return slide.reader.read_region(level, corner, size)
+    except OSError as error:
         raise DiffpathError(
             "slide", where=slide.path, why=f"reading failed ({error})", fix="copy it again, or leave it out"
         ) from error
-    # Where a slide has no pixels OpenSlide gives alpha 0: show glass, which is white.
-    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    rgb[rgba[..., 3] == 0] = 255
-    return rgb

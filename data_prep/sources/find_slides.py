@@ -5,11 +5,11 @@ from pathlib import Path
 
 from data_prep import tables
 from data_prep.annotations import regions as annotations
+from data_prep.slide.readers import registry
+from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
 from data_prep.splits.patients import Owner, PatientTable
 from diffpath_jax.io.errors import DiffpathError
-
-SLIDE_SUFFIXES = frozenset(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
 
 
 def find_sources(
@@ -25,15 +25,8 @@ def find_sources(
     Raises:
         DiffpathError: no slide, a slide without annotations and label, or several slides without a patient table.
     """
-    if slide_path.is_dir():
-        found = sorted(
-            p for p in slide_path.iterdir() if p.suffix.lower() in SLIDE_SUFFIXES and not p.name.startswith(".")
-        )
-    else:
-        found = [slide_path] if slide_path.is_file() else []
-    if not found:
-        why = "no slide in it" if slide_path.is_dir() else "no such file or directory"
-        raise DiffpathError("slides", where=slide_path, why=why, fix="check the path given to --slides")
+    readers = _find_readers(slide_path)
+    found = list(readers)
     if len(found) > 1 and not patients:
         raise DiffpathError(
             "patients",
@@ -46,8 +39,26 @@ def find_sources(
     for slide, (regions, label) in zip(found, _find_regions(found, annotation_path, labels), strict=True):
         owner = patients.owner(slide.name, (slide.name, slide.stem)) if patients else Owner(slide.stem, None)
         mpp = scales.get(slide.name, scales.get(slide.stem))
-        sources.append(SlideSource(slide, regions, label, owner.patient, owner.split, mpp))
+        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp))
     return tuple(sources)
+
+
+def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
+    """Returns a slide, or the slides of a folder in the order of their names, with what reads each.
+
+    Raises:
+        DiffpathError: there is none.
+    """
+    if not slide_path.exists():
+        why, fix = "no such file or directory", "check the path given to --slides"
+        raise DiffpathError("slides", where=slide_path, why=why, fix=fix)
+    files = sorted(slide_path.iterdir()) if slide_path.is_dir() else [slide_path]
+    kinds = {path: registry.kind_of(path) for path in files if not path.name.startswith(".")}
+    readers = {path: kind for path, kind in kinds.items() if kind}
+    if not readers:
+        why = f"no file of a known kind ({' '.join(registry.suffixes())})"
+        raise DiffpathError("slides", where=slide_path, why=why, fix="check the path given to --slides")
+    return readers
 
 
 def _find_regions(

@@ -20,7 +20,7 @@ from data_prep.qa import pictures
 from data_prep.slide import slides
 from data_prep.slide.scales import Scale
 from data_prep.sources import digests
-from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, staged_fields
+from data_prep.sources.source import DIGESTS, PRIVATE, Candidate, Identity, Job, Origin, PrivateNames, staged_fields
 from diffpath_jax.data.image_files import decode_image
 from diffpath_jax.data.staging import Unit
 from diffpath_jax.io.errors import DiffpathError
@@ -97,8 +97,8 @@ class ImageBatch:
     images: Images
     split: str | None
     mpp: float
-    noun: ClassVar[str] = "image"
-    has_places: ClassVar[bool] = False
+    item_noun: ClassVar[str] = "image"
+    is_spatial: ClassVar[bool] = False
 
     @property
     def where(self) -> Path:
@@ -128,7 +128,7 @@ class ImageBatch:
         content = sha256_json(self.images.content(job.out / PRIVATE / DIGESTS))
         return Identity(slide=job.hashed(content), patient="", regions="", mpp=self.mpp)
 
-    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Candidate]:
         """Read, resize and judge every image.
 
         One that cannot be used fails alone: its position and the reason are remembered, but not its name, as this is
@@ -154,7 +154,7 @@ class ImageBatch:
                 continue
             details["positions"].append(position)
             if image is None:
-                yield Seen(field)
+                yield Candidate(field)
                 continue
             digest = _digest(picture.content)
             number = caps.number_of(job.split.seed, digest, box)
@@ -162,12 +162,12 @@ class ImageBatch:
             key = job.hashed(digest)
             if field.outcome == tiling.KEPT:
                 details["keys"].append(key)
-            yield Seen(field, image, key, job.hashed(picture.patient) if picture.patient else "")
+            yield Candidate(field, image, key, job.hashed(picture.patient) if picture.patient else "")
 
-    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> PrivateNames:
         """The first and the last of its files that gave a patch, and their patients."""
         ends = " to ".join(dict.fromkeys(origins[i].file for i in (0, -1))) if origins else self.where.name
-        return Names(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
+        return PrivateNames(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
 
     def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
         """Each image by itself, with its patient if that is known."""

@@ -13,8 +13,19 @@ from data_prep.annotations import regions as annotations
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
 from data_prep.slide import slides, tissue
+from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources import digests
-from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Names, Origin, Seen, kept_fields, staged_fields
+from data_prep.sources.source import (
+    DIGESTS,
+    PRIVATE,
+    Candidate,
+    Identity,
+    Job,
+    Origin,
+    PrivateNames,
+    kept_fields,
+    staged_fields,
+)
 from diffpath_jax.data.staging import Unit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
@@ -29,6 +40,7 @@ class SlideSource:
 
     Attributes:
         slide: its file.
+        reader: opens it.
         regions: its annotation file, if it has one.
         label: annotation class of the whole slide, for a slide without an annotation file.
         patient: whose it is.
@@ -37,15 +49,16 @@ class SlideSource:
     """
 
     slide: Path
+    reader: ReaderKind
     regions: Path | None
     label: str | None
     patient: str
     split: str | None
     mpp: float | None
-    noun: ClassVar[str] = "slide"
+    item_noun: ClassVar[str] = "slide"
     size: ClassVar[int] = 1
     knows_patients: ClassVar[bool] = True
-    has_places: ClassVar[bool] = True
+    is_spatial: ClassVar[bool] = True
 
     @property
     def where(self) -> Path:
@@ -70,7 +83,7 @@ class SlideSource:
             mpp=self.mpp,
         )
 
-    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Seen]:
+    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Candidate]:
         """Decide on every field that touches a region; those that may be kept are read and judged.
 
         Raises:
@@ -93,7 +106,7 @@ class SlideSource:
         overlapped = Counter[str]()
         for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
             overlapped[field.outcome] += field.overlap_share > 0
-            yield Seen(field, image, identity.slide, identity.patient)
+            yield Candidate(field, image, identity.slide, identity.patient)
         details["annotations"] = {
             "ignored": dict(found.ignored),
             "outside_share": found.outside_share,
@@ -111,9 +124,9 @@ class SlideSource:
                 raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
             yield tiling.judge(field, image, job.quality), image
 
-    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> Names:
+    def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> PrivateNames:
         """Name of the slide's file, and its patient."""
-        return Names(self.slide.name, {identity.patient: self.patient})
+        return PrivateNames(self.slide.name, {identity.patient: self.patient})
 
     def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
         """The slide, once a field."""
@@ -144,5 +157,5 @@ class SlideSource:
 
     def _open(self, job: Job) -> tuple[slides.Slide, annotations.Annotated]:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}
-        slide = slides.open_slide(self.slide, scale_table=table)
+        slide = slides.open_slide(self.slide, kind=self.reader, scale_table=table)
         return slide, annotations.of_slide(slide, self.regions, self.label, job.class_map)

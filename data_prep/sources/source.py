@@ -1,6 +1,6 @@
 """Where fields of view come from: what a job asks of a slide, or of a batch of images that are patches already.
 
-What becomes of either is the same (:mod:`data_prep.job.unit`).
+What becomes of either is the same (:mod:`data_prep.job.source_tasks`).
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Candidate:
     """A field of view on which a source has decided.
 
     Attributes:
@@ -69,7 +69,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Names:
+class PrivateNames:
     """What stands behind keyed hashes; private.
 
     Attributes:
@@ -90,7 +90,7 @@ class Source(Protocol):
         """What errors name."""
 
     @property
-    def noun(self) -> str:
+    def item_noun(self) -> str:
         """What it holds: slide or image."""
 
     @property
@@ -106,7 +106,7 @@ class Source(Protocol):
         """Whether it is known whose each field is."""
 
     @property
-    def has_places(self) -> bool:
+    def is_spatial(self) -> bool:
         """Whether fields lie side by side in one picture, so that a split by place means something."""
 
     def stamp(self) -> digests.Stamp:
@@ -115,7 +115,7 @@ class Source(Protocol):
     def identify(self, job: "Job") -> "Identity":
         """What decides its records."""
 
-    def read(self, job: "Job", identity: "Identity", details: dict[str, Any]) -> Iterator[Seen]:
+    def read(self, job: "Job", identity: "Identity", details: dict[str, Any]) -> Iterator[Candidate]:
         """Decide on every field, and read those that need it.
 
         Args:
@@ -125,7 +125,7 @@ class Source(Protocol):
                 ``annotations``, and its own. Whole when all fields are taken.
         """
 
-    def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> Names:
+    def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> PrivateNames:
         """What a person calls it and its patients, given where its kept fields come from."""
 
     def origins(self, job: "Job", identity: "Identity", unit: Unit) -> Sequence[Origin]:
@@ -157,7 +157,7 @@ class Job:
         caps: how many fields are kept at most; drawn with the seed of the split.
         split: shares of train, val and test.
         quality: what an image must be like to be kept.
-        duplicates: what is done with images that are there twice, one of ``repeats.RULES``.
+        duplicates: what is done with images that are there twice, one of ``duplicates.RULES``.
         key: secret for the hashes that stand for slide and patient in the records.
     """
 

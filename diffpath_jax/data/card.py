@@ -76,7 +76,7 @@ def duplicate_notes(found: Mapping[str, Any] | None) -> list[str]:
     """What was found of images that are there twice; one across splits is shouted.
 
     Args:
-        found: as :func:`data_prep.job.repeats.summary` gives it; nothing where it was not looked for.
+        found: as :func:`data_prep.job.duplicates.summary` gives it; nothing where it was not looked for.
     """
     if not found:
         return []

@@ -219,8 +219,8 @@ def test_the_slides_are_what_they_are_meant_to_be(tmp_path, picture):
         folder = tmp_path / kind
         folder.mkdir()
         slide = slides.open_slide(SLIDES[kind](folder, picture))
-        assert slide.handle.properties[openslide.PROPERTY_NAME_VENDOR] == vendor
-        assert list(slide.handle.level_dimensions) == sizes
+        assert slide.reader.handle.properties[openslide.PROPERTY_NAME_VENDOR] == vendor
+        assert list(slide.reader.dimensions) == sizes
         assert (slide.scale.x, slide.scale.y) == pytest.approx(mpp)
-        assert set(slide.tiles) == tiles
-        assert slides.bounds_offset(slide) == (AT if kind == "bounds" else (0, 0))
+        assert set(slide.reader.tiles) == tiles
+        assert slide.reader.bounds == (AT if kind == "bounds" else (0, 0))

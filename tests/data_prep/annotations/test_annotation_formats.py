@@ -13,11 +13,12 @@ from data_prep.annotations import regions as annotations
 from data_prep.annotations.class_map import ClassMap
 from data_prep.annotations.regions import Region
 from data_prep.slide import slides
+from data_prep.slide.readers import openslide_reader
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
 from diffpath_jax.io.errors import DiffpathError
 from tests.conftest import write_slide
-from tests.data_prep import annotation_files
+from tests.data_prep import annotation_files, array_reader
 
 FORMATS = {"qupath": ".geojson", "asap": ".xml", "imagescope": ".xml"}
 REGIONS = [
@@ -35,12 +36,12 @@ def write(kind: str, folder: Path, regions=REGIONS) -> Path:
     return getattr(annotation_files, kind)(folder / f"one{FORMATS[kind]}", regions)
 
 
-def fake_slide(size=(1000, 800), **properties) -> slides.Slide:
-    handle = mock.Mock(spec=openslide.OpenSlide, properties=properties)
-    return slides.Slide(Path("fake.mrxs"), handle, size, slides.Scale(0.5, 0.5, "slide"))
+def fake_slide(bounds=(0.0, 0.0)) -> slides.Slide:
+    reader = array_reader.blank((1000, 800), bounds=bounds)
+    return slides.Slide(Path("fake.npy"), reader, slides.Scale(0.5, 0.5, "slide"))
 
 
-BOUNDS = {"openslide.bounds-x": "300", "openslide.bounds-y": "100"}
+BOUNDS = (300.0, 100.0)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -149,22 +150,27 @@ def test_a_dense_outline_is_rounded_to_half_pixels(tmp_path):
 @pytest.mark.parametrize(("kind", "left"), [("qupath", 300 + 10), ("asap", 10)])
 def test_qupath_counts_from_the_bounds_and_asap_from_the_glass(tmp_path, kind, left):
     path = write(kind, tmp_path, [("Purple", [(10, 20), (110, 20), (110, 70)], [])])
-    (region,) = annotations.of_slide(fake_slide(**BOUNDS), path, None, MAP).regions
+    (region,) = annotations.of_slide(fake_slide(BOUNDS), path, None, MAP).regions
     assert region.shape.bounds[0] == left
     assert annotations.of_slide(fake_slide(), path, None, MAP).regions[0].shape.bounds[0] == 10
 
 
 def test_imagescope_on_a_slide_with_bounds_is_refused(tmp_path):
     with pytest.raises(DiffpathError, match="crops and turns"):
-        annotations.of_slide(fake_slide(**BOUNDS), write("imagescope", tmp_path), None, MAP)
+        annotations.of_slide(fake_slide(BOUNDS), write("imagescope", tmp_path), None, MAP)
 
 
 def test_shift_moves_every_corner():
     square = Region("a", shapely.MultiPolygon([shapely.box(0, 0, 2, 3)]))
     (moved,) = annotations.shift([square], (10.0, 20.0))
     assert moved.name == "a" and moved.shape.equals(shapely.box(10, 20, 12, 23))
-    assert slides.bounds_offset(fake_slide(**BOUNDS)) == (300.0, 100.0)
-    assert slides.bounds_offset(fake_slide()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("properties", "bounds"), [({"x": "300", "y": "100"}, BOUNDS), ({}, (0.0, 0.0))])
+def test_bounds_are_those_of_openslide(properties, bounds):
+    stated = {f"openslide.bounds-{axis}": number for axis, number in properties.items()}
+    handle = mock.Mock(spec=openslide.OpenSlide, properties=stated)
+    assert openslide_reader.OpenSlideReader(handle, {}).bounds == bounds
 
 
 def test_what_lies_outside_the_slide_is_cut_and_told(tmp_path):

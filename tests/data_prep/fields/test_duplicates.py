@@ -80,7 +80,7 @@ def pairs_of(found):
 @pytest.mark.parametrize("name", [*CHANGES, *SYMMETRIES])
 def test_a_changed_image_is_found(name):
     originals = fields()
-    found = duplicates.find(described([*originals, *map({**CHANGES, **SYMMETRIES}[name], originals)]))
+    found = duplicates.find_pairs(described([*originals, *map({**CHANGES, **SYMMETRIES}[name], originals)]))
     expected = [(i, i + len(originals)) for i in range(len(originals))]
     # One pixel is at the edge of what counts as nearly the same.
     assert len(set(pairs_of(found)) & set(expected)) >= (0.9 if "pixel" in name else 1) * len(expected)
@@ -91,7 +91,7 @@ def test_a_changed_image_is_found(name):
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_different_places_are_not_near(size):
-    assert pairs_of(duplicates.find(described(fields(size, count=1600)))) == []
+    assert pairs_of(duplicates.find_pairs(described(fields(size, count=1600)))) == []
 
 
 def test_edges_of_tissue_and_plain_tissue_are_not_near():
@@ -105,12 +105,12 @@ def test_edges_of_tissue_and_plain_tissue_are_not_near():
     smooth = [(np.array(PINK) + rng.normal(0, 1, (64, 64, 3))).clip(0, 255).astype(np.uint8) for _ in range(200)]
     assert duplicates.fingerprint(smooth[0]).signs == ""
     for images in (edges, grain, smooth):
-        assert pairs_of(duplicates.find(described(images))) == []
+        assert pairs_of(duplicates.find_pairs(described(images))) == []
 
 
 def test_equal_pixels_are_found_even_without_any_contrast():
     image, glass = fields()[0], np.full((64, 64, 3), GLASS, np.uint8)
-    found = duplicates.find(described([image, glass, glass, image, glass]))
+    found = duplicates.find_pairs(described([image, glass, glass, image, glass]))
     assert pairs_of(found) == [(0, 3), (1, 2), (1, 4)]
     assert found.exact.all() and not found.bits.any()
 
@@ -119,17 +119,17 @@ def test_where_a_pair_is():
     one, two, three = fields()[:3]
     near = CHANGES["jpeg 80"]
     images = [one, near(one), two, near(two), three, three]
-    found = duplicates.find(described(images, slide=[0, 0, 0, 1, 0, 1], split=[0, 0, 0, 0, 0, 1]))
+    found = duplicates.find_pairs(described(images, slide=[0, 0, 0, 1, 0, 1], split=[0, 0, 0, 0, 0, 1]))
     names = {(i, j): duplicates.WHERE[w] for i, j, w in zip(found.first, found.second, found.where, strict=True)}
     assert names == {(0, 1): "within a slide", (2, 3): "within a split", (4, 5): "across splits"}
 
 
 def test_an_image_is_told_its_first_original_in_each_place():
     image = fields()[0]
-    found = duplicates.find(described([image] * 5, slide=[0, 0, 1, 1, 2], split=[0, 0, 0, 1, 1]))
+    found = duplicates.find_pairs(described([image] * 5, slide=[0, 0, 1, 1, 2], split=[0, 0, 0, 1, 1]))
     assert pairs_of(found) == [(0, 1), (0, 2), (0, 3), (0, 4)]
     near = [CHANGES[name](image) for name in ("jpeg 80", "jpeg 50", "noise", "other colours")]
-    found = duplicates.find(described([image, *near], slide=[0, 0, 1, 1, 2], split=[0, 0, 0, 1, 1]))
+    found = duplicates.find_pairs(described([image, *near], slide=[0, 0, 1, 1, 2], split=[0, 0, 0, 1, 1]))
     assert set(pairs_of(found)) >= {(0, 1), (0, 2), (0, 3), (0, 4)}
     assert {int(second) for second in found.second[found.where == 2]} == {3, 4}
 
@@ -138,11 +138,11 @@ def test_overlapping_fields_of_a_slide_are_alike_by_choice():
     """A grid with a step of two pixels shows the same tissue again and again; on another slide it is a duplicate."""
     images = [TISSUE[300:428, x : x + 128] for x in (300, 302)]
     places = [(300, 300, 128, 128), (302, 300, 128, 128)]
-    assert pairs_of(duplicates.find(described(images, places=places))) == []
-    assert pairs_of(duplicates.find(described(images[:1] * 2, places=places))) == [(0, 1)]
+    assert pairs_of(duplicates.find_pairs(described(images, places=places))) == []
+    assert pairs_of(duplicates.find_pairs(described(images[:1] * 2, places=places))) == [(0, 1)]
     near = [images[0], CHANGES["jpeg 80"](images[0])]
-    assert pairs_of(duplicates.find(described(near, places=places))) == []
-    assert pairs_of(duplicates.find(described(near, places=places, slide=[0, 1]))) == [(0, 1)]
+    assert pairs_of(duplicates.find_pairs(described(near, places=places))) == []
+    assert pairs_of(duplicates.find_pairs(described(near, places=places, slide=[0, 1]))) == [(0, 1)]
 
 
 def planted(count, copies, generator):
@@ -174,7 +174,7 @@ def planted(count, copies, generator):
 
 def check_planted(count, copies):
     images, expected, flips = planted(count, copies, np.random.default_rng(7))
-    found = pairs_of(duplicates.find(images))
+    found = pairs_of(duplicates.find_pairs(images))
     hit = np.isin([image for _, image in expected], [image for _, image in found])
     # With fewer flipped bits than bands one band is whole; beyond that most are found.
     assert hit[flips < duplicates.BANDS].all() and hit[flips < 12].mean() > 0.9 and hit.mean() > 0.85
@@ -210,6 +210,6 @@ def test_many_nearly_equal_images_cost_no_square():
     flipped = np.random.default_rng(2).integers(1, duplicates.BITS, (10_000, 3))
     np.put_along_axis(bits, flipped, 1 - np.take_along_axis(bits, flipped, axis=1), axis=1)
     same = Images(**{**vars(images), "signs": np.packbits(bits, axis=1)})
-    found = duplicates.find(same)
+    found = duplicates.find_pairs(same)
     assert len(np.unique(found.second)) == 9_999
     assert len(found.second) <= 3 * 10_000

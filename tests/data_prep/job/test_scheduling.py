@@ -330,13 +330,13 @@ def test_a_whole_level_is_read_in_squares(tmp_path, monkeypatch):
 FEW_OVERLAYS = """
 import contextlib
 import signal
-from data_prep.job import scheduling, unit
+from data_prep.job import scheduling, source_tasks
 from diffpath_jax import cli
 choose = scheduling.choose
 @contextlib.contextmanager
 def choose_few(**options):
     with choose(**options) as scheduler:
-        yield lambda task, items: scheduler(task, items if task.func is unit.prepare else items[:2])
+        yield lambda task, items: scheduler(task, items if task.func is source_tasks.prepare else items[:2])
 scheduling.choose = choose_few
 # A shell that runs the tests in the background has it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -45,7 +45,7 @@ def good(path: Path) -> None:
     write(path, tissue())
 
 
-def spoiled(change: Callable[[bytearray], object], write_first: Callable = good) -> Callable[[Path], None]:
+def corrupted(change: Callable[[bytearray], object], write_first: Callable = good) -> Callable[[Path], None]:
     """A slide whose bytes are changed."""
 
     def write_spoiled(path: Path) -> None:
@@ -65,7 +65,7 @@ def flipped(data: bytearray) -> None:
 
 
 def jpeg(spoil: Callable[[bytes], bytes] = bytes) -> Callable[[Path], None]:
-    """A slide of four JPEG tiles, the second of which may be spoiled; tifffile alone cannot write one."""
+    """A slide of four JPEG tiles, the second of which may be corrupted; tifffile alone cannot write one."""
 
     def write_jpeg(path: Path) -> None:
         image = tissue()[..., ::-1]
@@ -154,7 +154,7 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a PNG": (lambda path: path.write_bytes(cv2.imencode(".png", tissue())[1].tobytes()), UNREADABLE),
     "a JPEG": (lambda path: path.write_bytes(cv2.imencode(".jpg", tissue())[1].tobytes()), UNREADABLE),
     "a pickle": (lambda path: path.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00"), UNREADABLE),
-    "a header": (spoiled(lambda data: data[:8]), UNREADABLE),
+    "a header": (corrupted(lambda data: data[:8]), UNREADABLE),
     "a header and zeros": (lambda path: path.write_bytes(b"II*\x00\x08\x00\x00\x00" + bytes(999)), UNREADABLE),
     "a directory": (lambda path: path.mkdir(), "not a file"),
     "a pipe": (os.mkfifo, "not a file"),
@@ -162,32 +162,32 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself": (lambda path: path.symlink_to(path), "cannot be read"),
     "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "not a file"),
     **{
-        f"truncated to {i} eighths": (spoiled(lambda data, i=i: data[: len(data) * i // 8]), UNREADABLE)
+        f"truncated to {i} eighths": (corrupted(lambda data, i=i: data[: len(data) * i // 8]), UNREADABLE)
         for i in range(1, 8)
     },
-    "width of 2^31": (spoiled(retagged({256: 2**31 - 1})), UNREADABLE),
-    "height of 2^31": (spoiled(retagged({257: 2**31 - 1})), UNREADABLE),
-    "2^31 wide and high, in one tile": (spoiled(retagged({k: 2**31 - 16 for k in (256, 257, 322, 323)})), "slide in"),
-    "100,000 wide and high, in one tile": (spoiled(retagged({k: 100_000 for k in (256, 257, 322, 323)})), "slide in"),
+    "width of 2^31": (corrupted(retagged({256: 2**31 - 1})), UNREADABLE),
+    "height of 2^31": (corrupted(retagged({257: 2**31 - 1})), UNREADABLE),
+    "2^31 wide and high, in one tile": (corrupted(retagged({k: 2**31 - 16 for k in (256, 257, 322, 323)})), "slide in"),
+    "100,000 wide and high, in one tile": (corrupted(retagged({k: 100_000 for k in (256, 257, 322, 323)})), "slide in"),
     "30,000 wide and high, in one tile": (
-        spoiled(retagged({k: 30_000 - 16 for k in (256, 257, 322, 323)})),
+        corrupted(retagged({k: 30_000 - 16 for k in (256, 257, 322, 323)})),
         "slide in",
     ),
-    "width of 0": (spoiled(retagged({256: 0})), UNREADABLE),
-    "tiles of width 0": (spoiled(retagged({322: 0})), UNREADABLE),
-    "tiles of 2^20": (spoiled(retagged({322: 2**20})), "it declares tiles of 1048576 x 128 px"),
-    "tiles beyond the end": (spoiled(retagged({324: 2**32 - 16})), UNREADABLE),
-    "another compression": (spoiled(retagged({259: 5})), "reading failed"),
-    "an unknown compression": (spoiled(retagged({259: 60_000})), UNREADABLE),
-    "one channel of three": (spoiled(retagged({277: 1})), "reading failed"),
-    "other colours": (spoiled(retagged({262: 6})), "reading failed"),
-    "tiles of length 0": (spoiled(without_tiles), NOTHING),
+    "width of 0": (corrupted(retagged({256: 0})), UNREADABLE),
+    "tiles of width 0": (corrupted(retagged({322: 0})), UNREADABLE),
+    "tiles of 2^20": (corrupted(retagged({322: 2**20})), "it declares tiles of 1048576 x 128 px"),
+    "tiles beyond the end": (corrupted(retagged({324: 2**32 - 16})), UNREADABLE),
+    "another compression": (corrupted(retagged({259: 5})), "reading failed"),
+    "an unknown compression": (corrupted(retagged({259: 60_000})), UNREADABLE),
+    "one channel of three": (corrupted(retagged({277: 1})), "reading failed"),
+    "other colours": (corrupted(retagged({262: 6})), "reading failed"),
+    "tiles of length 0": (corrupted(without_tiles), NOTHING),
     # OpenSlide takes the pixels from the level above.
-    "a level of length 0": (spoiled(without_tiles, pyramid(LEVEL)), ""),
+    "a level of length 0": (corrupted(without_tiles, pyramid(LEVEL)), ""),
     "a level larger than the first": (pyramid(tissue(1, 2 * SIZE)), UNREADABLE),
-    "a level of one pixel": (spoiled(retagged({256: 1, 257: 1}, 1), pyramid(tissue(1, 128))), ""),
+    "a level of one pixel": (corrupted(retagged({256: 1, 257: 1}, 1), pyramid(tissue(1, 128))), ""),
     "a white level": (pyramid(np.full((128, 128, 3), 255, np.uint8)), "white where another shows tissue"),
-    "one pixel": (spoiled(retagged({256: 1, 257: 1}), lambda path: write(path, tissue(0, 128))), NOTHING),
+    "one pixel": (corrupted(retagged({256: 1, 257: 1}), lambda path: write(path, tissue(0, 128))), NOTHING),
     "strips": (lambda path: write(path, tissue(), tile=None, rowsperstrip=16), UNREADABLE),
     "no um/px": (slide(""), NO_SCALE),
     **{
@@ -203,7 +203,7 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     "all glass": (lambda path: write(path, np.full((SIZE, SIZE, 3), GLASS, np.uint8)), NOTHING),
     "16 bits": (lambda path: write(path, tissue().astype(np.uint16) * 257), ""),
     "grey": (lambda path: write(path, tissue()[..., 0], photometric="minisblack"), NOTHING),
-    "flipped bits": (spoiled(flipped), ""),
+    "flipped bits": (corrupted(flipped), ""),
     "JPEG tiles": (jpeg(), ""),
     "a truncated JPEG tile": (jpeg(lambda data: data[: len(data) // 2]), "reading failed"),
     "a JPEG tile of zeros": (jpeg(lambda data: bytes(len(data))), "reading failed"),

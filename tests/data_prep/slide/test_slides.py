@@ -8,8 +8,10 @@ import openslide
 import pytest
 
 from data_prep.slide import scales, slides, tissue
+from data_prep.slide.readers import openslide_reader
 from diffpath_jax.io.errors import DiffpathError
 from tests.conftest import MPP, write_slide
+from tests.data_prep import array_reader
 
 
 def test_um_per_px_and_its_source(slide):
@@ -28,7 +30,7 @@ def test_no_plausible_um_per_px_is_an_error_with_the_fix(tmp_path, mpp):
 
 def test_fields_are_area_averages_of_the_right_place(slide):
     opened = slides.open_slide(slide)
-    whole = np.asarray(opened.handle.read_region((0, 0), 0, opened.size))[..., :3].astype(float)
+    whole = opened.reader.read_region(0, (0, 0), opened.size).astype(float)
     boxes = [slides.Box(*map(float, box)) for box in ((128, 160, 64, 64), (300, 160, 64, 64), (600, 400, 64, 64))]
     images = list(slides.read_fields(opened, boxes, patch_px=16))
     for box, image in zip(boxes, images, strict=True):
@@ -48,8 +50,7 @@ def test_a_strip_gives_the_same_as_single_reads(slide):
 
 def layout(*sizes):
     """What choosing a level needs of a slide; no file behind it."""
-    handle = mock.Mock(spec=openslide.OpenSlide, level_dimensions=sizes)
-    return slides.Slide(Path("flat.svs"), handle, sizes[0], scales.Scale(0.5, 0.5, "slide"))
+    return slides.Slide(Path("flat.npy"), array_reader.blank(*sizes), scales.Scale(0.5, 0.5, "slide"))
 
 
 @pytest.mark.parametrize(
@@ -118,12 +119,12 @@ def test_bad_scale_tables(tmp_path, text):
         slides.read_scale_table(path)
 
 
-def properties(x, y, power=None):
-    return {
-        "openslide.mpp-x": x,
-        "openslide.mpp-y": y,
-        **({"openslide.objective-power": power} if power is not None else {}),
-    }
+def find_scale(x, y, power=None, from_table=None):
+    """Returns the scale of a slide with these properties of OpenSlide."""
+    stated = {"mpp-x": x, "mpp-y": y, **({"objective-power": power} if power is not None else {})}
+    stated = {f"openslide.{name}": text for name, text in stated.items()}
+    reader = openslide_reader.OpenSlideReader(mock.Mock(spec=openslide.OpenSlide, properties=stated), {})
+    return scales.find_scale(Path("a.svs"), reader.mpp, reader.objective, from_table)
 
 
 @pytest.mark.parametrize(
@@ -141,21 +142,21 @@ def properties(x, y, power=None):
     ],
 )
 def test_what_speaks_against_a_scale_is_told_and_changes_nothing(x, y, power, said):
-    scale = scales.find_scale(Path("a.svs"), properties(x, y, power), None)
+    scale = find_scale(x, y, power)
     assert scale == scales.Scale(float(x), float(y), "slide", said)
 
 
 def test_pixels_twice_as_wide_as_high_are_an_error_with_the_fix():
     with pytest.raises(DiffpathError, match=r"0\.25 x 0\.5.*unequal; fix: .*a\.svs,<um per px> as --mpp_csv"):
-        scales.find_scale(Path("a.svs"), properties("0.25", "0.5"), None)
-    assert scales.find_scale(Path("a.svs"), properties("0.25", "0.5"), 0.3) == scales.Scale(0.3, 0.3, "table")
+        find_scale("0.25", "0.5")
+    assert find_scale("0.25", "0.5", None, 0.3) == scales.Scale(0.3, 0.3, "table")
 
 
 def test_a_table_wins_over_the_slide_and_the_difference_is_told():
-    found = scales.find_scale(Path("a.svs"), properties("0.5", "0.5", "20"), 0.25)
+    found = find_scale("0.5", "0.5", "20", 0.25)
     assert (found.x, found.y, found.source) == (0.25, 0.25, "table")
     assert found.doubts == (
         "0.25 um/px, but 20X gives about 0.5",
         "0.25 um/px from the table, but the slide states 0.5 x 0.5",
     )
-    assert scales.find_scale(Path("a.svs"), properties("0.5", "0.5", "20"), 0.501).doubts == ()
+    assert find_scale("0.5", "0.5", "20", 0.501).doubts == ()

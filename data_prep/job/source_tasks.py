@@ -14,7 +14,7 @@ from typing import Any
 from data_prep.fields import duplicates, tiling
 from data_prep.qa import pictures
 from data_prep.sources import digests
-from data_prep.sources.source import Identity, Job, Origin, Seen, Source, kept_fields, staged_fields
+from data_prep.sources.source import Candidate, Identity, Job, Origin, Source, kept_fields, staged_fields
 from diffpath_jax.data import records
 from diffpath_jax.data.staging import Staging
 from diffpath_jax.io.errors import DiffpathError
@@ -52,7 +52,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Placed:
+class SplitAssignment:
     """A source, the name of its staged unit, and the split of every field that was kept."""
 
     source: Source
@@ -89,8 +89,8 @@ def prepare(job: Job, source: Source) -> Prepared:
     found = staging.find(name)
     if found is None:
         details: dict[str, Any] = {"fields": [], "fingerprints": []}
-        seen = _unless_changed(source, before, source.read(job, identity, details))
-        unit = staging.commit(name, _records(job, seen, details), details)
+        candidates = _unless_changed(source, before, source.read(job, identity, details))
+        unit = staging.commit(name, _records(job, candidates, details), details)
     else:
         unit = found
     return Prepared(
@@ -105,10 +105,10 @@ def prepare(job: Job, source: Source) -> Prepared:
     )
 
 
-def _records(job: Job, seen: Iterator[Seen], details: Mapping[str, list[Any]]) -> Iterator[bytes]:
+def _records(job: Job, candidates: Iterator[Candidate], details: Mapping[str, list[Any]]) -> Iterator[bytes]:
     """Records of the fields that are kept, one at a time; all fields, and fingerprints of these, go to ``details``."""
     numbers = defaultdict[str, Iterator[int]](itertools.count)
-    for each in seen:
+    for each in candidates:
         details["fields"].append(asdict(each.field))
         if each.image is None or each.field.outcome != tiling.KEPT:
             continue
@@ -126,22 +126,22 @@ def _records(job: Job, seen: Iterator[Seen], details: Mapping[str, list[Any]]) -
         )
 
 
-def _unless_changed(source: Source, before: digests.Stamp, seen: Iterator[Seen]) -> Iterator[Seen]:
-    yield from seen
+def _unless_changed(source: Source, before: digests.Stamp, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
+    yield from candidates
     if source.stamp() != before:
         why, fix = "it changed while it was read", "run the same command again"
-        raise DiffpathError(source.noun, where=source.where, why=why, fix=fix)
+        raise DiffpathError(source.item_noun, where=source.where, why=why, fix=fix)
 
 
-def draw(job: Job, placed: Placed) -> None:
+def draw(job: Job, assignment: SplitAssignment) -> None:
     """Write the pictures of one source.
 
     Raises:
         DiffpathError: it cannot be read any more.
     """
     staging = Staging.begun(job.out, where=socket.gethostname())
-    unit = staging.describe(placed.name)
-    placed.source.draw(job, unit, placed.assigned, job.out / pictures.FOLDER)
+    unit = staging.describe(assignment.name)
+    assignment.source.draw(job, unit, assignment.assigned, job.out / pictures.FOLDER)
 
 
 def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int, Shaped
 
-from data_prep.fields import duplicates
-from data_prep.job import unit
-from data_prep.job.unit import Placed, Prepared
+from data_prep.fields.duplicates import BITS, DROPPED, WHERE, Images, Pairs, find_pairs
+from data_prep.job import source_tasks
+from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.sources.source import PRIVATE, Job, Origin, Source, kept_fields
 from diffpath_jax.data.staging import Staging, Unit
 from diffpath_jax.io.files import replace_file
@@ -25,7 +25,7 @@ RULES = ("report", "drop")
 
 
 @dataclass(frozen=True)
-class Repeats:
+class JobDuplicates:
     """The images of a job that repeat an earlier one.
 
     Attributes:
@@ -36,46 +36,48 @@ class Repeats:
         split: of every image, its split before any was left out.
     """
 
-    pairs: duplicates.Pairs
+    pairs: Pairs
     source: Int[np.ndarray, "n"]
     index: Int[np.ndarray, "n"]
     label: Shaped[np.ndarray, "n"]
     split: Shaped[np.ndarray, "n"]
 
 
-def find(staging: Staging, placed: Sequence[Placed], names: Sequence[str]) -> Repeats:
+def find(staging: Staging, assignments: Sequence[SplitAssignment], names: Sequence[str]) -> JobDuplicates:
     """Look for duplicates among the images that have a split; only fingerprints are in memory.
 
     Args:
         staging: where they are.
-        placed: sources with the splits of their images.
+        assignments: sources with the splits of their images.
         names: the splits, in the order in which an image counts as the first of its kind.
     """
     parts, count = [], 0
-    for number, each in enumerate(placed):
+    for number, each in enumerate(assignments):
         parts.append(_of_source(staging.describe(each.name), number, each, names, count))
         count += len(each.assigned)
     images = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(images["split"], kind="stable")
     images = {name: values[order] for name, values in images.items()}
     source, index, label = (images.pop(name) for name in ("source", "index", "label"))
-    pairs = duplicates.find(duplicates.Images(**images))
-    return Repeats(pairs, source, index, label, np.array(names)[images["split"]])
+    pairs = find_pairs(Images(**images))
+    return JobDuplicates(pairs, source, index, label, np.array(names)[images["split"]])
 
 
-def _of_source(described: Unit, number: int, placed: Placed, names: Sequence[str], start: int) -> dict[str, np.ndarray]:
+def _of_source(
+    described: Unit, number: int, assignment: SplitAssignment, names: Sequence[str], start: int
+) -> dict[str, np.ndarray]:
     """What there is to know of the images of one source; ``start`` images are in the sources before it."""
     kept = kept_fields(described)
-    chosen = np.array([split in names for split in placed.assigned], bool)
+    chosen = np.array([split in names for split in assignment.assigned], bool)
     prints = described.details["fingerprints"]
-    signs = "".join(found["signs"] or "0" * (duplicates.BITS // 4) for found in prints)
+    signs = "".join(found["signs"] or "0" * (BITS // 4) for found in prints)
     index = np.arange(len(prints))
     every = {
         "pixels": np.frombuffer(bytes.fromhex("".join(found["pixels"] for found in prints)), np.uint8).reshape(-1, 16),
-        "signs": np.frombuffer(bytes.fromhex(signs), np.uint8).reshape(-1, duplicates.BITS // 8),
+        "signs": np.frombuffer(bytes.fromhex(signs), np.uint8).reshape(-1, BITS // 8),
         "plain": np.array([not found["signs"] for found in prints], bool),
-        "slide": np.full(len(prints), start) if placed.source.has_places else start + index,
-        "split": np.array([names.index(split) if split in names else -1 for split in placed.assigned], int),
+        "slide": np.full(len(prints), start) if assignment.source.is_spatial else start + index,
+        "split": np.array([names.index(split) if split in names else -1 for split in assignment.assigned], int),
         "places": np.array([astuple(field.box) for field in kept], float).reshape(-1, 4),
         "source": np.full(len(prints), number),
         "index": index,
@@ -84,25 +86,25 @@ def _of_source(described: Unit, number: int, placed: Placed, names: Sequence[str
     return {name: values[chosen] for name, values in every.items()}
 
 
-def drop(placed: Sequence[Placed], repeats: Repeats) -> list[Placed]:
+def drop(assignments: Sequence[SplitAssignment], repeated: JobDuplicates) -> list[SplitAssignment]:
     """The sources of a job, without a split for the images that repeat an earlier one."""
-    assigned = [list(source.assigned) for source in placed]
-    for image in np.unique(repeats.pairs.second):
-        assigned[repeats.source[image]][repeats.index[image]] = duplicates.DROPPED
-    return [replace(source, assigned=found) for source, found in zip(placed, assigned, strict=True)]
+    assigned = [list(source.assigned) for source in assignments]
+    for image in np.unique(repeated.pairs.second):
+        assigned[repeated.source[image]][repeated.index[image]] = DROPPED
+    return [replace(source, assigned=found) for source, found in zip(assignments, assigned, strict=True)]
 
 
-def summary(job: Job, repeats: Repeats) -> dict[str, Any]:
+def summary(job: Job, repeated: JobDuplicates) -> dict[str, Any]:
     """Images that repeat an earlier one: how many, exactly or nearly, each counted once, where it is worst."""
-    pairs = repeats.pairs
+    pairs = repeated.pairs
     worst = np.lexsort((~pairs.exact, -pairs.where, pairs.second))
     images, first = np.unique(pairs.second[worst], return_index=True)
     where, exact = pairs.where[worst][first], pairs.exact[worst][first]
     counts = {
-        kind: {name: int((chosen & (where == i)).sum()) for i, name in enumerate(duplicates.WHERE)}
+        kind: {name: int((chosen & (where == i)).sum()) for i, name in enumerate(WHERE)}
         for kind, chosen in (("exact", exact), ("near", ~exact))
     }
-    other = pairs.second[repeats.label[pairs.first] != repeats.label[pairs.second]]
+    other = pairs.second[repeated.label[pairs.first] != repeated.label[pairs.second]]
     return {
         "rule": job.duplicates,
         **counts,
@@ -115,36 +117,36 @@ def origins_of(
     job: Job,
     staging: Staging,
     done: Sequence[tuple[Source, Prepared]],
-    repeats: Repeats,
+    repeated: JobDuplicates,
     images: Int[np.ndarray, "m"],
 ) -> list[Origin]:
     """Where some images come from; one source's origins are in memory at a time."""
     found: dict[int, Origin] = {}
-    for number in np.unique(repeats.source[images]).tolist():
-        _, origins = unit.kept_origins(job, staging, *done[number])
-        of_source = np.unique(images[repeats.source[images] == number]).tolist()
-        found |= {image: origins[repeats.index[image]] for image in of_source}
+    for number in np.unique(repeated.source[images]).tolist():
+        _, origins = source_tasks.kept_origins(job, staging, *done[number])
+        of_source = np.unique(images[repeated.source[images] == number]).tolist()
+        found |= {image: origins[repeated.index[image]] for image in of_source}
     return [found[image] for image in images.tolist()]
 
 
-def write_table(job: Job, staging: Staging, done: Sequence[tuple[Source, Prepared]], repeats: Repeats) -> None:
+def write_table(job: Job, staging: Staging, done: Sequence[tuple[Source, Prepared]], repeated: JobDuplicates) -> None:
     """List all pairs. Names slides and files: for the group's own eyes."""
-    pairs = repeats.pairs
+    pairs = repeated.pairs
     columns: dict[str, Any] = {
         "kind": np.where(pairs.exact, "exact", "near"),
-        "where": np.array(duplicates.WHERE)[pairs.where],
+        "where": np.array(WHERE)[pairs.where],
         "turned": pairs.turned,
         "differing_bits": pairs.bits,
     }
     for ending, images in (("first", pairs.first), ("second", pairs.second)):
-        origins = origins_of(job, staging, done, repeats, images)
+        origins = origins_of(job, staging, done, repeated, images)
         columns |= {
             f"slide_file_{ending}": pa.array([origin.file for origin in origins], pa.string()),
             f"slide_{ending}": pa.array([origin.slide for origin in origins], pa.string()),
             # A file has one image.
-            f"index_{ending}": np.where([origin.whole for origin in origins], 0, repeats.index[images]),
-            f"split_{ending}": repeats.split[images],
-            f"class_{ending}": repeats.label[images],
+            f"index_{ending}": np.where([origin.whole for origin in origins], 0, repeated.index[images]),
+            f"split_{ending}": repeated.split[images],
+            f"class_{ending}": repeated.label[images],
         }
     with replace_file(job.out / PRIVATE / FILE) as temporary:
         temporary.touch(mode=0o600)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import jpeg_slide
-from data_prep.slide import jpeg_tiles, slides
+from data_prep.slide import slides
+from data_prep.slide.readers import jpeg_tiles, openslide_reader
 from data_prep.slide.slides import Box
 from diffpath_jax.io.errors import DiffpathError
 
@@ -37,8 +38,8 @@ def write(folder, *levels, description=DESCRIPTION) -> Path:
 
 def through_openslide(slide, number, corner, size):
     """On white, as OpenSlide composes it."""
-    downsample = slide.handle.level_downsamples[number]
-    rgba = np.asarray(slide.handle.read_region(tuple(round(x * downsample) for x in corner), number, size))
+    downsample = slide.reader.handle.level_downsamples[number]
+    rgba = np.asarray(slide.reader.handle.read_region(tuple(round(x * downsample) for x in corner), number, size))
     return np.where(rgba[..., 3:] == 0, 255, rgba[..., :3])
 
 
@@ -54,20 +55,20 @@ def through_openslide(slide, number, corner, size):
 )
 def test_every_rectangle_is_what_openslide_shows(tmp_path, how):
     slide = slides.open_slide(write(tmp_path, level(grainy(400, 200), **how), level(grainy(100, 50, seed=1), **how)))
-    assert set(slide.tiles) == {0, 1}
+    assert set(slide.reader.tiles) == {0, 1}
     rng = np.random.default_rng(0)
     for _ in range(30):
         number = int(rng.integers(2))
         corner = tuple(int(x) for x in rng.integers(-30, 110, 2))
         size = tuple(int(x) for x in rng.integers(1, 150, 2))
         np.testing.assert_array_equal(
-            slide.tiles[number].read(*corner, *size), through_openslide(slide, number, corner, size)
+            slide.reader.tiles[number].read(*corner, *size), through_openslide(slide, number, corner, size)
         )
 
 
 def test_a_level_of_odd_size_is_known_by_its_first_tile(tmp_path):
     slide = slides.open_slide(write(tmp_path, level(grainy(403, 201)), level(grainy(100, 50, seed=1))))
-    assert set(slide.tiles) == {0, 1}
+    assert set(slide.reader.tiles) == {0, 1}
 
 
 def test_what_openslide_shows_otherwise_is_left_to_it(tmp_path):
@@ -78,22 +79,22 @@ def test_what_openslide_shows_otherwise_is_left_to_it(tmp_path):
     missing = jpeg_slide.Level((200, 200), [*list(right.tiles)[:-1], b""])
     alike = (level(image), level(image))
     for levels, trusted in (((right,), {0}), ((contradictory,), set()), ((missing,), set()), (alike, set())):
-        assert set(slides.open_slide(write(tmp_path, *levels)).tiles) == trusted
+        assert set(slides.open_slide(write(tmp_path, *levels)).reader.tiles) == trusted
 
 
 def test_pixels_that_differ_are_openslides(tmp_path, monkeypatch):
     path = write(tmp_path, level(grainy(200, 200)))
     decode = jpeg_tiles.decode
     monkeypatch.setattr(jpeg_tiles, "decode", lambda *arguments: decode(*arguments) ^ 1)
-    assert slides.open_slide(path).tiles == {}
+    assert slides.open_slide(path).reader.tiles == {}
 
 
 def test_files_of_other_vendors_and_codecs(tmp_path, slide, monkeypatch):
-    assert slides.open_slide(slide).tiles == {}  # not JPEG
+    assert slides.open_slide(slide).reader.tiles == {}  # not JPEG
     path, table = write(tmp_path, level(grainy(200, 200)), description="of nobody"), {"s": 0.5}
-    assert set(slides.open_slide(path, scale_table=table).tiles) == {0}  # a plain TIFF
-    monkeypatch.setattr(slides, "PLAIN_VENDORS", ("aperio",))
-    assert slides.open_slide(path, scale_table=table).tiles == {}
+    assert set(slides.open_slide(path, scale_table=table).reader.tiles) == {0}  # a plain TIFF
+    monkeypatch.setattr(openslide_reader, "PLAIN_VENDORS", ("aperio",))
+    assert slides.open_slide(path, scale_table=table).reader.tiles == {}
 
 
 def test_neighbours_decode_each_tile_once(tmp_path, monkeypatch):
@@ -109,15 +110,15 @@ def test_neighbours_decode_each_tile_once(tmp_path, monkeypatch):
 def test_the_tiles_kept_are_few(tmp_path, monkeypatch):
     monkeypatch.setattr(jpeg_tiles, "CACHE_BYTES", 5 * 3 * SIDE * SIDE)
     slide = slides.open_slide(write(tmp_path, level(grainy(640, 640))))
-    slide.tiles[0].read(0, 0, 640, 640)
-    assert len(slide.tiles[0]._kept) == 5
+    slide.reader.tiles[0].read(0, 0, 640, 640)
+    assert len(slide.reader.tiles[0]._kept) == 5
 
 
 def test_a_tile_that_ends_too_early_fails_its_slide(tmp_path):
     whole = level(grainy(300, 100))
     files = list(whole.tiles)
-    spoiled = jpeg_slide.Level(whole.size, [files[0][: len(files[0]) // 2], *files[1:]])
-    slide = slides.open_slide(write(tmp_path, spoiled))
-    assert set(slide.tiles) == {0}
+    corrupted = jpeg_slide.Level(whole.size, [files[0][: len(files[0]) // 2], *files[1:]])
+    slide = slides.open_slide(write(tmp_path, corrupted))
+    assert set(slide.reader.tiles) == {0}
     with pytest.raises(DiffpathError, match=r"slide in .*s\.svs: reading failed \(tile 0 is damaged\); fix: "):
         list(slides.read_fields(slide, [Box(0.0, 0.0, 90.0, 90.0)], patch_px=16))

@@ -1,0 +1,119 @@
+"""The protocol of an open slide, and the formats that can be opened.
+
+A format is one module: a class that is a :class:`Reader`, and a line that registers it. Modules of this folder are
+found by themselves. Another package calls :func:`register` when it is imported, or names a module that does as an
+entry point of the group :data:`ENTRY_POINTS`, which is then imported when formats are first asked for.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+ENTRY_POINTS = "diffpath.slide_readers"
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """An open slide. Level 0 has the most pixels; positions and sizes are (x, y) and (width, height)."""
+
+    @property
+    def dimensions(self) -> Sequence[tuple[int, int]]:
+        """Pixels of each level."""
+
+    @property
+    def downsamples(self) -> Sequence[float]:
+        """Level-0 pixels to a pixel of each level, ascending, from 1."""
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """Scale of level 0 along x and y in um/px as the file states it, NaN where that is no number; None for none."""
+
+    @property
+    def objective(self) -> float | None:
+        """Power of the objective, e.g. 40; None if the file does not state it."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Level-0 position of the corner of what viewers such as QuPath show; (0, 0) for all of the slide."""
+
+    def read_region(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the RGB pixels of a rectangle, white where the slide has none.
+
+        Args:
+            level: which.
+            corner: top left, in pixels of the level.
+            size: in pixels of the level.
+
+        Raises:
+            OSError: the file cannot be read there.
+        """
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+@runtime_checkable
+class OpenReader(Protocol):
+    """Opens a file in a process that will read it."""
+
+    def __call__(self, path: Path) -> Reader:
+        """Returns the open slide.
+
+        Raises:
+            OSError: it cannot be read; the text says why.
+            DiffpathError: it cannot be read, and there is something to do about it.
+        """
+
+
+@dataclass(frozen=True)
+class ReaderKind:
+    """A format, or several, that one reader reads.
+
+    Attributes:
+        name: as errors name it.
+        suffixes: of its files, in lower case.
+        open: opens a file; a function of a module, so that other processes find it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: OpenReader
+
+
+READERS: dict[str, ReaderKind] = {}
+
+
+def register(kind: ReaderKind) -> None:
+    """Add a format; of several with one suffix, the one that was registered last reads it."""
+    READERS.pop(kind.name, None)
+    READERS[kind.name] = kind
+
+
+def suffixes() -> tuple[str, ...]:
+    """Returns the suffixes of all files that some reader reads."""
+    _load()
+    return tuple(dict.fromkeys(suffix for kind in READERS.values() for suffix in kind.suffixes))
+
+
+def kind_of(path: Path) -> ReaderKind | None:
+    """Returns the reader of a file, by its name; None if there is none."""
+    _load()
+    return next((kind for kind in reversed(READERS.values()) if path.name.lower().endswith(kind.suffixes)), None)
+
+
+@functools.cache
+def _load() -> None:
+    """Import the modules that register readers: those of this folder, and those that other packages name."""
+    folder = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{folder}.{module.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        entry.load()
