@@ -23,7 +23,7 @@ from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling import sweep
 
 GRID_COLUMNS = 12
-FILM_FRAMES = 10
+TRAJECTORY_FRAMES = 10
 MAX_IMAGES = 10_000_000
 # Options that are fields of SamplerConfig, with what --help says of them; types and defaults are the fields' own.
 _SAMPLER_HELP = {
@@ -108,7 +108,7 @@ def _finish(
     if arguments.grid:
         _write_grid(dataset)
     if arguments.film:
-        _write_film(job, model)
+        _write_trajectory(job, model)
     console.print(card.summary(dataset))
     mpp, sampling = model.run.mpp, dataset.details["sampling"]
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
@@ -235,12 +235,12 @@ def _write_grid(dataset: Dataset) -> None:
     image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
 
 
-def _write_film(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
+def _write_trajectory(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    draw, count = sampling_job.draw_of(job, model, mesh, film_frames=FILM_FRAMES), len(model.run.classes)
+    draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
     indices = np.arange(count)
     labels = sampling_job.class_of(indices, count)
-    _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
-    frames = np.asarray(film).swapaxes(0, 1).reshape(-1, *film.shape[2:])
-    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=FILM_FRAMES))
+    _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
+    frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
+    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

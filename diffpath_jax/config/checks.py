@@ -280,4 +280,4 @@ def check_sampler(config: RunConfig, sampler: SamplerConfig, *, classifier: bool
     ):
         if wrong:
             raise DiffpathError(option, where="the command line", why=why, fix=fix)
-    build.method(config, sampler)
+    build.sampler(config, sampler)

@@ -9,7 +9,7 @@ from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
-from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, Timesteps, Tree
+from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
 
 
 def denoiser(
@@ -48,9 +48,9 @@ def denoiser(
         active=(share >= sampler.guidance_from) & (share <= sampler.guidance_to),
     )
 
-    def eps(x_t: Images, t: Timesteps) -> Denoised:
+    def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
         output, variance = guided(x_t, t)
-        return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
+        return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
 
     combined: Denoiser = eps
     if classifier is not None:

@@ -3,18 +3,18 @@
 import numpy as np
 
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers.loop import Evaluation, Method, one_step_method
+from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Images
 
 
-def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -> Method:
+def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -> Sampler:
     """DDIM (Song et al. 2021, equations 12 and 16).
 
     With p the step before t on the schedule:
     ``sigma_t = eta sqrt((1 - abar_p) / (1 - abar_t)) sqrt(1 - abar_t / abar_p)`` and
     ``x_p = sqrt(abar_p) x_0 + sqrt(1 - abar_p - sigma_t^2) eps + sigma_t z``. eta = 0 is deterministic; eta = 1 on
-    the full grid is DDPM with the posterior variance. eps is taken from the limited x_0, so that both agree.
+    the full grid is DDPM with the posterior variance. eps is taken from the thresholded x_0, so that both agree.
 
     Args:
         schedule: the schedule.
@@ -27,10 +27,10 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
     sigma = eta * np.sqrt((1 - before) / (1 - now_bar)) * np.sqrt(np.maximum(1 - now_bar / before, 0))
     direction = np.sqrt(np.maximum(1 - before - sigma**2, 0))
 
-    def rule(now: Evaluation) -> Images:
-        eps = diffusion.eps_from_x0(schedule, now.x, now.t, now.x_0)
-        ndim = now.x.ndim
-        mean = at(np.sqrt(before), now.t, ndim) * now.x_0 + at(direction, now.t, ndim) * eps
-        return mean + at(sigma, now.t, ndim) * now.noise if eta else mean
+    def step(inputs: StepInput) -> Images:
+        x_0, t, ndim = inputs.x_0, inputs.t, inputs.x.ndim
+        eps = diffusion.eps_from_x0(schedule, inputs.x, t, x_0)
+        mean = at(np.sqrt(before), t, ndim) * x_0 + at(direction, t, ndim) * eps
+        return mean + at(sigma, t, ndim) * inputs.noise if eta else mean
 
-    return one_step_method(schedule, rule)
+    return stateless_sampler(schedule, step)

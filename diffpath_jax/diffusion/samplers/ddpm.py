@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers.loop import Evaluation, Method, one_step_method
+from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
 from diffpath_jax.shapes import Images
 
 
-def _drawn(now: Evaluation, mean: Images, variance: jax.Array) -> Images:
-    """From N(mean + variance score, variance); without noise at t = 0."""
-    if now.score is not None:
-        mean = mean + variance * now.score
-    moves = (now.t > 0).reshape(now.t.shape + (1,) * (now.x.ndim - 1))
-    return mean + jnp.where(moves, jnp.sqrt(variance) * now.noise, 0)
+def _drawn(inputs: StepInput, mean: Images, variance: jax.Array) -> Images:
+    """Returns a draw from N(mean + variance score, variance); at t = 0 its mean."""
+    if inputs.score is not None:
+        mean = mean + variance * inputs.score
+    moves = (inputs.t > 0).reshape(inputs.t.shape + (1,) * (inputs.x.ndim - 1))
+    return mean + jnp.where(moves, jnp.sqrt(variance) * inputs.noise, 0)
 
 
-def ddpm(schedule: NoiseSchedule, *, variance: Table) -> Method:
+def ddpm(schedule: NoiseSchedule, *, variance: Table) -> Sampler:
     """Ancestral sampling (Ho et al. 2020, algorithm 2).
 
     Args:
@@ -30,38 +30,40 @@ def ddpm(schedule: NoiseSchedule, *, variance: Table) -> Method:
         variance: sigma_t^2; ``schedule.posterior_variance`` (fixed small) or ``schedule.betas`` (fixed large).
     """
 
-    def rule(now: Evaluation) -> Images:
-        mean = diffusion.posterior_mean(schedule, now.x_0, now.x, now.t)
-        return _drawn(now, mean, at(variance, now.t, now.x.ndim))
+    def step(inputs: StepInput) -> Images:
+        mean = diffusion.posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
+        return _drawn(inputs, mean, at(variance, inputs.t, inputs.x.ndim))
 
-    return one_step_method(schedule, rule)
+    return stateless_sampler(schedule, step)
 
 
-def ddpm_learned(schedule: NoiseSchedule) -> Method:
+def ddpm_learned(schedule: NoiseSchedule) -> Sampler:
     """Ancestral sampling with the variance that the network learnt (Nichol and Dhariwal 2021, equation 15)."""
 
-    def rule(now: Evaluation) -> Images:
-        if now.variance is None:
+    def step(inputs: StepInput) -> Images:
+        if inputs.variance is None:
             raise ValueError("the network has no learned variance")
-        mean = diffusion.posterior_mean(schedule, now.x_0, now.x, now.t)
-        return _drawn(now, mean, jnp.exp(diffusion.learned_log_variance(schedule, now.variance, now.t)))
+        mean = diffusion.posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
+        return _drawn(inputs, mean, jnp.exp(diffusion.learned_log_variance(schedule, inputs.variance, inputs.t)))
 
-    return one_step_method(schedule, rule)
+    return stateless_sampler(schedule, step)
 
 
-def ddpm_author_code(schedule: NoiseSchedule) -> Method:
+def ddpm_author_code(schedule: NoiseSchedule) -> Sampler:
     """Ancestral sampling as the paper's own code has it, to measure what its slip does; use :func:`ddpm`.
 
     ``x_{t-1} = (x_t - beta_t / sqrt(1 - abar_{t-1}) eps) / sqrt(1 - beta_t) + sqrt(beta~_t) z``: eps is divided by
     the noise of the step before (1.449 times too large at t = 1), and at t = 0 that index wraps round to the last
-    step. The authors do not clip x_0, so there must be no limit for their very numbers.
+    step. The authors do not clip x_0: their very numbers need no thresholding.
     """
     betas, before = schedule.betas, np.roll(schedule.alpha_bar, 1)
 
-    def rule(now: Evaluation) -> Images:
-        eps = diffusion.eps_from_x0(schedule, now.x, now.t, now.x_0)
-        ndim = now.x.ndim
-        mean = (now.x - at(betas / np.sqrt(1 - before), now.t, ndim) * eps) / at(np.sqrt(1 - betas), now.t, ndim)
-        return _drawn(now, mean, at(schedule.posterior_variance, now.t, ndim))
+    def step(inputs: StepInput) -> Images:
+        eps = diffusion.eps_from_x0(schedule, inputs.x, inputs.t, inputs.x_0)
+        ndim = inputs.x.ndim
+        mean = (inputs.x - at(betas / np.sqrt(1 - before), inputs.t, ndim) * eps) / at(
+            np.sqrt(1 - betas), inputs.t, ndim
+        )
+        return _drawn(inputs, mean, at(schedule.posterior_variance, inputs.t, ndim))
 
-    return one_step_method(schedule, rule)
+    return stateless_sampler(schedule, step)
