@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
 from diffpath_jax.config import build, sections
+from diffpath_jax.config import sampling as samplers
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
@@ -94,7 +95,7 @@ def make_draw(
     Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
     codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
-    sampler, threshold = build.sampler(run.config, options), build.threshold(run.config, options)
+    sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
     def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
         common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
@@ -249,7 +250,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     """What made the images, as it is written with each of them."""
     found = {
         **asdict(job.sampler),
-        "evaluations": build.sampler(model.run.config, job.sampler).num_evaluations,
+        "evaluations": samplers.sampler(model.run.config, job.sampler).num_evaluations,
         "seed": job.seed,
         "twins": job.twins,
         "batch_size": job.batch_size,

@@ -3,13 +3,15 @@
 import numpy as np
 
 from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Images
 
 
 def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -> Sampler:
-    """DDIM (Song et al. 2021, equations 12 and 16).
+    """DDIM (Song et al. 2021, "Denoising diffusion implicit models", equations 12 and 16); of first order.
 
     With p the step before t on the schedule:
     ``sigma_t = eta sqrt((1 - abar_p) / (1 - abar_t)) sqrt(1 - abar_t / abar_p)`` and
@@ -19,7 +21,7 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
     Args:
         schedule: the schedule.
         eta: share of DDPM's noise.
-        final_alpha_bar: abar of what the last step leads to: 1 is the image; the authors' code and latent
+        final_alpha_bar: abar at the end of the last step: 1 is the image; the authors' code and latent
             diffusion's end at the first level of the trained schedule instead.
     """
     now_bar, before = schedule.alpha_bar, schedule.alpha_bar_prev.copy()
@@ -34,3 +36,25 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
         return mean + at(sigma, t, ndim) * inputs.noise if eta else mean
 
     return stateless_sampler(schedule, step)
+
+
+KINDS = (
+    SamplerKind(
+        "ddim",
+        summary="deterministic, or with a share of DDPM's noise",
+        reference="Song et al. 2021, Denoising diffusion implicit models",
+        order=1,
+        make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
+        spacing=spacing.LEADING,
+        options=("spacing", "eta"),
+    ),
+    SamplerKind(
+        "ddim_author_code",
+        summary="DDIM on the steps of the paper's code, which ends at its first noise level",
+        reference="github.com/AtlasAnalyticsLab/Diffusion4Path",
+        order=1,
+        make=lambda schedule, settings: ddim(schedule, eta=settings.eta, final_alpha_bar=settings.trained.alpha_bar[0]),
+        spacing=spacing.AUTHOR_CODE,
+        options=("eta",),
+    ),
+)

@@ -4,11 +4,16 @@ A classifier's score s grad log p(y | x_t) moves the mean by the variance times 
 algorithm 1).
 """
 
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
 from diffpath_jax.shapes import Images
@@ -23,7 +28,7 @@ def _drawn(inputs: StepInput, mean: Images, variance: jax.Array) -> Images:
 
 
 def ddpm(schedule: NoiseSchedule, *, variance: Table) -> Sampler:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2).
+    """Ancestral sampling (Ho et al. 2020, "Denoising diffusion probabilistic models", algorithm 2); of first order.
 
     Args:
         schedule: the schedule.
@@ -59,11 +64,64 @@ def ddpm_author_code(schedule: NoiseSchedule) -> Sampler:
     betas, before = schedule.betas, np.roll(schedule.alpha_bar, 1)
 
     def step(inputs: StepInput) -> Images:
-        eps = diffusion.eps_from_x0(schedule, inputs.x, inputs.t, inputs.x_0)
-        ndim = inputs.x.ndim
-        mean = (inputs.x - at(betas / np.sqrt(1 - before), inputs.t, ndim) * eps) / at(
-            np.sqrt(1 - betas), inputs.t, ndim
-        )
-        return _drawn(inputs, mean, at(schedule.posterior_variance, inputs.t, ndim))
+        x, t, ndim = inputs.x, inputs.t, inputs.x.ndim
+        eps = diffusion.eps_from_x0(schedule, x, t, inputs.x_0)
+        mean = (x - at(betas / np.sqrt(1 - before), t, ndim) * eps) / at(np.sqrt(1 - betas), t, ndim)
+        return _drawn(inputs, mean, at(schedule.posterior_variance, t, ndim))
 
     return stateless_sampler(schedule, step)
+
+
+@runtime_checkable
+class _MakeDdpm(Protocol):
+    def __call__(self, schedule: NoiseSchedule, /) -> Sampler: ...
+
+
+@dataclass(frozen=True)
+class VarianceKind:
+    """A variance of ancestral steps.
+
+    Attributes:
+        name: the word that users choose it by.
+        summary: a few words, for help.
+        make: makes the ancestral sampler with it.
+        learned: the network has to predict it.
+    """
+
+    name: str
+    summary: str
+    make: _MakeDdpm
+    learned: bool = False
+
+
+VARIANCES = {
+    kind.name: kind
+    for kind in (
+        VarianceKind("small", "beta~, the posterior's", lambda s: ddpm(s, variance=s.posterior_variance)),
+        VarianceKind("large", "beta", lambda s: ddpm(s, variance=s.betas)),
+        VarianceKind("learned", "the network's", ddpm_learned, learned=True),
+    )
+}
+KINDS = (
+    SamplerKind(
+        "ddpm",
+        summary="ancestral sampling",
+        reference="Ho et al. 2020, Denoising diffusion probabilistic models",
+        order=1,
+        make=lambda schedule, settings: VARIANCES[settings.variance].make(schedule),
+        spacing=spacing.EVEN,
+        stochastic=True,
+        options=("spacing", "variance"),
+        moves_mean=True,
+    ),
+    SamplerKind(
+        "ddpm_author_code",
+        summary="ancestral sampling with the slip of the paper's code",
+        reference="github.com/AtlasAnalyticsLab/Diffusion4Path",
+        order=1,
+        make=lambda schedule, settings: ddpm_author_code(schedule),
+        spacing=spacing.EVEN,
+        stochastic=True,
+        moves_mean=True,
+    ),
+)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, SamplerState, StepInput, single_call_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
 from diffpath_jax.shapes import Images
@@ -48,7 +50,10 @@ def _steps(schedule: NoiseSchedule) -> _Steps:
 
 
 def dpmpp_2m(schedule: NoiseSchedule) -> Sampler:
-    """DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", algorithm 2): x_0 on a line through its last two values."""
+    """DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", algorithm 2): x_0 on a line through its last two values.
+
+    Of second order, with one call of the denoiser a step.
+    """
     steps = _steps(schedule)
 
     def step(inputs: StepInput, state: SamplerState) -> tuple[Images, SamplerState]:
@@ -111,7 +116,14 @@ def heun(schedule: NoiseSchedule) -> Sampler:
     """Heun's method on x / alpha over sigma / alpha (Karras et al. 2022, "EDM", algorithm 1).
 
     From each level but the last a step down (equation 1, which is DDIM's) is taken, its slope is measured again where
-    it arrives, and the step is repeated with the mean of both slopes: 2 N - 1 calls for N steps.
+    it arrives, and the step is repeated with the mean of both slopes: 2 N - 1 calls for N steps. Of second order.
+
+    With y = x / alpha, s = sigma / alpha, slope (y - x_0) / s, and Euler's step from level d to y_p at level p,
+
+        y = y_d + (s_p - s_d) / 2 ((y_d - x_0d) / s_d + (y_p - x_0p) / s_p) = y_d / 2 + (1/2 + half) y_p - half x_0p
+
+    as (s_p - s_d) (y_d - x_0d) / s_d = y_p - y_d, with half = (s_p - s_d) / (2 s_p). Times alpha_p, these are the
+    weights of x_d, x_p and x_0p in the tables below.
     """
     steps, num_steps = _steps(schedule), schedule.num_steps
     alpha = np.sqrt(schedule.alpha_bar)
@@ -134,3 +146,32 @@ def heun(schedule: NoiseSchedule) -> Sampler:
 
     step_indices = np.append(np.stack([down, there], axis=1).ravel(), 0)
     return Sampler(schedule, step_indices, lambda x: (jnp.zeros_like(x),), step)
+
+
+# Their spacing is the one nearest to the exact flow of a Gaussian.
+KINDS = (
+    SamplerKind(
+        "heun",
+        summary="Heun's method, as in EDM, with two network calls a step",
+        reference="Karras et al. 2022, Elucidating the design space of diffusion-based generative models",
+        order=2,
+        make=lambda schedule, settings: heun(schedule),
+        spacing=spacing.LOG_SNR,
+    ),
+    SamplerKind(
+        "dpmpp",
+        summary="DPM-Solver++(2M)",
+        reference="Lu et al. 2022, DPM-Solver++: fast solver for guided sampling of diffusion probabilistic models",
+        order=2,
+        make=lambda schedule, settings: dpmpp_2m(schedule),
+        spacing=spacing.LOG_SNR,
+    ),
+    SamplerKind(
+        "unipc",
+        summary="UniPC-2",
+        reference="Zhao et al. 2023, UniPC: a unified predictor-corrector framework for fast sampling",
+        order=3,
+        make=lambda schedule, settings: unipc(schedule),
+        spacing=spacing.LOG_SNR,
+    ),
+)
