@@ -28,14 +28,13 @@ from benchmarks.shapes import (
 from diffpath_jax.diffusion import conditioning, timesteps
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing
-from diffpath_jax.diffusion.samplers.loop import Method
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.shapes import Batch, Denoised, Images, Labels, PRNGKey, Timesteps, Tree
+from diffpath_jax.shapes import Batch, DenoiserOutput, Images, Labels, PRNGKey, Timesteps, Tree
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import Step, TrainState, init_state, make_train_step
 from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
@@ -152,12 +151,12 @@ class Sampler:
     Attributes:
         name: for tables.
         grid: which of the trained steps it visits.
-        make: respaced schedule -> method.
+        make: respaced schedule -> sampler.
     """
 
     name: str
     grid: spacing.Grid
-    make: Callable[[NoiseSchedule], Method]
+    make: Callable[[NoiseSchedule], loop.Sampler]
 
 
 # DDIM without noise; DDPM with the posterior variance.
@@ -223,7 +222,7 @@ def make_draw(
     shape = (codec or PixelCodec()).shape((px, px))
     trained = schedule or linear_noise()
     respaced, guides = how.respaced(trained), how.guides(trained)
-    method = SAMPLERS[how.sampler].make(respaced)
+    sampler = SAMPLERS[how.sampler].make(respaced)
     original = jnp.asarray(respaced.timesteps)
 
     def draw(params: Tree, key: PRNGKey, labels: Labels) -> Images:
@@ -234,10 +233,10 @@ def make_draw(
             predict, labels, weight=how.guidance, num_classes=num_classes, active=guides
         )
 
-        def eps(x_t: Images, t: Timesteps) -> Denoised:
-            return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
+        def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
+            return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
 
-        return loop.sample(eps, method, keys=image_keys(key, len(labels)), shape=shape)[0]
+        return loop.sample(eps, sampler, keys=image_keys(key, len(labels)), shape=shape)[0]
 
     return draw
 

@@ -1,7 +1,7 @@
 """Array shapes, named once. Images are NHWC; floats in [-1, 1] inside the model, uint8 outside."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Int, Key, UInt8
@@ -21,8 +21,8 @@ Tree = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 
 
-class Denoised(NamedTuple):
-    """What a denoiser says of x_t.
+class DenoiserOutput(NamedTuple):
+    """The output of a denoiser at x_t.
 
     Attributes:
         eps: the noise in it.
@@ -36,5 +36,9 @@ class Denoised(NamedTuple):
     score: Images | None = None
 
 
-# t is an index into the schedule that the denoiser was built for.
-Denoiser = Callable[[jax.Array, jax.Array], Denoised]
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network with everything that it is conditioned on and guided by."""
+
+    def __call__(self, x_t: Images, t: Timesteps, /) -> DenoiserOutput:
+        """Returns the noise in ``x_t``; t is an index into the schedule that the denoiser was built for."""

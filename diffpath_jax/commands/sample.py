@@ -1,8 +1,10 @@
 """``diffpath sample``: draw a set of images from a trained run, or one for each point of a sweep; rerun to resume."""
 
 import argparse
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,9 @@ from diffpath_jax.config import files as config_files
 from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
+from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
+from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
+from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
@@ -23,14 +28,11 @@ from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling import sweep
 
 GRID_COLUMNS = 12
-FILM_FRAMES = 10
+TRAJECTORY_FRAMES = 10
 MAX_IMAGES = 10_000_000
-# Options that are fields of SamplerConfig, with what --help says of them; types and defaults are the fields' own.
+# Options that are fields of SamplerConfig, with their help; types and defaults are the fields' own.
 _SAMPLER_HELP = {
-    "sampler": "ddpm, ddim, heun, dpmpp, unipc, ddpm_author_code, ddim_author_code",
     "steps": "denoising steps",
-    "spacing": "steps visited: even, leading, trailing, quadratic, log_snr, karras",
-    "variance": "of DDPM: small, large, learned (auto: as trained)",
     "eta": "DDIM's noise, 0 to 1",
     "eps_scale": "epsilon scaling, lambda",
     "eps_slope": "growth of lambda a step",
@@ -51,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_per_class", required=True, help="images of each class: N, or CLASS=N,CLASS=N,...")
     sampler = parser.add_argument_group("sampler")
     for field in dataclasses.fields(sections.SamplerConfig):
-        if field.name in _SAMPLER_HELP:
-            text = f"{_SAMPLER_HELP[field.name]} (default: %(default)s)"
+        if text := {**_choices(), **_SAMPLER_HELP}.get(field.name):
+            text = f"{text} (default: %(default)s)"
             sampler.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=text)
     sampler.add_argument("--guidance_scale", type=float, help="the same as s = 1 + w, as in latent diffusion")
     sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
@@ -68,6 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
     parser.add_argument("--film", action="store_true", help="write a strip of the denoising, by class")
     processes.add_arguments(parser)
+
+
+def _choices() -> dict[str, str]:
+    """Help of the options that are names, from the rows that they name."""
+
+    def listed(kinds: Mapping[str, Any]) -> str:
+        return "; ".join(f"{kind.name}: {kind.summary}" for kind in kinds.values()).replace("%", "%%")
+
+    return {
+        "sampler": listed(SAMPLERS),
+        "spacing": f"steps visited, by default the sampler's own. {listed(SPACINGS)}",
+        "variance": f"of DDPM, by default as trained. {listed(VARIANCES)}",
+    }
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -108,7 +123,7 @@ def _finish(
     if arguments.grid:
         _write_grid(dataset)
     if arguments.film:
-        _write_film(job, model)
+        _write_trajectory(job, model)
     console.print(card.summary(dataset))
     mpp, sampling = model.run.mpp, dataset.details["sampling"]
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
@@ -116,7 +131,7 @@ def _finish(
 
 
 def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
-    """What ``--checkpoint`` names.
+    """Returns the checkpoint that ``--checkpoint`` names.
 
     Raises:
         DiffpathError: neither a number nor one of the two words.
@@ -131,7 +146,7 @@ def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
 
 
 def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of SamplerConfig as the command line gives them."""
+    """Returns the fields of SamplerConfig from the command line."""
     options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(sections.SamplerConfig)}
     if arguments.guidance_scale is not None:
         if options["guidance"]:
@@ -147,7 +162,8 @@ def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
     sampler = config_files.convert(sections.SamplerConfig, options, where=where)
-    checks.check_sampler(run.config, sampler, classifier=arguments.classifier is not None)
+    with _by_option():
+        checks.check_sampler(run.config, sampler, classifier=arguments.classifier is not None)
     if not 0 < arguments.batch_size <= MAX_IMAGES:
         why = f"{arguments.batch_size} is not from 1 to {MAX_IMAGES}"
         raise DiffpathError("--batch_size", where="the command line", why=why, fix="change it")
@@ -165,6 +181,16 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         seed=arguments.seed,
         twins=arguments.twins,
     )
+
+
+@contextlib.contextmanager
+def _by_option() -> Iterator[None]:
+    """Errors that name parameters of the library name the options of this command instead."""
+    try:
+        yield
+    except DiffpathError as error:
+        why, fix = (re.sub(r"`(\w+)`", r"--\1", text) for text in (error.why, error.fix))
+        raise DiffpathError(f"--{error.what}", where="the command line", why=why, fix=fix) from error
 
 
 def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
@@ -235,12 +261,12 @@ def _write_grid(dataset: Dataset) -> None:
     image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
 
 
-def _write_film(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
+def _write_trajectory(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
-    draw, count = sampling_job.draw_of(job, model, mesh, film_frames=FILM_FRAMES), len(model.run.classes)
+    draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
     indices = np.arange(count)
     labels = sampling_job.class_of(indices, count)
-    _, film = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
-    frames = np.asarray(film).swapaxes(0, 1).reshape(-1, *film.shape[2:])
-    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=FILM_FRAMES))
+    _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
+    frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
+    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

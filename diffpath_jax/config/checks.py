@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpath_jax.config import build
+from diffpath_jax.config import build, sampling
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import (
     AutoencodingConfig,
@@ -18,6 +18,7 @@ from diffpath_jax.config.sections import (
     SamplerConfig,
 )
 from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
@@ -247,37 +248,45 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
             )
 
 
-def check_sampler(config: RunConfig, sampler: SamplerConfig, *, classifier: bool) -> None:
+def check_sampler(config: RunConfig, options: SamplerConfig, *, classifier: bool) -> None:
     """Refuse options of a sampler that this model cannot serve, or that would change nothing.
 
     Args:
         config: of a diffusion run.
-        sampler: what is asked for.
-        classifier: whether a noisy classifier is at hand.
+        options: the sampler and its numbers.
+        classifier: a noisy classifier is at hand.
 
     Raises:
-        DiffpathError: naming the option.
+        DiffpathError: naming the parameter. Names of other parameters stand in backquotes in it.
     """
     assert config.diffusion is not None
-    name, null = sampler.sampler, config.diffusion.label_dropout > 0
-    least, most = sampler.guidance_from, sampler.guidance_to
-    for option, wrong, why, fix in (
-        ("--eta", sampler.eta > 0 and not name.startswith("ddim"), f"{name} has none", "use --sampler ddim"),
-        ("--variance", sampler.variance != "auto" and name != "ddpm", f"{name} has none", "use --sampler ddpm"),
-        ("--spacing", sampler.spacing != "auto" and name == "ddim_author_code", f"{name} has its own", "leave it out"),
-        ("--guidance", sampler.guidance > 0 and not null, "the run trained no null class", "train with label_dropout"),
-        ("--unconditional", sampler.unconditional and not null, "the run trained no null class", "leave it out"),
-        ("--unconditional", sampler.unconditional and sampler.guidance > 0, "--guidance needs the class", "choose one"),
-        ("--guidance_from", least >= most, f"{least} is not below --guidance_to {most}", "change one"),
-        ("--classifier_scale", sampler.classifier_scale > 0 and not classifier, "no classifier", "add --classifier"),
-        ("--classifier", classifier and not sampler.classifier_scale, "its scale is 0", "add --classifier_scale"),
+    _check_options_of_kind(options)
+    null = config.diffusion.label_dropout > 0
+    least, most = options.guidance_from, options.guidance_to
+    for parameter, wrong, why, fix in (
+        ("guidance", options.guidance > 0 and not null, "the run trained no null class", "train with label_dropout"),
+        ("unconditional", options.unconditional and not null, "the run trained no null class", "leave it out"),
+        ("unconditional", options.unconditional and options.guidance > 0, "`guidance` needs the class", "choose one"),
+        ("guidance_from", least >= most, f"{least} is not below `guidance_to` {most}", "change one"),
+        ("classifier_scale", options.classifier_scale > 0 and not classifier, "no classifier", "add `classifier`"),
+        ("classifier", classifier and not options.classifier_scale, "its scale is 0", "add `classifier_scale`"),
         (
-            "--limit",
-            sampler.limit in ("clip", "dynamic") and config.codec is not None,
+            "limit",
+            options.limit in ("clip", "dynamic") and config.codec is not None,
             "latents have no bounds",
             "leave it out",
         ),
     ):
         if wrong:
-            raise DiffpathError(option, where="the command line", why=why, fix=fix)
-    build.method(config, sampler)
+            raise DiffpathError(parameter, where=sampling.WHERE, why=why, fix=fix)
+    sampling.sampler(config, options)
+
+
+def _check_options_of_kind(options: SamplerConfig) -> None:
+    """Refuse an option that the sampler does not take."""
+    kind, default = sampling.sampler_kind(options), SamplerConfig()
+    for parameter in sorted({name for other in SAMPLERS.values() for name in other.options}):
+        if getattr(options, parameter) != getattr(default, parameter) and parameter not in kind.options:
+            takers = [other.name for other in SAMPLERS.values() if parameter in other.options]
+            why, fix = f"{kind.name} has none to choose", f"leave it out, or use `sampler` {' or '.join(takers)}"
+            raise DiffpathError(parameter, where=sampling.WHERE, why=why, fix=fix)

@@ -4,13 +4,18 @@
 config.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from diffpath_jax.data.symmetries import Augmentation
+from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
+from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
+from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.diffusion.schedule import Prediction
 from diffpath_jax.ranges import Positive, Share
 from diffpath_jax.training.loop import TrainConfig
@@ -171,8 +176,25 @@ class RunConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
 
 
-SamplerName = Literal["ddpm", "ddim", "heun", "dpmpp", "unipc", "ddpm_author_code", "ddim_author_code"]
-SpacingName = Literal["auto", "even", "leading", "trailing", "quadratic", "log_snr", "karras"]
+# Leaves a choice to the sampler, or to the model.
+AUTO = "auto"
+
+
+def _one_of(names: Iterable[str], *others: str) -> AfterValidator:
+    """Returns a check that a name is known by the time the check is made: others can be added from outside."""
+
+    def check(name: str) -> str:
+        known = (*others, *names)
+        if name not in known:
+            raise PydanticCustomError("unknown_name", "use one of {known}", {"known": ", ".join(known)})
+        return name
+
+    return AfterValidator(check)
+
+
+SamplerName = Annotated[str, _one_of(SAMPLERS)]
+SpacingName = Annotated[str, _one_of(SPACINGS, AUTO)]
+VarianceName = Annotated[str, _one_of(VARIANCES, AUTO)]
 
 
 @dataclass(frozen=True)
@@ -180,11 +202,10 @@ class SamplerConfig:
     """How images are drawn from a trained model.
 
     Attributes:
-        sampler: the method; the two of the authors' code repeat its slips.
-        steps: steps of the respaced schedule; Heun asks the network twice in each but the last.
-        spacing: which of the trained steps are visited; ``auto`` is the method's own.
-        variance: of DDPM steps: ``small`` (posterior variance), ``large`` (beta), ``learned``, or ``auto``, which is
-            what the network was trained for.
+        sampler: name of the sampler, one of ``SAMPLERS``; the two of the authors' code repeat its slips.
+        steps: steps of the respaced schedule; Heun calls the network twice in each but the last.
+        spacing: the trained steps that are visited, one of ``SPACINGS``; ``auto`` is the sampler's own.
+        variance: of DDPM steps, one of ``VARIANCES``; ``auto`` is the variance that the network was trained for.
         eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
         eps_slope: growth of lambda per (respaced) step.
@@ -200,8 +221,8 @@ class SamplerConfig:
 
     sampler: SamplerName = "ddpm"
     steps: Positive = 250
-    spacing: SpacingName = "auto"
-    variance: Literal["auto", "small", "large", "learned"] = "auto"
+    spacing: SpacingName = AUTO
+    variance: VarianceName = AUTO
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     eps_scale: Annotated[float, Field(gt=0)] = 1.0
     eps_slope: Annotated[float, Field(ge=0)] = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
-from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, PRNGKey, Timesteps
+from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, PRNGKey, Timesteps
 
 # A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).
 Output = tuple[jax.Array, jax.Array | None]
@@ -96,7 +96,7 @@ def with_classifier(
     """Classifier guidance (Dhariwal and Nichol 2021, section 4): towards noisy images that a classifier knows.
 
     With g = scale * grad log p(y | x_t), ancestral sampling moves the mean of each step by its variance times g
-    (algorithm 1); every other method takes eps - sqrt(1 - abar_t) g (algorithm 2).
+    (algorithm 1); every other sampler takes eps - sqrt(1 - abar_t) g (algorithm 2).
 
     Args:
         denoiser: guided by labels or not.
@@ -110,11 +110,11 @@ def with_classifier(
     if scale == 0:
         return denoiser
 
-    def guided(x_t: Images, t: Timesteps) -> Denoised:
-        found = denoiser(x_t, t)
+    def guided(x_t: Images, t: Timesteps) -> DenoiserOutput:
+        output = denoiser(x_t, t)
         score = scale * jax.grad(lambda x: log_likelihood(x, t).sum())(x_t)
         if moves_mean:
-            return found._replace(score=score)
-        return found._replace(eps=found.eps - at(np.sqrt(1 - schedule.alpha_bar), t, x_t.ndim) * score)
+            return output._replace(score=score)
+        return output._replace(eps=output.eps - at(np.sqrt(1 - schedule.alpha_bar), t, x_t.ndim) * score)
 
     return guided

@@ -1,20 +1,21 @@
-"""From a run and a sampler's options to what a sampler asks: the denoiser with labels, guidance and scaling in it."""
+"""From a run and a sampler's options to the denoiser, with labels, guidance and scaling in it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.config.build import network
+from diffpath_jax.config.sampling import sampler_kind
 from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
-from diffpath_jax.shapes import Denoised, Denoiser, Images, Labels, Timesteps, Tree
+from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
 
 
 def denoiser(
     config: RunConfig,
-    sampler: SamplerConfig,
+    options: SamplerConfig,
     respaced: NoiseSchedule,
     *,
     params: Tree,
@@ -23,7 +24,7 @@ def denoiser(
     num_classes: int,
     classifier: conditioning.LogLikelihood | None = None,
 ) -> Denoiser:
-    """Network, parameters and labels as eps(x_t, t).
+    """Returns network, parameters and labels as eps(x_t, t).
 
     Classifier-free guidance comes first, then conversion to eps, then a classifier's gradient, and the scaling of eps
     last: so it is applied once, to the guided eps.
@@ -33,7 +34,8 @@ def denoiser(
     prediction: Prediction = config.diffusion.prediction
     net = network(config, num_classes=num_classes)
     original = np.asarray(respaced.timesteps)
-    shown = jnp.full_like(labels, conditioning.null_label(num_classes)) if sampler.unconditional else labels
+    null = conditioning.null_label(num_classes)
+    conditions = jnp.full_like(labels, null) if options.unconditional else labels
     share = original / (config.noise.num_steps - 1)
 
     def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
@@ -42,15 +44,15 @@ def denoiser(
 
     guided = conditioning.with_guidance(
         predict,
-        shown,
-        weight=sampler.guidance,
+        conditions,
+        weight=options.guidance,
         num_classes=num_classes,
-        active=(share >= sampler.guidance_from) & (share <= sampler.guidance_to),
+        active=(share >= options.guidance_from) & (share <= options.guidance_to),
     )
 
-    def eps(x_t: Images, t: Timesteps) -> Denoised:
+    def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
         output, variance = guided(x_t, t)
-        return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
+        return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
 
     combined: Denoiser = eps
     if classifier is not None:
@@ -58,21 +60,21 @@ def denoiser(
             eps,
             classifier,
             respaced,
-            scale=sampler.classifier_scale,
-            moves_mean=sampler.sampler in ("ddpm", "ddpm_author_code"),
+            scale=options.classifier_scale,
+            moves_mean=sampler_kind(options).moves_mean,
         )
-    return eps_scaling.scale_eps(combined, slope=sampler.eps_slope, offset=sampler.eps_scale)
+    return eps_scaling.scale_eps(combined, slope=options.eps_slope, offset=options.eps_scale)
 
 
 def log_likelihood(
     config: RunConfig, respaced: NoiseSchedule, *, params: Tree, model_state: Tree, labels: Labels, num_classes: int
 ) -> conditioning.LogLikelihood:
-    """Log p(label | x_t) of a noisy classifier's run, t an index into ``respaced``."""
+    """Returns log p(label | x_t) by a noisy classifier's run, t an index into ``respaced``."""
     net = network(config, num_classes=num_classes)
     original = np.asarray(respaced.timesteps)
 
-    def found(x_t: Images, t: Timesteps) -> jax.Array:
+    def log_p(x_t: Images, t: Timesteps) -> jax.Array:
         logits, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t])
         return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
-    return found
+    return log_p

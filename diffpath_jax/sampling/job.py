@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
 from diffpath_jax.config import build, sections
+from diffpath_jax.config import sampling as samplers
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
@@ -29,7 +30,7 @@ from diffpath_jax.runs.run import Run, Trained
 from diffpath_jax.sampling import compose
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
-# (weights, key, image indices, labels) -> (uint8 images, uint8 film); ``weights`` is :attr:`Model.weights`.
+# (weights, key, image indices, labels) -> (uint8 images, uint8 trajectory); ``weights`` is :attr:`Model.weights`.
 Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
 TABLE = "samples.parquet"
@@ -81,20 +82,20 @@ class Model:
 
 def make_draw(
     run: Run,
-    sampler: sections.SamplerConfig,
+    options: sections.SamplerConfig,
     *,
     image_px: tuple[int, int],
     mesh: Mesh,
     classifier: Run | None = None,
     twins: bool = False,
-    film_frames: int = 0,
+    trajectory_frames: int = 0,
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
 
     Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
     codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
-    method, limit = build.method(run.config, sampler), build.limit(run.config, sampler)
+    sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
     def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
         common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
@@ -103,21 +104,22 @@ def make_draw(
         if classifier is not None:
             theirs, their_state = weights[CLASSIFIER]
             guide = compose.log_likelihood(
-                classifier.config, method.schedule, params=theirs, model_state=their_state, **common
+                classifier.config, sampler.schedule, params=theirs, model_state=their_state, **common
             )
         denoiser = compose.denoiser(
-            run.config, sampler, method.schedule, params=params, model_state=state, classifier=guide, **common
+            run.config, options, sampler.schedule, params=params, model_state=state, classifier=guide, **common
         )
         numbers = indices // num_classes if twins else indices
-        x, film = loop.sample(
+        x, trajectory = loop.sample(
             denoiser,
-            method,
+            sampler,
             keys=jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers),
             shape=codec.shape(image_px),
-            limit=limit,
-            film_frames=film_frames,
+            threshold=threshold,
+            trajectory_frames=trajectory_frames,
         )
-        return codec.decode(weights[CODEC], x), jax.lax.map(lambda frame: codec.decode(weights[CODEC], frame), film)
+        frames = jax.lax.map(lambda frame: codec.decode(weights[CODEC], frame), trajectory)
+        return codec.decode(weights[CODEC], x), frames
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     on_each = jax.shard_map(
@@ -130,8 +132,8 @@ def make_draw(
     return jax.jit(on_each, in_shardings=(None, everywhere, split, split))
 
 
-def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, film_frames: int = 0) -> Draw:
-    """What draws the images of a job."""
+def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int = 0) -> Draw:
+    """Returns the function that draws the images of a job."""
     return make_draw(
         model.run,
         job.sampler,
@@ -139,7 +141,7 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, film_frames: int = 0) -
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
         twins=job.twins,
-        film_frames=film_frames,
+        trajectory_frames=trajectory_frames,
     )
 
 
@@ -248,7 +250,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     """What made the images, as it is written with each of them."""
     found = {
         **asdict(job.sampler),
-        "evaluations": build.method(model.run.config, job.sampler).evaluations,
+        "evaluations": samplers.sampler(model.run.config, job.sampler).num_evaluations,
         "seed": job.seed,
         "twins": job.twins,
         "batch_size": job.batch_size,

@@ -5,7 +5,7 @@ import pytest
 
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.shapes import Denoised
+from diffpath_jax.shapes import DenoiserOutput
 
 
 def predict(x, t, labels):
@@ -94,7 +94,7 @@ SCHEDULE = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
 
 
 def denoise(x, t):
-    return Denoised(0.3 * x, 0.1 * x)
+    return DenoiserOutput(0.3 * x, 0.1 * x)
 
 
 def log_likelihood(x, t):

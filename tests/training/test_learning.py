@@ -21,7 +21,7 @@ from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifie
 from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
-from diffpath_jax.shapes import Denoised
+from diffpath_jax.shapes import DenoiserOutput
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.classification import noisy_classification_task
@@ -146,7 +146,7 @@ def train_and_sample(effort):
     def told(shown):
         def denoiser(x_t, t):
             v, _ = network.apply(params, {}, x_t, original[t], shown)
-            return Denoised(diffusion.to_eps("v", respaced, x_t, t, v))
+            return DenoiserOutput(diffusion.to_eps("v", respaced, x_t, t, v))
 
         return denoiser
 

@@ -1,1 +1,1 @@
-"""Samplers: one loop, the grids of steps it can take, and the methods that take a step."""
+"""Samplers: the one loop, the spacings of steps it can take, and the samplers that take a step."""

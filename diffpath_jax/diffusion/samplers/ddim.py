@@ -3,23 +3,25 @@
 import numpy as np
 
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers.loop import Evaluation, Method, one_step_method
+from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.samplers.kinds import SamplerKind
+from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Images
 
 
-def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -> Method:
-    """DDIM (Song et al. 2021, equations 12 and 16).
+def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -> Sampler:
+    """DDIM (Song et al. 2021, "Denoising diffusion implicit models", equations 12 and 16); of first order.
 
     With p the step before t on the schedule:
     ``sigma_t = eta sqrt((1 - abar_p) / (1 - abar_t)) sqrt(1 - abar_t / abar_p)`` and
     ``x_p = sqrt(abar_p) x_0 + sqrt(1 - abar_p - sigma_t^2) eps + sigma_t z``. eta = 0 is deterministic; eta = 1 on
-    the full grid is DDPM with the posterior variance. eps is taken from the limited x_0, so that both agree.
+    the full grid is DDPM with the posterior variance. eps is taken from the thresholded x_0, so that both agree.
 
     Args:
         schedule: the schedule.
         eta: share of DDPM's noise.
-        final_alpha_bar: abar of what the last step leads to: 1 is the image; the authors' code and latent
+        final_alpha_bar: abar at the end of the last step: 1 is the image; the authors' code and latent
             diffusion's end at the first level of the trained schedule instead.
     """
     now_bar, before = schedule.alpha_bar, schedule.alpha_bar_prev.copy()
@@ -27,10 +29,32 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
     sigma = eta * np.sqrt((1 - before) / (1 - now_bar)) * np.sqrt(np.maximum(1 - now_bar / before, 0))
     direction = np.sqrt(np.maximum(1 - before - sigma**2, 0))
 
-    def rule(now: Evaluation) -> Images:
-        eps = diffusion.eps_from_x0(schedule, now.x, now.t, now.x_0)
-        ndim = now.x.ndim
-        mean = at(np.sqrt(before), now.t, ndim) * now.x_0 + at(direction, now.t, ndim) * eps
-        return mean + at(sigma, now.t, ndim) * now.noise if eta else mean
+    def step(inputs: StepInput) -> Images:
+        x_0, t, ndim = inputs.x_0, inputs.t, inputs.x.ndim
+        eps = diffusion.eps_from_x0(schedule, inputs.x, t, x_0)
+        mean = at(np.sqrt(before), t, ndim) * x_0 + at(direction, t, ndim) * eps
+        return mean + at(sigma, t, ndim) * inputs.noise if eta else mean
 
-    return one_step_method(schedule, rule)
+    return stateless_sampler(schedule, step)
+
+
+KINDS = (
+    SamplerKind(
+        "ddim",
+        summary="deterministic, or with a share of DDPM's noise",
+        reference="Song et al. 2021, Denoising diffusion implicit models",
+        order=1,
+        make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
+        spacing=spacing.LEADING,
+        options=("spacing", "eta"),
+    ),
+    SamplerKind(
+        "ddim_author_code",
+        summary="DDIM on the steps of the paper's code, which ends at its first noise level",
+        reference="github.com/AtlasAnalyticsLab/Diffusion4Path",
+        order=1,
+        make=lambda schedule, settings: ddim(schedule, eta=settings.eta, final_alpha_bar=settings.trained.alpha_bar[0]),
+        spacing=spacing.AUTHOR_CODE,
+        options=("eta",),
+    ),
+)

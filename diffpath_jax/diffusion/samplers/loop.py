@@ -1,12 +1,11 @@
-"""The one loop of all samplers: a ``lax.scan`` in which each turn asks the denoiser once.
+"""The one loop of all samplers: a ``lax.scan`` in which each turn calls the denoiser once.
 
 A sampler knows a denoiser, a schedule and keys; it does not know pixels from latents, guidance, or any network.
 Noise comes from one key an image, so an image does not depend on its batch or device.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +13,21 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers.thresholding import Limit, clip
+from diffpath_jax.diffusion.samplers.thresholding import Threshold, clip
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.shapes import Denoiser, Images, PRNGKeys, Timesteps
 
 
-class Evaluation(NamedTuple):
-    """What is known when the denoiser has been asked.
+class StepInput(NamedTuple):
+    """Everything a sampler's step may depend on, after a call of the denoiser.
 
     Attributes:
-        x: x_t, what it was asked about.
-        x_0: its estimate of the clean image, within the limits of the sampler.
+        x: x_t, the input of the call.
+        x_0: estimate of the clean image, thresholded.
         variance: learned variance as a fraction, or none.
         score: gradient that is to move the mean of an ancestral step, or none.
         t: index into the schedule, the same for all images.
-        number: how many times the denoiser was asked before.
+        call: number of calls of the denoiser before this one.
         noise: fresh standard normal noise; costs nothing where it is not used.
     """
 
@@ -37,48 +36,68 @@ class Evaluation(NamedTuple):
     variance: Images | None
     score: Images | None
     t: Timesteps
-    number: jax.Array
+    call: jax.Array
     noise: Images
 
 
-# What a method carries from one turn to the next.
-Memory = tuple[jax.Array, ...]
+# Arrays that a sampler carries from one call of the denoiser to the next.
+SamplerState = tuple[jax.Array, ...]
+
+
+@runtime_checkable
+class InitFn(Protocol):
+    """Makes the state before the first call."""
+
+    def __call__(self, x_T: Images, /) -> SamplerState:
+        """Returns the state that goes with the starting noise."""
+
+
+@runtime_checkable
+class StepFn(Protocol):
+    """Goes on from a call of the denoiser."""
+
+    def __call__(self, inputs: StepInput, state: SamplerState, /) -> tuple[Images, SamplerState]:
+        """Returns the input of the next call (after the last call the image) and the new state."""
+
+
+@runtime_checkable
+class StatelessStepFn(Protocol):
+    """A step that depends on nothing but the last call of the denoiser."""
+
+    def __call__(self, inputs: StepInput, /) -> Images:
+        """Returns x_{t-1}."""
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
-    """How a sampler moves over a schedule.
+class Sampler:
+    """A way down a schedule, from noise to an image.
 
     Attributes:
         schedule: the (respaced) schedule.
-        visits: (E,) index into the schedule of each question to the denoiser, in order.
-        remember: x_T -> what the method carries on its first turn.
-        advance: (evaluation, memory) -> (the x to ask about next, memory); after the last turn, the image.
+        step_indices: (E,) index into the schedule of each call of the denoiser, in order.
+        init: makes the state before the first call.
+        step: goes on from each call.
     """
 
     schedule: NoiseSchedule
-    visits: Int[np.ndarray, "E"]
-    remember: Callable[[jax.Array], Memory]
-    advance: Callable[[Evaluation, Memory], tuple[jax.Array, Memory]]
+    step_indices: Int[np.ndarray, "E"]
+    init: InitFn
+    step: StepFn
 
     @property
-    def evaluations(self) -> int:
-        """Questions to the denoiser, E."""
-        return len(self.visits)
+    def num_evaluations(self) -> int:
+        """Calls of the denoiser, E (NFE)."""
+        return len(self.step_indices)
 
 
-def one_step_method(schedule: NoiseSchedule, rule: Callable[[Evaluation], jax.Array]) -> Method:
-    """A method without memory: ``rule`` makes x_{t-1}, from t = T-1 down to 0."""
-    return one_question_a_step(schedule, lambda x: (), lambda now, memory: (rule(now), memory))
+def stateless_sampler(schedule: NoiseSchedule, step: StatelessStepFn) -> Sampler:
+    """A sampler without state, whose ``step`` makes x_{t-1}, from t = T-1 down to 0."""
+    return single_call_sampler(schedule, lambda x_T: (), lambda inputs, state: (step(inputs), state))
 
 
-def one_question_a_step(
-    schedule: NoiseSchedule,
-    remember: Callable[[jax.Array], Memory],
-    advance: Callable[[Evaluation, Memory], tuple[jax.Array, Memory]],
-) -> Method:
-    """A method that asks once at each t, from T-1 down to 0, and remembers what it was told."""
-    return Method(schedule, np.arange(schedule.num_steps - 1, -1, -1), remember, advance)
+def single_call_sampler(schedule: NoiseSchedule, init: InitFn, step: StepFn) -> Sampler:
+    """A sampler that calls the denoiser once at each t, from T-1 down to 0."""
+    return Sampler(schedule, np.arange(schedule.num_steps - 1, -1, -1), init, step)
 
 
 def image_noise(keys: PRNGKeys, number: int | Array, shape: tuple[int, int, int]) -> Images:
@@ -88,46 +107,46 @@ def image_noise(keys: PRNGKeys, number: int | Array, shape: tuple[int, int, int]
 
 def sample(
     denoiser: Denoiser,
-    method: Method,
+    sampler: Sampler,
     *,
     keys: PRNGKeys,
     shape: tuple[int, int, int],
     x_T: Images | None = None,
-    limit: Limit = clip,
-    film_frames: int = 0,
+    threshold: Threshold = clip,
+    trajectory_frames: int = 0,
 ) -> tuple[Images, Float[Array, "frames b h w c"]]:
-    """Draw images: x_T ~ N(0, I), then ``method`` down its schedule.
+    """Draw images: x_T ~ N(0, I), then ``sampler`` down its schedule.
 
     Args:
-        denoiser: eps as a function of (x_t, t), t an index into the method's schedule.
-        method: one of this package.
+        denoiser: eps as a function of (x_t, t), t an index into the sampler's schedule.
+        sampler: one of this package.
         keys: one key an image.
         shape: (height, width, channels) of an image in model space.
-        x_T: what to start from instead of noise, at the highest noise level of the schedule. With a schedule cut off
-            above some level and images noised to it, this gives variations of the images.
-        limit: keeps each estimate of x_0 within bounds (pixel models; latents have none).
-        film_frames: how many intermediate estimates of x_0 to return, evenly spread and the last included.
+        x_T: start instead of noise, at the highest noise level of the schedule. With a schedule cut off above some
+            level and images noised to it, this gives variations of the images.
+        threshold: keeps each estimate of x_0 within bounds (pixel models; latents have none).
+        trajectory_frames: number of estimates of x_0 to return, evenly spread over the calls and the last included.
 
     Returns:
-        The images, and the film (estimates of x_0, noisiest first).
+        The images, and the trajectory (estimates of x_0, noisiest first).
     """
-    frames = jnp.asarray(np.round(np.linspace(0, method.evaluations - 1, film_frames)).astype(int))
-    visits = jnp.asarray(method.visits)
+    frames = jnp.asarray(np.round(np.linspace(0, sampler.num_evaluations - 1, trajectory_frames)).astype(int))
+    step_indices = jnp.asarray(sampler.step_indices)
 
-    def turn(carry: tuple, number: jax.Array) -> tuple[tuple, None]:
-        x, memory, film = carry
-        t = jnp.full(len(keys), visits[number])
-        found = denoiser(x, t)
-        x_0 = limit(diffusion.x0_from_eps(method.schedule, x, t, found.eps))
-        if film_frames:
-            film = jnp.where((frames == number).reshape(-1, 1, 1, 1, 1), x_0, film)
+    def turn(carry: tuple, call: jax.Array) -> tuple[tuple, None]:
+        x, state, trajectory = carry
+        t = jnp.full(len(keys), step_indices[call])
+        output = denoiser(x, t)
+        x_0 = threshold(diffusion.x0_from_eps(sampler.schedule, x, t, output.eps))
+        if trajectory_frames:
+            trajectory = jnp.where((frames == call).reshape(-1, 1, 1, 1, 1), x_0, trajectory)
         # x_T takes number 0, the last turn number 1: where there is one turn a step, step t takes t + 1.
-        noise = image_noise(keys, method.evaluations - number, shape)
-        x, memory = method.advance(Evaluation(x, x_0, found.variance, found.score, t, number, noise), memory)
-        return (x, memory, film), None
+        noise = image_noise(keys, sampler.num_evaluations - call, shape)
+        x, state = sampler.step(StepInput(x, x_0, output.variance, output.score, t, call, noise), state)
+        return (x, state, trajectory), None
 
     start = image_noise(keys, 0, shape) if x_T is None else x_T
-    film = jnp.zeros((film_frames, *start.shape))
-    carry = (start, method.remember(start), film)
-    (x, _, film), _ = jax.lax.scan(turn, carry, jnp.arange(method.evaluations))
-    return x, film
+    trajectory = jnp.zeros((trajectory_frames, *start.shape))
+    carry = (start, sampler.init(start), trajectory)
+    (x, _, trajectory), _ = jax.lax.scan(turn, carry, jnp.arange(sampler.num_evaluations))
+    return x, trajectory

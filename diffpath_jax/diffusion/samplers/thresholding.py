@@ -1,13 +1,18 @@
 """Bounds on the estimate of x_0: a pixel is never outside [-1, 1], an estimate can be."""
 
-from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 
 from diffpath_jax.shapes import Images
 
-Limit = Callable[[jax.Array], jax.Array]
+
+@runtime_checkable
+class Threshold(Protocol):
+    """Keeps estimates within bounds."""
+
+    def __call__(self, x_0: Images, /) -> Images:
+        """Returns the estimates, thresholded."""
 
 
 def clip(x_0: Images) -> Images:
@@ -15,12 +20,12 @@ def clip(x_0: Images) -> Images:
     return jnp.clip(x_0, -1, 1)
 
 
-def unlimited(x_0: Images) -> Images:
+def unbounded(x_0: Images) -> Images:
     """No bounds: for latents, and for the authors' code."""
     return x_0
 
 
-def dynamic_threshold(percentile: float) -> Limit:
+def dynamic_threshold(percentile: float) -> Threshold:
     """Dynamic thresholding (Saharia et al. 2022, "Imagen", section 2.3).
 
     Each image is cut at the given share of its own absolute values, but not below 1, and divided by that bound: strong
@@ -30,9 +35,9 @@ def dynamic_threshold(percentile: float) -> Limit:
         percentile: share of values left uncut, 0 to 1; 0.995 in the paper.
     """
 
-    def limit(x_0: Images) -> Images:
+    def threshold(x_0: Images) -> Images:
         bound = jnp.quantile(jnp.abs(x_0).reshape(x_0.shape[0], -1), percentile, axis=1)
         bound = jnp.maximum(bound, 1).reshape(-1, 1, 1, 1)
         return jnp.clip(x_0, -bound, bound) / bound
 
-    return limit
+    return threshold

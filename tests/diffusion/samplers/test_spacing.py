@@ -12,14 +12,13 @@ SCHEDULES = {
     "cosine": diffusion.cosine_schedule(T),
 }
 LINEAR = SCHEDULES["linear"]
-ALL = ("even", "leading", "trailing", "quadratic", "log_snr", "karras")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 250, 333, 999, 1000])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", spacing.SPACINGS)
 def test_any_number_of_distinct_steps(name, count, schedule):
-    kept = getattr(spacing, name)(SCHEDULES[schedule], count)
+    kept = spacing.SPACINGS[name].choose(SCHEDULES[schedule], count)
     assert len(kept) == count
     assert (np.diff(kept) > 0).all()
     assert kept[0] >= 0 and kept[-1] <= T - 1
@@ -50,6 +49,13 @@ def test_even_levels_are_even():
     noise = np.sqrt(1 / LINEAR.alpha_bar - 1) ** (1 / 7)
     gaps = np.diff(noise[spacing.karras(LINEAR, 8)])
     np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.08)
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="a spacing 'even' already"):
+        spacing.SPACINGS.register(spacing.EVEN)
+    with pytest.raises(KeyError, match="'evn' is unknown; known are even, leading"):
+        spacing.SPACINGS["evn"]
 
 
 def test_the_authors_grid_is_theirs():

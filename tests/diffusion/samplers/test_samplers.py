@@ -1,4 +1,4 @@
-"""The methods against published check values, closed forms, diffusers, and each other."""
+"""The samplers against published check values, closed forms, diffusers, and each other."""
 
 import itertools
 from pathlib import Path
@@ -8,27 +8,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config.build import OWN_SPACING
 from diffpath_jax.diffusion import eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing, thresholding
-from diffpath_jax.shapes import Denoised
+from diffpath_jax.diffusion.samplers import catalogue, ddim, ddpm, loop, spacing, thresholding
+from diffpath_jax.diffusion.samplers.kinds import SamplerSettings
+from diffpath_jax.shapes import DenoiserOutput
 from tests.golden import weights
 
 T = 1000
 LINEAR = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
 COSINE = diffusion.cosine_schedule(T)
-METHODS = {
-    "ddpm small": lambda schedule: ddpm.ddpm(schedule, variance=schedule.posterior_variance),
-    "ddpm large": lambda schedule: ddpm.ddpm(schedule, variance=schedule.betas),
-    "ddpm learned": ddpm.ddpm_learned,
-    "ddim": lambda schedule: ddim.ddim(schedule, eta=0.0),
-    "ddim eta 0.5": lambda schedule: ddim.ddim(schedule, eta=0.5),
-    "ddim eta 1": lambda schedule: ddim.ddim(schedule, eta=1.0),
-    "heun": solvers.heun,
-    "dpmpp": solvers.dpmpp_2m,
-    "unipc": solvers.unipc,
+
+
+def made(name, **settings):
+    """Schedule -> the sampler of a row."""
+    return lambda schedule: catalogue.SAMPLERS[name].make(schedule, SamplerSettings(trained=LINEAR, **settings))
+
+
+SAMPLERS = {
+    "ddpm small": made("ddpm", variance="small"),
+    "ddpm large": made("ddpm", variance="large"),
+    "ddpm learned": made("ddpm", variance="learned"),
+    "ddim": made("ddim"),
+    "ddim eta 0.5": made("ddim", eta=0.5),
+    "ddim eta 1": made("ddim", eta=1.0),
+    "heun": made("heun"),
+    "dpmpp": made("dpmpp"),
+    "unipc": made("unipc"),
 }
+DETERMINISTIC = [name for name in SAMPLERS if name in catalogue.SAMPLERS]
+
+
+def test_every_sampler_is_tested_but_those_with_slips():
+    tested = {name.split()[0] for name in SAMPLERS}
+    assert {name for name in catalogue.SAMPLERS if not name.endswith("_author_code")} == tested
 
 
 def spaced(count, grid=spacing.even, schedule=LINEAR):
@@ -39,9 +52,9 @@ def keys(count, seed=0):
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(count))
 
 
-def draw(denoiser, method, *, keys, **options):
+def draw(denoiser, sampler, *, keys, **options):
     """``loop.sample``, compiled."""
-    return jax.jit(lambda keys: loop.sample(denoiser, method, keys=keys, **options))(keys)
+    return jax.jit(lambda keys: loop.sample(denoiser, sampler, keys=keys, **options))(keys)
 
 
 def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, noised=False, **options):
@@ -58,7 +71,7 @@ def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, n
 
     def denoiser(x_t, t):
         time = jnp.asarray(respaced.timesteps)[t].reshape(-1, 1, 1, 1)
-        return Denoised(diffusion.to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1)))
+        return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1)))
 
     x = start(flat)
     if noised:
@@ -96,8 +109,8 @@ def dummy(x, t):
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "schedulers.npz")
 CASES = {
     "ddim": ("ddim", {}),
-    "ddim clipped": ("ddim", {"limit": thresholding.clip}),
-    "ddim thresholded": ("ddim", {"limit": thresholding.dynamic_threshold(0.995)}),
+    "ddim clipped": ("ddim", {"threshold": thresholding.clip}),
+    "ddim thresholded": ("ddim", {"threshold": thresholding.dynamic_threshold(0.995)}),
     "ddim first level": (lambda s: ddim.ddim(s, eta=0.0, final_alpha_bar=LINEAR.alpha_bar[0]), {}),
     "ddim v": ("ddim", {"prediction": "v"}),
     "ddim x_0": ("ddim", {"prediction": "x0"}),
@@ -105,16 +118,16 @@ CASES = {
     "ddim eta 0.5": ("ddim eta 0.5", {}),
     "ddim trailing": ("ddim", {}),
     "ddpm small": ("ddpm small", {}),
-    "ddpm small clipped": ("ddpm small", {"limit": thresholding.clip}),
+    "ddpm small clipped": ("ddpm small", {"threshold": thresholding.clip}),
     "ddpm large": ("ddpm large", {}),
     "ddpm learned": ("ddpm learned", {}),
     "dpmpp 10": ("dpmpp", {}),
     "dpmpp 20": ("dpmpp", {}),
-    "dpmpp 10 thresholded": ("dpmpp", {"limit": thresholding.dynamic_threshold(0.995)}),
+    "dpmpp 10 thresholded": ("dpmpp", {"threshold": thresholding.dynamic_threshold(0.995)}),
     "dpmpp 10 v": ("dpmpp", {"prediction": "v"}),
     "unipc 10": ("unipc", {}),
     "unipc 20": ("unipc", {}),
-    "unipc 10 thresholded": ("unipc", {"limit": thresholding.dynamic_threshold(0.995)}),
+    "unipc 10 thresholded": ("unipc", {"threshold": thresholding.dynamic_threshold(0.995)}),
     "unipc 10 v": ("unipc", {"prediction": "v"}),
     "heun 10": ("heun", {}),
     "heun 20": ("heun", {}),
@@ -125,46 +138,46 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_diffusers_agrees(name, monkeypatch):
     """diffusers' own schedulers in double precision, value by value, with the same model, start and noise."""
-    method_name, options = CASES[name]
+    sampler_name, options = CASES[name]
     visited = GOLDEN[f"{name}/timesteps"]
     schedule = diffusion.respace(LINEAR, np.unique(visited))
-    method = METHODS.get(method_name, method_name)(schedule)
-    np.testing.assert_array_equal(schedule.timesteps[method.visits], visited)
+    sampler = SAMPLERS.get(sampler_name, sampler_name)(schedule)
+    np.testing.assert_array_equal(schedule.timesteps[sampler.step_indices], visited)
     shape = (2, 4, 4, 3)
-    # Number n of an image's noise belongs to the n-th question from the end.
+    # Number n of an image's noise belongs to the n-th call from the end.
     noise = np.stack([weights.normal(f"noise {t}", shape) for t in visited[::-1]])
     monkeypatch.setattr(loop, "image_noise", lambda keys, number, shape: jnp.asarray(noise)[number - 1])
     prediction = options.pop("prediction", "eps") if (options := dict(options)) else "eps"
 
     def denoiser(x, t):
         output = dummy(x, jnp.asarray(schedule.timesteps)[t].reshape(-1, 1, 1, 1))
-        return Denoised(diffusion.to_eps(prediction, schedule, x, t, output), jnp.cos(2 * x))
+        return DenoiserOutput(diffusion.to_eps(prediction, schedule, x, t, output), jnp.cos(2 * x))
 
     start = jnp.asarray(weights.normal("x_T", shape))
-    options = {"limit": thresholding.unlimited, **options}
+    options = {"threshold": thresholding.unbounded, **options}
     with jax.enable_x64(False):
-        found, _ = draw(denoiser, method, keys=keys(2), shape=shape[1:], x_T=start, **options)
+        found, _ = draw(denoiser, sampler, keys=keys(2), shape=shape[1:], x_T=start, **options)
     expected = GOLDEN[f"{name}/x"]
-    # Without limits the dummy model amplifies: float32 there keeps five digits of an x_0 of a few hundred.
+    # Without bounds the dummy model amplifies: float32 there keeps five digits of an x_0 of a few hundred.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * max(1, np.abs(expected).max() / 10))
 
 
 def toy_denoiser(x_t, t):
-    return Denoised(jnp.sin(x_t) * (t.reshape(-1, 1, 1, 1) + 1) / 1000, jnp.cos(x_t))
+    return DenoiserOutput(jnp.sin(x_t) * (t.reshape(-1, 1, 1, 1) + 1) / 1000, jnp.cos(x_t))
 
 
 def test_ddim_with_eta_1_on_the_full_grid_is_ddpm():
     options = {"keys": keys(2), "shape": (4, 4, 3)}
-    found, _ = draw(toy_denoiser, METHODS["ddim eta 1"](LINEAR), **options)
-    expected, _ = draw(toy_denoiser, METHODS["ddpm small"](LINEAR), **options)
+    found, _ = draw(toy_denoiser, SAMPLERS["ddim eta 1"](LINEAR), **options)
+    expected, _ = draw(toy_denoiser, SAMPLERS["ddpm small"](LINEAR), **options)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def step(method, x, x_0, t, noise, **other):
-    """One turn of a method."""
+def step(sampler, x, x_0, t, noise, **other):
+    """One step of a sampler."""
     parts = {"variance": None, "score": None, **other}
-    now = loop.Evaluation(x=x, x_0=x_0, t=t, number=jnp.asarray(0), noise=noise, **parts)
-    return method.advance(now, method.remember(x))[0]
+    inputs = loop.StepInput(x=x, x_0=x_0, t=t, call=jnp.asarray(0), noise=noise, **parts)
+    return sampler.step(inputs, sampler.init(x))[0]
 
 
 def test_ddim_variance():
@@ -175,33 +188,43 @@ def test_ddim_variance():
         (487, 486): 0.00979,
         (999, 998): 0.02,
     }.items():
-        method = ddim.ddim(diffusion.respace(LINEAR, np.array([before, now])), eta=1.0)
+        sampler = ddim.ddim(diffusion.respace(LINEAR, np.array([before, now])), eta=1.0)
         zero, t = jnp.zeros((1, 1, 1, 1)), jnp.array([1])
-        sigma = float((step(method, zero, zero, t, zero + 1) - step(method, zero, zero, t, zero)).ravel()[0])
+        sigma = float((step(sampler, zero, zero, t, zero + 1) - step(sampler, zero, zero, t, zero)).ravel()[0])
         np.testing.assert_allclose(sigma**2, expected, atol=1e-5)  # published with five digits
 
 
-@pytest.mark.parametrize("name", ["ddim", "heun", "dpmpp", "unipc"])
-def test_deterministic_methods_draw_no_noise(name):
-    method = METHODS[name](spaced(6))
-    text = str(jax.make_jaxpr(lambda k: loop.sample(toy_denoiser, method, keys=k, shape=(2, 2, 3)))(keys(1)))
-    compiled = jax.jit(lambda k: loop.sample(toy_denoiser, method, keys=k, shape=(2, 2, 3))).lower(keys(1)).compile()
+@pytest.mark.parametrize("name", catalogue.SAMPLERS)
+def test_a_row_says_whether_its_sampler_draws_noise(name):
+    sampler = made(name)(spaced(6))
+    x, t = jnp.ones((1, 2, 2, 3)), jnp.array([3])
+    steps = [step(sampler, x, 0.5 * x, t, noise) for noise in (0 * x, x)]
+    assert bool((steps[0] == steps[1]).all()) != catalogue.SAMPLERS[name].stochastic
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_deterministic_samplers_draw_no_noise(name):
+    sampler = SAMPLERS[name](spaced(6))
+    text = str(jax.make_jaxpr(lambda k: loop.sample(toy_denoiser, sampler, keys=k, shape=(2, 2, 3)))(keys(1)))
+    compiled = jax.jit(lambda k: loop.sample(toy_denoiser, sampler, keys=k, shape=(2, 2, 3))).lower(keys(1)).compile()
     # x_T is drawn before the loop; inside it random bits would be dead code, which XLA removes.
     assert "random_bits" in text or "threefry" in text
     loops = [part for part in compiled.as_text().split("\n\n") if part.startswith("%region")]
     assert not any("shift-right-logical" in part for part in loops)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_exact_denoiser_of_one_image_gives_it_back(name):
     """If all data is one image, eps(x_t) is known exactly and every sampler must return that image."""
     image = jax.random.uniform(jax.random.key(3), (1, 8, 8, 3), minval=-1, maxval=1)
     schedule = spaced(25)
 
     def denoiser(x, t):
-        return Denoised(diffusion.eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)), jnp.zeros_like(x))
+        return DenoiserOutput(
+            diffusion.eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)), jnp.zeros_like(x)
+        )
 
-    drawn, _ = draw(denoiser, METHODS[name](schedule), keys=keys(3), shape=(8, 8, 3))
+    drawn, _ = draw(denoiser, SAMPLERS[name](schedule), keys=keys(3), shape=(8, 8, 3))
     np.testing.assert_allclose(drawn, jnp.broadcast_to(image, drawn.shape), atol=1e-4)
 
 
@@ -227,18 +250,18 @@ def exact_eps(schedule, covariance=COVARIANCE):
 
     def denoiser(x, t):
         flat = x.reshape(-1, SIZE) - shifts[t]
-        return Denoised(jnp.einsum("bij,bj->bi", matrices[t], flat).reshape(x.shape), jnp.full_like(x, -1.0))
+        return DenoiserOutput(jnp.einsum("bij,bj->bi", matrices[t], flat).reshape(x.shape), jnp.full_like(x, -1.0))
 
     return denoiser
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_exact_gaussian_denoiser_gives_the_gaussian_back(name):
     """Mean and covariance within Monte-Carlo error, and what the steps themselves leave."""
     schedule = spaced(40, spacing.log_snr) if name in ("heun", "dpmpp", "unipc") else spaced(500)
     count = 20_000
-    options = {"keys": keys(count), "shape": SHAPE, "limit": thresholding.unlimited}
-    flat = np.asarray(draw(exact_eps(schedule), METHODS[name](schedule), **options)[0], np.float64).reshape(count, -1)
+    options = {"keys": keys(count), "shape": SHAPE, "threshold": thresholding.unbounded}
+    flat = np.asarray(draw(exact_eps(schedule), SAMPLERS[name](schedule), **options)[0], np.float64).reshape(count, -1)
     spread = np.sqrt(np.diag(COVARIANCE))
     # Five standard errors; and 1 % of the spread, as neither variance of DDPM is the exact one of a finite step.
     assert (np.abs(flat.mean(axis=0) - MEAN) < (5 / np.sqrt(count) + 0.01) * spread).all()
@@ -247,11 +270,11 @@ def test_exact_gaussian_denoiser_gives_the_gaussian_back(name):
 
 
 def flow(name, respaced, covariance=COVARIANCE):
-    """Matrix and shift that take x_T to the image: a deterministic method is affine where the denoiser is."""
-    method, denoiser = METHODS[name](respaced), exact_eps(respaced, covariance)
+    """Matrix and shift that take x_T to the image: a deterministic sampler is affine where the denoiser is."""
+    sampler, denoiser = SAMPLERS[name](respaced), exact_eps(respaced, covariance)
     probes = np.concatenate([np.zeros((1, SIZE)), np.eye(SIZE)]).reshape(-1, *SHAPE).astype(np.float32)
-    options = {"keys": keys(SIZE + 1), "shape": SHAPE, "limit": thresholding.unlimited}
-    ends = np.asarray(draw(denoiser, method, x_T=jnp.asarray(probes), **options)[0], np.float64).reshape(-1, SIZE)
+    options = {"keys": keys(SIZE + 1), "shape": SHAPE, "threshold": thresholding.unbounded}
+    ends = np.asarray(draw(denoiser, sampler, x_T=jnp.asarray(probes), **options)[0], np.float64).reshape(-1, SIZE)
     return (ends[1:] - ends[0]).T, ends[0]
 
 
@@ -263,7 +286,7 @@ def solver_error(name, steps, schedule):
     """Relative error of :func:`flow` against the exact flow of the Gaussian.
 
     The flow takes x at level t to m sqrt(a) + S_t^(1/2) z with S_t = a C + (1 - a) I and z constant; the last step of
-    every method, from the lowest level, is E[x_0 | x], which is done exactly here too.
+    every sampler, from the lowest level, is E[x_0 | x], which is done exactly here too.
     """
     respaced = spaced(steps, spacing.log_snr, schedule)
     found, _ = flow(name, respaced)
@@ -280,7 +303,7 @@ def solver_error(name, steps, schedule):
 
 @pytest.mark.parametrize("name", ["heun", "dpmpp", "unipc"])
 def test_a_few_step_solver_has_a_spacing_that_suits_it(name):
-    """20 questions, wide and narrow Gaussians, two schedules: its worst error is less than half of any even grid's."""
+    """20 calls, wide and narrow Gaussians, two schedules: its worst error is less than half of any even grid's."""
 
     def error(chosen, schedule, scale):
         respaced = spaced(10 if name == "heun" else 20, getattr(spacing, chosen), schedule)
@@ -292,17 +315,18 @@ def test_a_few_step_solver_has_a_spacing_that_suits_it(name):
     def worst(chosen):
         return max(error(chosen, *case) for case in itertools.product((LINEAR, COSINE), (1.0, 0.05)))
 
-    found = {chosen: worst(chosen) for chosen in ("even", "leading", "trailing", OWN_SPACING[name])}
+    own = catalogue.SAMPLERS[name].spacing.name
+    found = {chosen: worst(chosen) for chosen in ("even", "leading", "trailing", own)}
     print(name, {chosen: round(float(value), 3) for chosen, value in found.items()})
-    assert found.pop(OWN_SPACING[name]) < 0.5 * min(found.values())
+    assert found.pop(own) < 0.5 * min(found.values())
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2), ("dpmpp", 2), ("unipc", 3)])
-def test_order_of_convergence(name, order):
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_order_of_convergence(name):
     """Four times the steps, even in lambda: the error falls 4^order-fold, on a schedule fine enough to hold still."""
     fine = diffusion.linear_schedule(20_000, beta_start=1e-4 / 20, beta_end=2e-2 / 20)
     errors = [solver_error(name, steps, fine) for steps in (16, 64)]
-    measured = np.log(errors[0] / errors[1]) / np.log(4)
+    measured, order = np.log(errors[0] / errors[1]) / np.log(4), catalogue.SAMPLERS[name].order
     print(f"{name}: error {errors[0]:.2e} with 16 steps, {errors[1]:.2e} with 64: order {measured:.2f}")
     assert abs(measured - order) < 0.5
 
@@ -310,14 +334,14 @@ def test_order_of_convergence(name, order):
 def test_the_authors_slip_is_what_it_is_said_to_be():
     """Their formula, straight, at every t; eps is over-scaled 1.449x at t = 1 and 1.067x at t = 10."""
     schedule = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=1e-2)  # theirs
-    method, abar = ddpm.ddpm_author_code(schedule), schedule.alpha_bar
+    sampler, abar = ddpm.ddpm_author_code(schedule), schedule.alpha_bar
     x_t, eps = 0.7, -0.4
     for t in (0, 1, 10, 62, 999):
         before = abar[t - 1]  # at t = 0 Python, too, takes the last
         expected = (x_t - schedule.betas[t] / np.sqrt(1 - before) * eps) / np.sqrt(1 - schedule.betas[t])
         time, image = jnp.array([t]), jnp.full((1, 1, 1, 1), x_t)
         x_0 = diffusion.x0_from_eps(schedule, image, time, jnp.full_like(image, eps))
-        found = float(step(method, image, x_0, time, jnp.zeros_like(image)).squeeze())
+        found = float(step(sampler, image, x_0, time, jnp.zeros_like(image)).squeeze())
         np.testing.assert_allclose(found, expected, rtol=2e-5)
     # Set beside the right formula, eps is over-scaled by the ratio of the two divisors.
     scale = np.sqrt((1 - abar[1:]) / (1 - abar[:-1]))
@@ -331,10 +355,10 @@ def test_learned_variance_spans_the_two_fixed_ones(fraction, same_as):
     schedule, options = spaced(10), {"keys": keys(2), "shape": (4, 4, 3)}
 
     def denoiser(x, t):
-        return Denoised(toy_denoiser(x, t).eps, jnp.full_like(x, fraction))
+        return DenoiserOutput(toy_denoiser(x, t).eps, jnp.full_like(x, fraction))
 
     learned, _ = draw(denoiser, ddpm.ddpm_learned(schedule), **options)
-    fixed, _ = draw(denoiser, METHODS[same_as](schedule), **options)
+    fixed, _ = draw(denoiser, SAMPLERS[same_as](schedule), **options)
     np.testing.assert_allclose(learned, fixed, atol=1e-5)
 
 
@@ -343,8 +367,8 @@ def test_a_score_moves_the_mean_by_the_variance_times_it(name):
     schedule = spaced(10)
     x, t = jax.random.normal(jax.random.key(0), (1, 2, 2, 3)), jnp.array([4])
     parts = {"x": x, "x_0": 0.5 * x, "t": t, "noise": jnp.zeros_like(x), "variance": jnp.full_like(x, -1.0)}
-    method = METHODS[name](schedule)
-    moved = step(method, **parts, score=jnp.full_like(x, 3.0)) - step(method, **parts)
+    sampler = SAMPLERS[name](schedule)
+    moved = step(sampler, **parts, score=jnp.full_like(x, 3.0)) - step(sampler, **parts)
     variance = schedule.betas[4] if name == "ddpm large" else schedule.posterior_variance[4]
     np.testing.assert_allclose(moved, 3 * variance, rtol=1e-3)
 
@@ -358,7 +382,7 @@ def test_eps_scale_of_one_is_the_identity():
 
 def test_eps_scale_follows_each_image_own_step():
     x, t = jnp.ones((2, 1, 1, 3)), jnp.array([0, 10])
-    found = eps_scaling.scale_eps(lambda x, t: Denoised(x, x, x), slope=0.1, offset=1.0)(x, t)
+    found = eps_scaling.scale_eps(lambda x, t: DenoiserOutput(x, x, x), slope=0.1, offset=1.0)(x, t)
     np.testing.assert_allclose(found.eps[:, 0, 0, 0], [1.0, 0.5])
     # What is not eps is left alone.
     np.testing.assert_array_equal(found.variance, x)
@@ -384,24 +408,26 @@ def test_dynamic_threshold_scales_only_what_is_too_bright():
     assert abs(kept.mean() - 0.9) < 0.01
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_an_image_does_not_depend_on_its_batch(name):
-    method, all_keys = METHODS[name](spaced(5)), keys(6)
-    whole, _ = draw(toy_denoiser, method, keys=all_keys, shape=(4, 4, 3))
-    part, _ = draw(toy_denoiser, method, keys=all_keys[2:4], shape=(4, 4, 3))
+    sampler, all_keys = SAMPLERS[name](spaced(5)), keys(6)
+    whole, _ = draw(toy_denoiser, sampler, keys=all_keys, shape=(4, 4, 3))
+    part, _ = draw(toy_denoiser, sampler, keys=all_keys[2:4], shape=(4, 4, 3))
     np.testing.assert_allclose(whole[2:4], part, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["ddim", "heun", "unipc"])
-def test_film_ends_with_the_image(name):
-    drawn, film = draw(toy_denoiser, METHODS[name](spaced(8)), keys=keys(2), shape=(4, 4, 3), film_frames=3)
-    assert film.shape == (3, 2, 4, 4, 3)
-    np.testing.assert_allclose(film[-1], drawn, atol=1e-6)
+def test_trajectory_ends_with_the_image(name):
+    drawn, trajectory = draw(
+        toy_denoiser, SAMPLERS[name](spaced(8)), keys=keys(2), shape=(4, 4, 3), trajectory_frames=3
+    )
+    assert trajectory.shape == (3, 2, 4, 4, 3)
+    np.testing.assert_allclose(trajectory[-1], drawn, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_one_step_goes_from_noise_to_the_estimate(name):
     schedule = spaced(1)
     assert list(schedule.timesteps) == [T - 1]
-    drawn, film = draw(toy_denoiser, METHODS[name](schedule), keys=keys(2), shape=(4, 4, 3), film_frames=1)
-    np.testing.assert_allclose(drawn, film[0], atol=1e-5)
+    drawn, trajectory = draw(toy_denoiser, SAMPLERS[name](schedule), keys=keys(2), shape=(4, 4, 3), trajectory_frames=1)
+    np.testing.assert_allclose(drawn, trajectory[0], atol=1e-5)

@@ -1,0 +1,83 @@
+"""From a sampler's options to the sampler, its spacing and the bounds of its estimates."""
+
+from typing import TypeVar
+
+from diffpath_jax.config.build import schedule
+from diffpath_jax.config.sections import AUTO, RunConfig, SamplerConfig
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.samplers import thresholding
+from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
+from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
+from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
+from diffpath_jax.diffusion.samplers.loop import Sampler
+from diffpath_jax.diffusion.samplers.registry import Named, Registry
+from diffpath_jax.diffusion.samplers.spacing import SPACINGS, SpacingKind
+from diffpath_jax.io.errors import DiffpathError
+
+# Where errors place a parameter; a command says which of its options that is.
+WHERE = "the sampler's options"
+Row = TypeVar("Row", bound=Named)
+
+
+def sampler(config: RunConfig, options: SamplerConfig) -> Sampler:
+    """Returns the sampler on its spacing of the schedule that the run was trained with.
+
+    Raises:
+        DiffpathError: more steps than the model was trained with, or a learned variance that it has not.
+    """
+    assert config.noise is not None
+    kind, trained = sampler_kind(options), schedule(config.noise)
+    try:
+        indices = spacing_kind(options).choose(trained, options.steps)
+        respaced = diffusion.respace(trained, indices)
+    except ValueError as error:
+        why = f"{options.steps} steps of the {trained.num_steps} that the model was trained with: {error}"
+        raise DiffpathError("steps", where=WHERE, why=why, fix="give fewer") from error
+    settings = SamplerSettings(trained=trained, variance=_variance(config, options), eta=options.eta)
+    return kind.make(respaced, settings)
+
+
+def sampler_kind(options: SamplerConfig) -> SamplerKind:
+    """Returns the row of the sampler.
+
+    Raises:
+        DiffpathError: there is none of that name.
+    """
+    return _row(SAMPLERS, "sampler", options.sampler)
+
+
+def spacing_kind(options: SamplerConfig) -> SpacingKind:
+    """Returns the row of the spacing: the sampler's own, or the one asked for.
+
+    Raises:
+        DiffpathError: there is none of that name.
+    """
+    if options.spacing == AUTO:
+        return sampler_kind(options).spacing
+    return _row(SPACINGS, "spacing", options.spacing)
+
+
+def _row(registry: Registry[Row], parameter: str, name: str) -> Row:
+    if name not in registry:
+        fix = f"use one of {', '.join(registry)}"
+        raise DiffpathError(parameter, where=WHERE, why=f"{name!r} is unknown", fix=fix)
+    return registry[name]
+
+
+def _variance(config: RunConfig, options: SamplerConfig) -> str:
+    """Returns the name of the variance of ancestral steps: the one asked for, or as the network was trained."""
+    learns = config.network.get("learn_sigma", False)
+    name = options.variance if options.variance != AUTO else "learned" if learns else "small"
+    if VARIANCES[name].learned and not learns:
+        fixed = [kind.name for kind in VARIANCES.values() if not kind.learned]
+        why, fix = f"{name}, but the model was trained without a learned variance", f"use {' or '.join(fixed)}"
+        raise DiffpathError("variance", where=WHERE, why=why, fix=fix)
+    return name
+
+
+def threshold(config: RunConfig, options: SamplerConfig) -> thresholding.Threshold:
+    """Returns the bounds of a sampler's estimates of the image; latents have none."""
+    chosen = {"auto": "clip" if config.codec is None else "none"}.get(options.limit, options.limit)
+    if chosen == "dynamic":
+        return thresholding.dynamic_threshold(options.percentile)
+    return {"clip": thresholding.clip, "none": thresholding.unbounded}[chosen]
