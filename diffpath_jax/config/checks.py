@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpath_jax.config import build
+from diffpath_jax.config import build, sampling
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import (
     AutoencodingConfig,
@@ -280,4 +280,4 @@ def check_sampler(config: RunConfig, sampler: SamplerConfig, *, classifier: bool
     ):
         if wrong:
             raise DiffpathError(option, where="the command line", why=why, fix=fix)
-    build.method(config, sampler)
+    sampling.method(config, sampler)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
-from diffpath_jax.config import build, sections
+from diffpath_jax.config import build, sampling, sections
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
@@ -94,7 +94,7 @@ def make_draw(
     Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
     codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
-    method, limit = build.method(run.config, sampler), build.limit(run.config, sampler)
+    method, limit = sampling.method(run.config, sampler), sampling.limit(run.config, sampler)
 
     def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
         common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
@@ -248,7 +248,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     """What made the images, as it is written with each of them."""
     found = {
         **asdict(job.sampler),
-        "evaluations": build.method(model.run.config, job.sampler).evaluations,
+        "evaluations": sampling.method(model.run.config, job.sampler).evaluations,
         "seed": job.seed,
         "twins": job.twins,
         "batch_size": job.batch_size,

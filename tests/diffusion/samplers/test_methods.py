@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config.build import OWN_SPACING
+from diffpath_jax.config.sampling import OWN_SPACING
 from diffpath_jax.diffusion import eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing, thresholding
