@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.batch_norm import BatchNorm
 
 EXPANSION = 4
 
@@ -54,17 +55,12 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
-            out_channels,
-            momentum=0.9,
-            epsilon=1e-5,
-            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
-            rngs=rngs,
-        )
+        scale_init = nnx.initializers.zeros if zero_scale else nnx.initializers.ones
+        self.norm = BatchNorm(out_channels, scale_init=scale_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 c2"]:
         """Apply; in training the batch's own statistics are used and remembered."""
-        return self.norm(self.conv(x), use_running_average=not train)
+        return self.norm(self.conv(x), train=train)
 
 
 class Bottleneck(nnx.Module):
@@ -107,7 +103,7 @@ class ResNet(nnx.Module):
         self.head = layers.linear(channels, config.num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> tuple[Float[Array, "b n"], Float[Array, "b f"]]:
-        """Logits, and the pooled features before the last layer."""
+        """Logits, and the pooled features before the last layer, of images in [-1, 1]."""
         x = nnx.relu(self.stem(x, train=train))
         if not self.config.small_images:
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
