@@ -140,7 +140,10 @@ def begin(
     }
     path = workdir / RUN
     if path.exists():
-        _refuse_changes(workdir, read_json(path, what="run", fix=_FIX), content, allow_change)
+        before = read_json(path, what="run", fix=_FIX)
+        stored = before.get("config", {})
+        content["config"] = _as_it_was(content["config"], stored, _completed(stored))
+        _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
         fix = "check train.init_from"
@@ -153,6 +156,22 @@ def begin(
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the keys that came later, at their defaults, which is what it has always meant."""
+    return build.as_stored(checks.with_defaults(stored))
+
+
+def _as_it_was(now: Mapping[str, Any], before: Mapping[str, Any], completed: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that a stored one lacks and means: a resumed run keeps its description and digest."""
+    return {
+        key: _as_it_was(value, before[key], completed[key])
+        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)
+        else value
+        for key, value in now.items()
+        if key in before or value != completed.get(key)
+    }
 
 
 def _refuse_changes(
