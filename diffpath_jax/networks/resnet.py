@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from diffpath_jax.networks import layers
 from diffpath_jax.networks.batch_norm import BatchNorm
+from diffpath_jax.networks.lpips import SCALE, SHIFT
 
 EXPANSION = 4
 
@@ -22,12 +23,14 @@ class ResNetConfig:
         width: width of the first stage; stage i has ``4 * width * 2^i`` channels.
         stage_sizes: blocks of each stage.
         small_images: a 3x3 stem without pooling, for images below about 64 px.
+        standardise: shift and scale the colours of images as for networks trained on ImageNet; its weights need it.
     """
 
     num_classes: int
     width: int = 64
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     small_images: bool = False
+    standardise: bool = False
 
 
 class ConvNorm(nnx.Module):
@@ -104,6 +107,8 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> tuple[Float[Array, "b n"], Float[Array, "b f"]]:
         """Logits, and the pooled features before the last layer, of images in [-1, 1]."""
+        if self.config.standardise:
+            x = (x - jnp.array(SHIFT, x.dtype)) / jnp.array(SCALE, x.dtype)
         x = nnx.relu(self.stem(x, train=train))
         if not self.config.small_images:
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

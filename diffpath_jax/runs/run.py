@@ -17,6 +17,7 @@ from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.training.loop import Start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 
@@ -31,6 +32,8 @@ _MAY_CHANGE = {
 }
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
+# A network's key that changes what it expects of images, and no shape.
+_COLOURS = "standardise"
 _FIX = "name the --workdir of a `diffpath train` run"
 
 
@@ -272,29 +275,50 @@ def _codec_parameters(run: Run) -> Tree:
     return found
 
 
-def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:
-    """The parameters by group that ``train.init_from`` names, adapted to this run's network; none if it is empty.
+def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | None:
+    """Parameters and running statistics that ``train.init_from`` names, adapted to this run's network; or none.
 
     What could not be copied as it was is said in a line each.
 
     Raises:
-        DiffpathError: they do not belong to this network.
+        DiffpathError: they do not belong to this network, or were trained on colours that are given in another way.
     """
     source = config.train.init_from
     if not source:
         return None
-    path = Path(source)
-    found = (
-        safetensors_file.flatten(load_parameters(open_run(path)).params)
-        if path.is_dir()
-        else safetensors_file.read_parameters(path)[0]
-    )
+    found, state, section = _stored_network(Path(source))
+    shape = build.network_config(config, num_classes=num_classes)
+    _check_colours(shape, section, where=source)
     network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
-    fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
+    fresh, fresh_state = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
     adapted = safetensors_file.adapt(found, fresh, where=source)
     for note in adapted.notes:
         console.print(f"init_from: {note}", markup=False)
-    return {NETWORK: adapted.params}
+    return Start({NETWORK: adapted.params}, {NETWORK: safetensors_file.arrange(state, fresh_state, where=source)})
+
+
+def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file.Flat, Mapping[str, Any]]:
+    """Parameters and running statistics by name, of a run or a file, and the section ``network`` they belong to."""
+    if path.is_dir():
+        run = open_run(path)
+        trained = load_parameters(run)
+        params, state = (safetensors_file.flatten(tree) for tree in (trained.params, trained.model_state))
+        return params, state, run.config.network
+    flat, about = safetensors_file.read_parameters(path)
+    return *safetensors_file.split_network(flat), about.get("network", {})
+
+
+def _check_colours(shape: Any, section: Mapping[str, Any], *, where: str) -> None:
+    """Refuse weights that expect colours in another way: no name or shape would tell.
+
+    Raises:
+        DiffpathError: naming the key.
+    """
+    own, theirs = (bool(standardise) for standardise in (getattr(shape, _COLOURS, False), section.get(_COLOURS, False)))
+    if own != theirs:
+        why = f"its network was trained with network.{_COLOURS}={theirs}, this one has {own}"
+        fix = f"add --config.network.{_COLOURS}={theirs}"
+        raise DiffpathError("parameters to start from", where=where, why=why, fix=fix)
 
 
 def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:
