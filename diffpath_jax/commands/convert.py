@@ -11,9 +11,9 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
 from diffpath_jax.training.checkpoint import tree_digest
-from diffpath_jax.weights import from_adm, from_inception, from_ldm, from_lpips, from_vqgan, torch_files
+from diffpath_jax.weights import from_adm, from_inception, from_ldm, from_lpips, from_resnet, from_vqgan, torch_files
 from diffpath_jax.weights.downloads import PublishedFile, check_digest, downloaded
-from diffpath_jax.weights.safetensors_file import flatten, write_parameters
+from diffpath_jax.weights.safetensors_file import flatten, flatten_network, write_parameters
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ SOURCES = {
         from_lpips.from_lpips,
         use="perceptual loss of an autoencoder: --config.autoencoding.lpips={out}",
         options=("heads",),
+    ),
+    "resnet50": Source(
+        from_resnet.from_resnet,
+        use="a classifier to start from: --config.train.init_from={out} --config.network.standardise=True",
     ),
     "inception": Source(
         from_inception.from_inception,
@@ -109,17 +113,19 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     with _checkpoint(source, arguments) as path:
         converted = source.convert(torch_files.read_torch(path, entry=arguments.entry), where=str(path), **options)
         sha256 = sha256_file(path)
-    flat = flatten(converted.params)
+    params, model_state = converted.params, converted.model_state
+    flat = flatten_network(params, model_state)
     about: dict[str, Any] = {
         **converted.about(),
-        "digest": tree_digest(converted.params),
+        "digest": tree_digest({"params": params, "model_state": model_state} if model_state else params),
         "converted_from": arguments.source,
         "source_sha256": sha256,
         **({"published": sha256 == source.published.sha256} if source.published else {}),
     }
     write_parameters(arguments.out, flat, about)
-    numbers = sum(array.size for array in flat.values())
-    console.print(f"{arguments.out}: {len(flat)} arrays, {numbers:,} parameters, every name used once", soft_wrap=True)
+    numbers = sum(array.size for array in flatten(params).values())
+    held = f"{numbers:,} parameters" + (", running statistics" if model_state else "")
+    console.print(f"{arguments.out}: {len(flat)} arrays, {held}, every name used once", soft_wrap=True)
     if converted.unused:
         others = ", ".join(f"{word} ({count})" for word, count in sorted(converted.unused.items()))
         console.print(f"  left out, as part of something else: {others}", soft_wrap=True)

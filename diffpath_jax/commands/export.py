@@ -9,7 +9,7 @@ from diffpath_jax.config import build
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import run as runs
-from diffpath_jax.weights.safetensors_file import flatten, write_parameters
+from diffpath_jax.weights.safetensors_file import flatten_network, write_parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         "run_digest": run.digest,
         "config": build.as_json(run.config),
     }
-    flat = flatten({"params": trained.params, "state": trained.model_state} if trained.model_state else trained.params)
+    flat = flatten_network(trained.params, trained.model_state)
     write_parameters(arguments.out, flat, about)
     console.print(f"{arguments.out}: step {trained.step}, {len(flat)} arrays, digest {trained.digest[:16]}")
     return ExitCode.OK

@@ -106,7 +106,7 @@ def _train(
         workdir=arguments.workdir,
         mesh=mesh,
         hooks=hooks.hooks(run, task, datasets, mesh),
-        initial=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
+        initial=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         meaning=run.meaning,
     )

@@ -88,7 +88,7 @@ def network_config(config: RunConfig, *, num_classes: int, where: str = "config"
 def whole_network(config: RunConfig, *, num_classes: int) -> dict[str, Any]:
     """The section ``network`` with every key, given or default, as it is stored."""
     shape = network_config(config, num_classes=num_classes)
-    return _as_stored({"kind": config.network["kind"], **dataclasses.asdict(shape)})
+    return as_stored({"kind": config.network["kind"], **dataclasses.asdict(shape)})
 
 
 def network(config: RunConfig, *, num_classes: int) -> PureNetwork:
@@ -134,7 +134,7 @@ def lpips(dtype: DTypeLike) -> PureNetwork:
 
 def published_space() -> LatentSpace:
     """VQ-f4 as published, without its parameters: what a dry run assumes where no first stage is named."""
-    network = _as_stored({"kind": "vq_autoencoder", **dataclasses.asdict(VQConfig())})
+    network = as_stored({"kind": "vq_autoencoder", **dataclasses.asdict(VQConfig())})
     return LatentSpace(network=network, scale=1.0, digest="")
 
 
@@ -236,9 +236,9 @@ def denoising(noise: NoiseConfig, config: DiffusionConfig) -> Denoising:
 
 def as_json(config: RunConfig) -> dict[str, Any]:
     """The resolved config, as it is stored with a run."""
-    return _as_stored(dataclasses.asdict(config))
+    return as_stored(dataclasses.asdict(config))
 
 
-def _as_stored(content: Mapping[str, Any]) -> dict[str, Any]:
-    """With lists for tuples, as JSON gives it back."""
+def as_stored(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with lists for tuples, as JSON gives it back."""
     return json.loads(json.dumps(content))

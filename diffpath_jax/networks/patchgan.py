@@ -9,6 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from diffpath_jax.networks.batch_norm import BatchNorm
+
 SLOPE, WIDEST = 0.2, 8
 
 
@@ -39,21 +41,14 @@ class PatchDiscriminator(nnx.Module):
         self.convs = nnx.List(
             [conv(width, out_width, strides=stride, use_bias=False, dtype=dtype) for width, out_width, stride in layers]
         )
-        self.norms = nnx.List(
-            [
-                nnx.BatchNorm(
-                    width, momentum=0.9, epsilon=1e-5, scale_init=_near_one, use_fast_variance=False, rngs=rngs
-                )
-                for width in widths[1:]
-            ]
-        )
+        self.norms = nnx.List([BatchNorm(width, scale_init=_near_one, rngs=rngs) for width in widths[1:]])
         self.out = conv(widths[-1], 1, dtype=jnp.float32)
 
     def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b h2 w2 1"]:
         """Logits of images in [-1, 1]; in training the batch's own statistics are used and remembered."""
         h = nnx.leaky_relu(self.stem(x), SLOPE)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            h = nnx.leaky_relu(norm(conv(h), use_running_average=not train), SLOPE)
+            h = nnx.leaky_relu(norm(conv(h), train=train), SLOPE)
         return self.out(h)
 
 

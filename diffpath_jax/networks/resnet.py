@@ -8,6 +8,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.batch_norm import BatchNorm
+from diffpath_jax.networks.lpips import SCALE, SHIFT
 
 EXPANSION = 4
 
@@ -21,12 +23,14 @@ class ResNetConfig:
         width: width of the first stage; stage i has ``4 * width * 2^i`` channels.
         stage_sizes: blocks of each stage.
         small_images: a 3x3 stem without pooling, for images below about 64 px.
+        standardise: shift and scale the colours of images as for networks trained on ImageNet; its weights need it.
     """
 
     num_classes: int
     width: int = 64
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
     small_images: bool = False
+    standardise: bool = False
 
 
 class ConvNorm(nnx.Module):
@@ -54,17 +58,12 @@ class ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
-            out_channels,
-            momentum=0.9,
-            epsilon=1e-5,
-            scale_init=nnx.initializers.zeros if zero_scale else nnx.initializers.ones,
-            rngs=rngs,
-        )
+        scale_init = nnx.initializers.zeros if zero_scale else nnx.initializers.ones
+        self.norm = BatchNorm(out_channels, scale_init=scale_init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 c2"]:
         """Apply; in training the batch's own statistics are used and remembered."""
-        return self.norm(self.conv(x), use_running_average=not train)
+        return self.norm(self.conv(x), train=train)
 
 
 class Bottleneck(nnx.Module):
@@ -107,7 +106,9 @@ class ResNet(nnx.Module):
         self.head = layers.linear(channels, config.num_classes, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"], *, train: bool) -> tuple[Float[Array, "b n"], Float[Array, "b f"]]:
-        """Logits, and the pooled features before the last layer."""
+        """Logits, and the pooled features before the last layer, of images in [-1, 1]."""
+        if self.config.standardise:
+            x = (x - jnp.array(SHIFT, x.dtype)) / jnp.array(SCALE, x.dtype)
         x = nnx.relu(self.stem(x, train=train))
         if not self.config.small_images:
             x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

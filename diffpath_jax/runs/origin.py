@@ -1,5 +1,6 @@
 """What a file of parameters says of the network it came from, held against the network that is to start from it."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,14 @@ def origin_of(about: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parts.items() if value}
 
 
-def check_origin(origin: Mapping[str, Any], own: Mapping[str, Any], *, where: str) -> list[str]:
+def defaults_of(shape: Any) -> dict[str, Any]:
+    """Returns the keys of a network's config that have a default, with it: what a file means that lacks one."""
+    return {f.name: f.default for f in dataclasses.fields(shape) if f.default is not dataclasses.MISSING}
+
+
+def check_origin(
+    origin: Mapping[str, Any], own: Mapping[str, Any], *, defaults: Mapping[str, Any], where: str
+) -> list[str]:
     """Hold what the parameters came from against what is to start from them.
 
     Shapes do not tell everything: another number of heads, another arrangement of the stem, another noise fit the same
@@ -35,6 +43,7 @@ def check_origin(origin: Mapping[str, Any], own: Mapping[str, Any], *, where: st
     Args:
         origin: as :func:`origin_of` gives it for the file.
         own: the same for the new run.
+        defaults: of its network's keys, which came to be one after the other.
         where: the file, for errors.
 
     Returns:
@@ -45,12 +54,12 @@ def check_origin(origin: Mapping[str, Any], own: Mapping[str, Any], *, where: st
     """
     if "network" not in origin:
         return ["the file does not say what network it holds: heads, stem and noise are taken to be this config's"]
-    theirs, ours = _plain(origin["network"]), _plain(own["network"])
+    theirs, ours = _plain({**defaults, **origin["network"]}), _plain(own["network"])
     different = [key for key in theirs if key in ours and key not in MAY_DIFFER and theirs[key] != ours[key]]
     if different:
         why = ", ".join(f"{key} is {theirs[key]!r} there and {ours[key]!r} here" for key in different)
         keys = " ".join(f"--config.network.{key}={_typed(theirs[key])}" for key in different)
-        raise DiffpathError("network of train.init_from", where=where, why=why, fix=keys)
+        raise DiffpathError("network of train.init_from", where=where, why=why, fix=f"add {keys}")
     notes = []
     for part in ("noise", "prediction"):
         if part in origin and part in own and (changed := _changed(origin[part], own[part])):

@@ -18,6 +18,7 @@ from diffpath_jax.io.progress import console
 from diffpath_jax.runs import origin
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
+from diffpath_jax.training.loop import Start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 
@@ -32,6 +33,7 @@ _MAY_CHANGE = {
 }
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
+# A network's key that changes what it expects of images, and no shape.
 _FIX = "name the --workdir of a `diffpath train` run"
 
 
@@ -141,7 +143,10 @@ def begin(
     }
     path = workdir / RUN
     if path.exists():
-        _refuse_changes(workdir, read_json(path, what="run", fix=_FIX), content, allow_change)
+        before = read_json(path, what="run", fix=_FIX)
+        stored = before.get("config", {})
+        content["config"] = _as_it_was(content["config"], stored, _completed(stored))
+        _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
         fix = "check train.init_from"
@@ -154,6 +159,22 @@ def begin(
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the keys that came later, at their defaults, which is what it has always meant."""
+    return build.as_stored(checks.with_defaults(stored))
+
+
+def _as_it_was(now: Mapping[str, Any], before: Mapping[str, Any], completed: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that a stored one lacks and means: a resumed run keeps its description and digest."""
+    return {
+        key: _as_it_was(value, before[key], completed[key])
+        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)
+        else value
+        for key, value in now.items()
+        if key in before or value != completed.get(key)
+    }
 
 
 def _refuse_changes(
@@ -254,36 +275,41 @@ def _codec_parameters(run: Run) -> Tree:
     return found
 
 
-def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:
-    """The parameters by group that ``train.init_from`` names, adapted to this run's network; none if it is empty.
+def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | None:
+    """Parameters and running statistics that ``train.init_from`` names, adapted to this run's network; or none.
 
     What could not be copied as it was is said in a line each.
 
     Raises:
-        DiffpathError: they do not belong to this network.
+        DiffpathError: they do not belong to this network, or were trained on colours that are given in another way.
     """
     source = config.train.init_from
     if not source:
         return None
-    path = Path(source)
-    found, about = _parameters_and_origin(path)
+    found, state, about = _stored_network(Path(source))
     own = build.as_json(config)
-    own["network"] |= asdict(build.network_config(config, num_classes=num_classes))
-    notes = origin.check_origin(origin.origin_of(about), origin.origin_of(own), where=source)
+    shape = build.network_config(config, num_classes=num_classes)
+    own["network"] |= asdict(shape)
+    notes = origin.check_origin(
+        origin.origin_of(about), origin.origin_of(own), defaults=origin.defaults_of(shape), where=source
+    )
     network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
-    fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
+    fresh, fresh_state = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
     adapted = safetensors_file.adapt(found, fresh, where=source)
     for note in (*notes, *adapted.notes):
         console.print(f"init_from: {note}", markup=False)
-    return {NETWORK: adapted.params}
+    return Start({NETWORK: adapted.params}, {NETWORK: safetensors_file.arrange(state, fresh_state, where=source)})
 
 
-def _parameters_and_origin(path: Path) -> tuple[safetensors_file.Flat, Mapping[str, Any]]:
-    """Parameters of a run or of a file, and what it says of their network."""
-    if not path.is_dir():
-        return safetensors_file.read_parameters(path)
-    run = open_run(path)
-    return safetensors_file.flatten(load_parameters(run).params), build.as_json(run.config)
+def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file.Flat, Mapping[str, Any]]:
+    """Parameters and running statistics by name, of a run or a file, and what it says of their network."""
+    if path.is_dir():
+        run = open_run(path)
+        trained = load_parameters(run)
+        params, state = (safetensors_file.flatten(tree) for tree in (trained.params, trained.model_state))
+        return params, state, build.as_json(run.config)
+    flat, about = safetensors_file.read_parameters(path)
+    return *safetensors_file.split_network(flat), about
 
 
 def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:

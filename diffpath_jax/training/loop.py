@@ -66,6 +66,19 @@ class TrainConfig:
     fsdp: Positive = 1
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from; groups and names that are not here start afresh.
+
+    Attributes:
+        params: parameters by group, on the host.
+        model_state: running statistics by name, on the host.
+    """
+
+    params: Tree
+    model_state: Tree
+
+
 def fit(
     task: Task,
     optim_config: OptimConfig,
@@ -77,14 +90,14 @@ def fit(
     workdir: Path,
     mesh: Mesh,
     hooks: Sequence[Hook] = (),
-    initial: Callable[[], Tree | None] = lambda: None,
+    initial: Callable[[], Start | None] = lambda: None,
     peak: float = 0.0,
     meaning: str = "",
 ) -> TrainState:
     """Train to ``config.num_steps``.
 
-    A run starts from, in this order: the newest intact checkpoint of ``workdir``; the parameters that ``initial``
-    gives; the task's own initialisation.
+    A run starts from, in this order: the newest intact checkpoint of ``workdir``; what ``initial`` gives; the task's
+    own initialisation.
 
     Args:
         task: what to learn.
@@ -96,7 +109,7 @@ def fit(
         workdir: where checkpoints and metrics go.
         mesh: devices.
         hooks: called every ``config.eval_every`` steps.
-        initial: gives the parameters by group to start from, or none.
+        initial: gives what to start from, or none.
         peak: FLOP a second of all devices together, for the log.
         meaning: digest of what the parameters mean; checkpoints of another meaning are not read.
 
@@ -227,7 +240,7 @@ def _start(
     *,
     key: PRNGKey,
     mesh: Mesh,
-    initial: Callable[[], Tree | None],
+    initial: Callable[[], Start | None],
 ) -> TrainState:
     """The state of checkpoint ``done``, or a fresh one, on the devices it belongs to."""
 
@@ -245,12 +258,18 @@ def _start(
     start = initial()
     if start is None:
         return state
-    placed = {
-        group: jax.tree.map(sharding.from_host, jax.tree.map(np.asarray, params), places.params[group])
-        for group, params in start.items()
+    params = {**state.params, **_placed(start.params, places.params)}
+    model_state = {**state.model_state, **_placed(start.model_state, places.model_state)}
+    ema = jax.tree.map(jnp.copy, params) if optim_config.ema_decay else {}
+    return replace(state, params=params, model_state=model_state, ema=ema)
+
+
+def _placed(groups: Tree, places: Tree) -> Tree:
+    """Arrays of the host on the devices that they belong to."""
+    return {
+        name: jax.tree.map(sharding.from_host, jax.tree.map(np.asarray, tree), places[name])
+        for name, tree in groups.items()
     }
-    params = {**state.params, **placed}
-    return replace(state, params=params, ema=jax.tree.map(jnp.copy, params) if optim_config.ema_decay else {})
 
 
 def _compile(

@@ -72,7 +72,8 @@ def from_ldm(
     used = set(places.values())
     unused = first_words(name for name in state if name not in used)
     details = {"prediction": "eps", **({"noise": noise_of(state["betas"])} if "betas" in state else {})}
-    return Converted(KIND, config, params, details, unused, from_adm.head_notes(config, num_heads, head_channels))
+    notes = from_adm.head_notes(config, num_heads, head_channels)
+    return Converted(KIND, config, params, details=details, unused=unused, notes=notes)
 
 
 def noise_of(betas: np.ndarray) -> dict[str, Any]:

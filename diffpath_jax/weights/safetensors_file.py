@@ -16,6 +16,8 @@ from diffpath_jax.io.files import replace_file
 from diffpath_jax.shapes import Tree
 
 Flat = dict[str, np.ndarray]
+# Names of both halves of a network with a state in a file.
+_PARAMS, _STATE = "params", "state"
 _FIX = "use the config of the network that the file holds"
 
 
@@ -28,6 +30,22 @@ def flatten(params: Tree) -> Flat:
 def unflatten(flat: Mapping[str, Any], like: Tree) -> Tree:
     """The inverse, in the structure of ``like``."""
     return jax.tree_util.tree_map_with_path(lambda path, _: flat[_name(path)], like)
+
+
+def flatten_network(params: Tree, model_state: Tree) -> Flat:
+    """Parameters alone, or, of a network with running statistics, both: ``params.NAME`` and ``state.NAME``."""
+    return flatten({_PARAMS: params, _STATE: model_state} if model_state else params)
+
+
+def split_network(flat: Flat) -> tuple[Flat, Flat]:
+    """Parameters and running statistics of what :func:`flatten_network` made, by their own names."""
+    if not all(name.startswith((f"{_PARAMS}.", f"{_STATE}.")) for name in flat):
+        return flat, {}
+    parts: dict[str, Flat] = {_PARAMS: {}, _STATE: {}}
+    for name, array in flat.items():
+        group, _, own = name.partition(".")
+        parts[group][own] = array
+    return parts[_PARAMS], parts[_STATE]
 
 
 def _name(path: tuple) -> str:

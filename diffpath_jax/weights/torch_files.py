@@ -16,6 +16,7 @@ import numpy as np
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
+from diffpath_jax.networks.resnet import ResNetConfig
 from diffpath_jax.shapes import Tree
 from diffpath_jax.weights.safetensors_file import Flat, read_parameters
 
@@ -24,13 +25,15 @@ Path = tuple[str | int, ...]
 # Names that an error tells, of those that have no place.
 _NAMED = 5
 
-# Ours -> PyTorch's: the last word of a parameter's name.
+# Ours -> PyTorch's: the last word of the name of a parameter, or of a norm's running statistics.
 LEAVES = {
     "kernel": "weight",
     "scale": "weight",
     "embedding": "weight",
     "bias": "bias",
     "positions": "positional_embedding",
+    "mean": "running_mean",
+    "var": "running_var",
 }
 
 
@@ -145,14 +148,16 @@ class Converted:
         kind: the network's name, in a config where it can be trained.
         config: its shape; none where it has only one.
         params: its parameters.
+        model_state: its running statistics, where it has any.
         details: what else is known of them.
         unused: arrays of the checkpoint that belong to something else: first word of their names -> how many.
         notes: what was assumed, a line each.
     """
 
     kind: str
-    config: AdmConfig | AutoencoderConfig | None
+    config: AdmConfig | AutoencoderConfig | ResNetConfig | None
     params: Tree
+    model_state: Tree = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     unused: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -11,7 +11,9 @@ CONFIG = {"network": NETWORK, "noise": {"schedule": "linear", "beta_end": 0.02},
 
 
 def check(**changes):
-    return check_origin(origin_of(CONVERTED), origin_of({**CONFIG, **changes}), where="file")
+    return check_origin(
+        origin_of(CONVERTED), origin_of({**CONFIG, **changes}), defaults={"standardise": False}, where="file"
+    )
 
 
 def test_what_a_file_a_run_and_an_export_say_is_the_same():
@@ -25,6 +27,7 @@ def test_what_a_file_a_run_and_an_export_say_is_the_same():
         ({"head_channels": 0}, "--config.network.head_channels=32"),
         ({"num_heads": 2}, "--config.network.num_heads=4"),
         ({"channel_mult": (2, 1)}, "--config.network.channel_mult='(1, 2)'"),
+        ({"standardise": True}, "--config.network.standardise=False"),
         ({"kind": "unet_ldm"}, "--config.network.kind=unet_adm"),
     ],
 )
@@ -46,5 +49,5 @@ def test_what_is_to_be_learnt_anew_is_said():
 
 
 def test_a_file_that_says_nothing_is_told_so():
-    (note,) = check_origin(origin_of({}), origin_of(CONFIG), where="file")
+    (note,) = check_origin(origin_of({}), origin_of(CONFIG), defaults={}, where="file")
     assert "does not say what network it holds" in note

@@ -143,8 +143,8 @@ def test_stored_latents_have_the_scale_of_the_checkpoint(converted, dataset, tmp
 def test_an_autoencoders_run_begins_with_a_converted_file(converted):
     network = {"channels": 32, "channel_mult": "(1,2,2)", "groups": 32, "codebook_size": 24}
     keys = {f"network.{name}": value for name, value in network.items()}
-    start = runs.initial_parameters(settings("vqgan_f4_pkgh", **keys, **{"train.init_from": converted}), num_classes=2)
-    assert same(start[NETWORK], from_vqgan.from_vqgan(alone(), where="test").params)
+    start = runs.starting_point(settings("vqgan_f4_pkgh", **keys, **{"train.init_from": converted}), num_classes=2)
+    assert same(start.params[NETWORK], from_vqgan.from_vqgan(alone(), where="test").params)
 
 
 def test_a_latent_model_works_at_the_scale_of_the_checkpoint(converted, dataset, tmp_path):

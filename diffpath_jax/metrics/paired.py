@@ -1,0 +1,174 @@
+"""How sure a score, or the difference of two arms of a study, is: over test patients and over seeds of training.
+
+Every arm is trained with the same seeds and tested on the same images. Two things vary: which patients there happen
+to be, whose fields belong together, and where training happens to end. They are crossed: each seed's classifier sees
+every patient. With ``D_s`` the statistic of seed s, its mean over S seeds has the variance
+
+    V = V_patients + V_seeds - V_both,
+
+as each of the first two holds the interaction of patients and seeds, which is to count once (Cameron, Gelbach and
+Miller 2011, "Robust inference with multiway clustering", equation 2.11, for a mean):
+
+- ``V_patients``: variance of ``mean_s D_s`` over resampled patients (the cluster bootstrap; Davison and Hinkley 1997,
+  section 3.8), times ``P / (P - 1)``;
+- ``V_seeds``: variance of ``D_s`` over the seeds, over S;
+- ``V_both = (mean_s V_patients(D_s) - V_patients) / (S - 1)``.
+
+The interval is that of Student's t with Satterthwaite's degrees of freedom: five seeds are not many.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import t as student
+
+LEVEL = 0.95
+# With fewer patients than this, an interval over patients means nothing.
+MIN_PATIENTS = 8
+RESAMPLES = 1000
+
+# (labels, logits) -> score of a set of images
+Score = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
+# Indices of images -> the statistic of each seed on them
+PerSeed = Callable[[Int[np.ndarray, "m"]], Float[np.ndarray, "seeds"]]
+# Of each seed's classifier, for every test image.
+SeedLogits = Float[np.ndarray, "seeds n classes"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its 95 % interval.
+
+    Attributes:
+        value: the mean over seeds, on all test images.
+        low: lower end; none with fewer than ``MIN_PATIENTS`` patients.
+        high: upper end.
+        standard_error: square root of V.
+        patients: test patients.
+        seeds: seeds of training; with one the interval knows nothing of how much another training would change.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    standard_error: float | None
+    patients: int
+    seeds: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero lies outside."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def of_score(
+    score: Score,
+    labels: Int[np.ndarray, "n"],
+    logits: SeedLogits,
+    patients: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """A score of one arm.
+
+    Args:
+        score: of a set of images.
+        labels: true classes.
+        logits: of each seed's classifier.
+        patients: name of the patient of each image.
+        seed: of the resampling.
+        resamples: how often patients are drawn.
+    """
+    return _interval(lambda chosen: _scores(score, labels, logits, chosen), patients, seed=seed, resamples=resamples)
+
+
+def of_difference(
+    score: Score,
+    labels: Int[np.ndarray, "n"],
+    ours: SeedLogits,
+    theirs: Float[np.ndarray, "seeds_too n classes"],
+    patients: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """The score of one arm less that of another, seed by seed and on the same patients in every resample.
+
+    Args:
+        score: of a set of images.
+        labels: true classes.
+        ours: logits of each seed's classifier of the one arm.
+        theirs: those of the other, trained with the same seeds in the same order.
+        patients: name of the patient of each image.
+        seed: of the resampling.
+        resamples: how often patients are drawn.
+
+    Raises:
+        ValueError: the arms have other numbers of seeds or images.
+    """
+    if ours.shape != theirs.shape:
+        raise ValueError(f"logits of {ours.shape} and {theirs.shape} cannot be paired")
+
+    def difference(chosen: np.ndarray) -> np.ndarray:
+        return _scores(score, labels, ours, chosen) - _scores(score, labels, theirs, chosen)
+
+    return _interval(difference, patients, seed=seed, resamples=resamples)
+
+
+def _scores(score: Score, labels: np.ndarray, logits: SeedLogits, chosen: np.ndarray) -> np.ndarray:
+    return np.array([score(labels[chosen], own[chosen]) for own in logits])
+
+
+def _interval(per_seed: PerSeed, patients: Sequence[str] | np.ndarray, *, seed: int, resamples: int) -> Interval:
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    values = per_seed(np.arange(len(owner)))
+    value, seeds = float(values.mean()), len(values)
+    if len(names) < MIN_PATIENTS or "" in names or resamples < 2:
+        return Interval(value, None, None, None, len(names), seeds)
+    images = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(names), size=len(names)) for _ in range(resamples))
+    replicates = np.array([per_seed(np.concatenate([images[index] for index in draw])) for draw in draws])
+    variance, freedom = _variance(values, replicates, patients=len(names))
+    error = float(np.sqrt(variance))
+    reach = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+    return Interval(value, value - reach, value + reach, error, len(names), seeds)
+
+
+def _variance(
+    values: Float[np.ndarray, "seeds"], replicates: Float[np.ndarray, "resamples seeds"], *, patients: int
+) -> tuple[float, float]:
+    """V of the mean over seeds, and its degrees of freedom."""
+    correction = patients / (patients - 1)
+    of_patients = correction * replicates.mean(axis=1).var(ddof=1)
+    if len(values) == 1:
+        return float(of_patients), patients - 1.0
+    of_seeds = values.var(ddof=1) / len(values)
+    of_both = (correction * replicates.var(axis=0, ddof=1).mean() - of_patients) / (len(values) - 1)
+    variance = of_patients + max(of_seeds - of_both, 0.0)
+    if not variance:
+        return 0.0, patients - 1.0
+    spread = of_patients**2 / (patients - 1) + of_seeds**2 / (len(values) - 1)
+    return float(variance), float(max(variance**2 / spread, min(patients, len(values)) - 1))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Patients on both sides of a split.
+
+    Attributes:
+        patients: who they are, sorted.
+        images: share of the test images that are theirs.
+    """
+
+    patients: tuple[str, ...]
+    images: float
+
+
+def leak(training: Sequence[str] | np.ndarray, test: Sequence[str] | np.ndarray) -> Leak:
+    """Patients of the test images that training saw too, by the patient of each image; nameless ones are nobody."""
+    shared = sorted(set(map(str, training)) & set(map(str, test)) - {""})
+    return Leak(tuple(shared), float(np.isin(np.asarray(test, dtype=str), shared).mean()))

@@ -1,0 +1,54 @@
+"""The description of a run: what an earlier version wrote keeps its meaning and its identity."""
+
+import json
+
+import pytest
+
+from diffpath_jax.config import build, checks
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_file
+from diffpath_jax.runs import run as runs
+from tests.conftest import TINY_RESNET, write_run
+
+# A key that the first version did not have.
+LATER = ("network", "standardise")
+
+
+@pytest.fixture
+def older(tmp_path, dataset):
+    """A run whose description lacks the key."""
+    workdir = write_run(tmp_path / "run", dataset, TINY_RESNET)
+    path = workdir / runs.RUN
+    content = json.loads(path.read_text())
+    content["config"]["network"] |= {"width": 4}
+    content["config"][LATER[0]].pop(LATER[1], None)
+    path.write_text(json.dumps(content, indent=2))
+    return workdir
+
+
+def resumed(workdir, dataset, **keys):
+    """The same config again, with every key that there is today, and other values for ``keys``."""
+    content = checks.with_defaults(json.loads((workdir / runs.RUN).read_text())["config"])
+    for name, value in keys.items():
+        section, _, key = name.partition("__")
+        content[section] = {**content[section], key: value}
+    config = checks.run_config(build.as_stored(content), where="test")
+    return runs.begin(workdir, config, [open_dataset(dataset)])
+
+
+def test_a_run_from_before_a_key_is_resumed_under_its_old_identity(older, dataset):
+    before = runs.open_run(older)
+    resumed(older, dataset)
+    described = sha256_file(older / runs.RUN)
+    after = resumed(older, dataset)
+    assert (after.digest, after.meaning) == (before.digest, before.meaning)
+    assert sha256_file(older / runs.RUN) == described
+    # What may change takes no key along.
+    assert resumed(older, dataset, data__workers=1).meaning == before.meaning
+
+
+def test_another_value_of_such_a_key_is_another_run(older, dataset):
+    with pytest.raises(DiffpathError, match=r"another network.standardise") as caught:
+        resumed(older, dataset, network__standardise=True)
+    assert caught.value.code == ExitCode.REFUSED
