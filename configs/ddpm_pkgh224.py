@@ -1,4 +1,4 @@
-"""Pixel DDPM of the paper on PKGH_224: 128 px patches of a 224 field, 5 classes.
+"""Pixel DDPM of the paper on PKGH_224: 128 px patches of fields of 224 um (`prep --preset pkgh224_um`), 5 classes.
 
 Paper: Table 3, "DDPM" columns (FID / KID): DDPM sampler 19.08 / .0134, eps scaling 1.014 39.88 / .0338, DDIM
 22.66 / .0154; Table 4, patch-size prompting with the same model. Expected: not measured yet, the data are not public.

@@ -1,4 +1,4 @@
-"""Latent diffusion of the paper on PKGH_224: VQ-f4 latents of 128 px patches of a 224 field, 5 classes.
+"""Latent diffusion of the paper on PKGH_224: VQ-f4 latents of 128 px patches of fields of 224 um, 5 classes.
 
 Paper: Table 3, "LDM" columns (FID / KID): DDPM sampler 24.43 / .0185, DDIM 25.56 / .0161. Expected: not measured yet,
 the data are not public.
