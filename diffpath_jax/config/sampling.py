@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from diffpath_jax.config.build import schedule
+from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddim, ddpm, solvers, spacing, thresholding
@@ -38,7 +38,7 @@ def method(config: RunConfig, sampler: SamplerConfig) -> Method:
         why = f"{sampler.steps} steps of the {trained.num_steps} that the model was trained with: {error}"
         raise DiffpathError("--steps", where="the command line", why=why, fix="give fewer") from error
     if name == "ddpm":
-        return _ddpm(respaced, sampler, learns=config.network.get("learn_sigma", False))
+        return _ddpm(respaced, sampler, learns=config.network.learn_sigma)
     makers: dict[str, Callable[[], Method]] = {
         "ddim": lambda: ddim.ddim(respaced, eta=sampler.eta),
         "heun": lambda: solvers.heun(respaced),
