@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from diffpath_jax.config import build
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.evaluation.compare import OVERALL
 from diffpath_jax.evaluation.job import FLOOR, REFERENCE
@@ -193,7 +192,6 @@ def _classifications(study: Study) -> list[dict[str, Any]]:
 def _comparison(study: Study) -> list[tuple[str, str, str]]:
     """How small this study is beside the paper's: (what, here, there)."""
     config = study.run.config
-    network = build.network(config, num_classes=len(study.run.classes))
     real = study.dataset
     slides = real.details["job"].get("sources", [])
     total = sum(real.count(split) for split in real.splits)
@@ -207,8 +205,8 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
         ("field of view", f"{real.details['fov_um']:g} um at {real.details['mpp']:g} um/px", "FOV 224 and 336"),
         ("real patches", f"{total:,}, overlapping" if len(slides) == 1 else f"{total:,}", unstated),
         ("split", "by place" if len(slides) == 1 else "by patient", unstated),
-        ("parameters of the denoiser", f"{count_parameters(network):,}", "58,663,683 (published code)"),
-        *([("parameters of the autoencoder", _autoencoder_size(study.run), "55,322,782")] if study.run.space else []),
+        ("parameters of the denoiser", f"{count_parameters(study.run.network):,}", "58,663,683 (published code)"),
+        *([("parameters of the autoencoder", _autoencoder_size(study.run), "55,322,782")] if study.run.latents else []),
         ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", unstated),
         ("images a generated set", generated, unstated),
         ("features of the distances", "a small classifier trained here", "Inception (FID, KID)"),
@@ -218,15 +216,15 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
 
 
 def _autoencoder_size(run: runs.Run) -> str:
-    assert run.space is not None
-    return f"{count_parameters(build.latent_codec(run.space, dtype='float32').network):,}"
+    assert run.latents is not None
+    return f"{count_parameters(run.latents.codec(dtype='float32').network):,}"
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:
     """Every setting and digest, as (title, JSON)."""
 
     def of_run(run: runs.Run) -> dict[str, Any]:
-        return {"config": asdict(run.config), "training data": list(run.data), "run digest": run.digest}
+        return {"config": run.config.as_json(), "training data": list(run.data), "run digest": run.digest}
 
     sections: dict[str, Any] = {
         "data set": {"digest": study.dataset.digest, **study.dataset.details},

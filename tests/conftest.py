@@ -130,7 +130,8 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
     """A run directory as training leaves it, with random parameters instead of trained ones."""
     import jax
 
-    from diffpath_jax.config import build, checks
+    from diffpath_jax.config import checks
+    from diffpath_jax.config.tasks import make_task
     from diffpath_jax.data.manifest import open_dataset
     from diffpath_jax.runs import run as runs
     from diffpath_jax.training.checkpoint import Checkpoints
@@ -147,7 +148,7 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
         **sections,
     }
     run = runs.begin(workdir, checks.run_config(content, where="test"), [open_dataset(dataset)])
-    params, state = jax.jit(build.task(run.config, num_classes=len(run.classes)).init)(jax.random.key(0))
+    params, state = jax.jit(make_task(run.config, num_classes=len(run.classes)).init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
     checkpoints = Checkpoints(workdir, meaning=run.meaning)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from diffpath_jax.config import checks
+from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.devices import hardware
@@ -76,7 +77,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def open_stage(arguments: argparse.Namespace, source: Dataset) -> first_stage.FirstStage:
+def open_stage(arguments: argparse.Namespace, source: Dataset) -> FirstStage:
     """The autoencoder that is asked for.
 
     Raises:
@@ -86,5 +87,5 @@ def open_stage(arguments: argparse.Namespace, source: Dataset) -> first_stage.Fi
     if not arguments.first_stage.exists():
         raise DiffpathError("first stage", where=arguments.first_stage, why="no such file or run", fix="check the path")
     stage = first_stage.open_first_stage(arguments.first_stage)
-    checks.check_latent_size(stage.space(1.0), source.schema.image_px, where=str(arguments.data))
+    checks.check_latent_size(stage, source.schema.image_px, where=str(arguments.data))
     return stage

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from diffpath_jax.commands.sample import checkpoint_step
-from diffpath_jax.config import build
+from diffpath_jax.config.network import network_section
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import run as runs
@@ -32,16 +32,16 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     run = runs.open_run(arguments.workdir)
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
-    network = build.network_config(run.config, num_classes=len(run.classes))
+    network = run.config.network_for(len(run.classes))
     about = {
-        "network": {"kind": run.config.network["kind"], **dataclasses.asdict(network)},
+        "network": {**network_section(run.config.network), **dataclasses.asdict(network)},
         "classes": list(run.classes),
         "image_px": list(run.image_px),
         "mpp": run.mpp,
         "step": trained.step,
         "digest": trained.digest,
         "run_digest": run.digest,
-        "config": build.as_json(run.config),
+        "config": run.config.as_json(),
     }
     flat = flatten_network(trained.params, trained.model_state)
     write_parameters(arguments.out, flat, about)

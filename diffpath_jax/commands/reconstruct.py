@@ -3,7 +3,6 @@
 import argparse
 
 from diffpath_jax.commands.encode import add_common_arguments, open_stage
-from diffpath_jax.config import build
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.errors import ExitCode
@@ -28,7 +27,6 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     source = open_dataset(arguments.data)
     source.shards(arguments.split)
     stage = open_stage(arguments, source)
-    codec = build.latent_codec(stage.space(1.0), dtype=arguments.dtype)
     with own_directory(arguments.out):
         _, found = reconstruct.reconstruct(
             source,
@@ -36,7 +34,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             split=arguments.split,
             out=arguments.out,
             name=arguments.name,
-            factor=codec.factor,
+            factor=stage.network.factor,
             dtype=arguments.dtype,
         )
     console.print(

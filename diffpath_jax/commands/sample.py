@@ -14,6 +14,7 @@ import numpy as np
 
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
@@ -170,7 +171,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
-    checks.check_image_size(run.config, image_px, space=run.space, where="the command line", fix=fix)
+    checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
     return sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
@@ -234,7 +235,7 @@ def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Tra
         ("classes", other.classes, run.classes),
         ("um/px", other.mpp, run.mpp),
         ("noise", other.config.noise, run.config.noise),
-        ("space", _named(other.space), _named(run.space)),
+        ("space", _named(other.latents), _named(run.latents)),
     ):
         if theirs != ours:
             why = f"its {what} {theirs} is not the {ours} of {run.workdir}"
@@ -242,9 +243,9 @@ def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Tra
     return other, runs.load_parameters(other)
 
 
-def _named(space: sections.LatentSpace | None) -> str:
-    """A space in a word or two."""
-    return f"latents of {space.digest[:16]}, scale {space.scale:g}" if space else "pixels"
+def _named(latents: FirstStage | None) -> str:
+    """The space that a model works in, in a word or two."""
+    return f"latents of {latents.digest[:16]}, scale {latents.scale:g}" if latents else "pixels"
 
 
 def _write_images(dataset: Dataset) -> None:

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.first_stage import FirstStage
+from diffpath_jax.config.tasks import make_task
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import hardware, processes, sharding
@@ -21,7 +23,7 @@ from diffpath_jax.latents import first_stage
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs.cost import plan
 from diffpath_jax.training.loop import fit
-from diffpath_jax.training.tasks.task import CODEC, Task
+from diffpath_jax.training.tasks.task import Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
 PAPER_PX, PAPER_CLASSES = 128, 5
@@ -63,13 +65,13 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     datasets = checks.datasets(settings, where=arguments.config)
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
     checks.check_augmentation(settings, datasets)
-    codec = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
-    space = codec.space if codec else None
-    checks.check_image_size(settings, datasets[0].schema.image_px, space=space, where=arguments.config, fix=SIZE_FIX)
-    given = {CODEC: codec.params} if codec else first_stage.perceptual(settings)
-    task = build.task(settings, num_classes=len(datasets[0].schema.classes), space=space, given=given)
+    stage = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
+    schema = datasets[0].schema
+    checks.check_image_size(settings, schema.image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    perceptual = first_stage.perceptual(settings)
+    task = make_task(settings, num_classes=len(schema.classes), first_stage=stage, perceptual=perceptual)
     with processes.own_directory(arguments.workdir):
-        done = _train(settings, task, codec, datasets, arguments)
+        done = _train(settings, task, stage, datasets, arguments)
     if processes.is_first():
         console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
     return ExitCode.OK
@@ -78,11 +80,11 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
 def _train(
     settings: sections.RunConfig,
     task: Task,
-    codec: runs.Codec | None,
+    stage: FirstStage | None,
     datasets: Sequence[Dataset],
     arguments: argparse.Namespace,
 ) -> int:
-    run = runs.begin(arguments.workdir, settings, datasets, codec=codec, allow_change=arguments.allow_change)
+    run = runs.begin(arguments.workdir, settings, datasets, latents=stage, allow_change=arguments.allow_change)
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -113,11 +115,11 @@ def _train(
     return int(state.step)
 
 
-def _known_space(settings: sections.RunConfig) -> sections.LatentSpace | None:
-    """The latents of the first stage that a config names; none where it names none."""
+def _named_first_stage(settings: sections.RunConfig) -> FirstStage | None:
+    """The first stage that a config names; none where it names none."""
     if settings.codec is None or not settings.codec.first_stage:
         return None
-    return first_stage.open_first_stage(Path(settings.codec.first_stage)).space(1.0)
+    return first_stage.open_first_stage(Path(settings.codec.first_stage))
 
 
 def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
@@ -134,9 +136,9 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     devices = arguments.devices or jax.device_count()
     checks.check_devices(settings, devices, where=arguments.config)
     stored = bool(datasets) and datasets[0].schema.latent_shape is not None
-    space = _known_space(settings)
-    checks.check_image_size(settings, image_px, space=space, where=arguments.config, fix=SIZE_FIX)
-    cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices, space=space, stored=stored)
+    stage = _named_first_stage(settings)
+    checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices, first_stage=stage, stored=stored)
     measured = not arguments.peak_tflops
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
     hours = cost.hours(flop_per_second=devices * peak * arguments.share)

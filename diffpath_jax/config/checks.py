@@ -4,15 +4,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffpath_jax.config import build, sampling
+from diffpath_jax.config import sampling
 from diffpath_jax.config.files import convert
+from diffpath_jax.config.first_stage import FirstStage, published_first_stage
+from diffpath_jax.config.network import read_network
 from diffpath_jax.config.sections import (
+    RUN_CONFIGS,
     AutoencodingConfig,
     ClassifierConfig,
     CodecConfig,
     DataConfig,
     DiffusionConfig,
-    LatentSpace,
     NoiseConfig,
     RunConfig,
     SamplerConfig,
@@ -20,6 +22,7 @@ from diffpath_jax.config.sections import (
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
 
@@ -40,14 +43,21 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
 
     What does not fit is left as it is: :func:`run_config` says why.
     """
-    kinds = dict(_SECTIONS)
+    sections: dict[str, type] = dict(_SECTIONS)
+    left_out: tuple[str, ...] = ()
     network = content.get("network")
-    if isinstance(network, Mapping) and network.get("kind") in build.NETWORKS:
-        kinds["network"] = build.NETWORKS[network["kind"]].config
+    kind = network.get("kind") if isinstance(network, Mapping) else None
+    if isinstance(kind, str) and kind in KINDS:
+        sections["network"] = KINDS[kind].config
+        left_out = KINDS[kind].config.FROM_DATA
     whole = dict(content)
-    for name, kind in kinds.items():
+    for name, section in sections.items():
         if isinstance(whole.get(name), Mapping):
-            defaults = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+            defaults = {
+                f.name: f.default
+                for f in dataclasses.fields(section)
+                if f.default is not dataclasses.MISSING and f.name not in left_out
+            }
             whole[name] = {**defaults, **whole[name]}
     return whole
 
@@ -58,20 +68,22 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     Raises:
         DiffpathError: naming the key.
     """
-    made: dict[str, Any] = {
-        name: convert(kind, content[name], where=f"section {name!r} of {where}")
-        for name, kind in _SECTIONS.items()
+    task = content.get("task")
+    if not isinstance(task, str) or task not in RUN_CONFIGS:
+        why = f"{task!r} is no task"
+        raise DiffpathError("key 'task'", where=where, why=why, fix=f"use one of {', '.join(RUN_CONFIGS)}")
+    kind = RUN_CONFIGS[task]
+    for field in dataclasses.fields(kind):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name in (*_SECTIONS, "network") and content.get(field.name) is None:
+            raise DiffpathError(f"section {field.name!r}", where=where, why="missing", fix="add it, or change task")
+    sections: dict[str, Any] = {
+        name: convert(section, content[name], where=f"section {name!r} of {where}")
+        for name, section in _SECTIONS.items()
         if isinstance(content.get(name), Mapping)
     }
-    config = convert(RunConfig, {**content, **made}, where=where)
-    needed = {
-        "diffusion": ("noise", "diffusion"),
-        "noisy_classification": ("noise",),
-        "autoencoding": ("autoencoding",),
-    }.get(config.task, ())
-    for section in needed:
-        if getattr(config, section) is None:
-            raise DiffpathError(f"section {section!r}", where=where, why="missing", fix="add it, or change task")
+    sections["network"] = read_network(content["network"], task=task, where=where)
+    config = convert(kind, {**content, **sections}, where=where)
     _check_variance(config, where=where)
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
@@ -81,7 +93,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
 
 def _check_variance(config: RunConfig, *, where: str) -> None:
     """A learned variance and the hybrid loss need each other."""
-    learns = getattr(build.network_config(config, num_classes=2, where=where), "learn_sigma", False)
+    learns = config.network.learn_sigma
     if config.diffusion is not None and learns != (config.diffusion.loss == "hybrid"):
         raise DiffpathError(
             "key 'diffusion.loss'",
@@ -165,29 +177,28 @@ def check_devices(config: RunConfig, devices: int, *, where: str) -> None:
 
 
 def check_image_size(
-    config: RunConfig, image_px: tuple[int, int], *, space: LatentSpace | None = None, where: str, fix: str
+    config: RunConfig, image_px: tuple[int, int], *, first_stage: FirstStage | None = None, where: str, fix: str
 ) -> None:
     """Refuse images that network and codec cannot halve as often as they want to.
 
     Args:
         config: of the run.
         image_px: (height, width).
-        space: latents that the network works in, where they are known.
+        first_stage: autoencoder whose latents the network works in, where it is known.
         where: where the size comes from.
         fix: what the user can do about it.
 
     Raises:
         DiffpathError: naming the stride, or the channels of latents that are not those of the network.
     """
-    shape = build.network_config(config, num_classes=2, where=where)
-    stride = getattr(shape, "stride", 1)
+    stride, image_channels = config.network.stride, config.network.image_channels
     if config.codec is not None:
-        codec = build.latent_codec(space or build.published_space(), dtype=config.dtype)
-        stride *= codec.factor
-        if shape.image_channels != codec.channels:
-            why = f"{shape.image_channels}, but latents of the first stage have {codec.channels} channels"
+        latents = (first_stage or published_first_stage()).network
+        stride *= latents.factor
+        if image_channels != latents.latent_channels:
+            why = f"{image_channels}, but latents of the first stage have {latents.latent_channels} channels"
             name = "key 'network.image_channels'"
-            raise DiffpathError(name, where=where, why=why, fix=f"make it {codec.channels}")
+            raise DiffpathError(name, where=where, why=why, fix=f"make it {latents.latent_channels}")
     if any(side <= 0 or side % stride for side in image_px):
         raise DiffpathError(
             "section 'network'",
@@ -197,13 +208,13 @@ def check_image_size(
         )
 
 
-def check_latent_size(space: LatentSpace, image_px: tuple[int, int], *, where: str) -> None:
+def check_latent_size(first_stage: FirstStage, image_px: tuple[int, int], *, where: str) -> None:
     """Refuse images that an autoencoder cannot halve as often as it wants to.
 
     Raises:
         DiffpathError: naming the stride.
     """
-    stride = build.latent_codec(space, dtype="float32").factor
+    stride = first_stage.network.factor
     if any(side % stride for side in image_px):
         why = f"{image_px[0]}x{image_px[1]} px are not a multiple of the autoencoder's stride {stride}"
         raise DiffpathError("images", where=where, why=why, fix="prepare patches of another size")

@@ -21,7 +21,6 @@ from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError
 
 T = TypeVar("T")
-STRICT = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 def load(
@@ -96,24 +95,24 @@ def convert(kind: type[T], content: Mapping[str, Any], *, where: str) -> T:
     Raises:
         DiffpathError: naming the first key that does not fit, and the nearest known key.
     """
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            fix = f"write {near[0]!r}" if near else "remove it"
+            raise DiffpathError(f"key {key!r}", where=where, why=f"unknown; known are {', '.join(known)}", fix=fix)
     try:
-        return pydantic.TypeAdapter(_strict(kind)).validate_python(dict(content))
+        return pydantic.TypeAdapter(kind).validate_python(dict(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "unexpected_keyword_argument":
-            known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            why = f"unknown; known are {', '.join(known)}"
-            fix = f"write {near[0]!r}" if near else "remove it"
-        else:
-            why, fix = f"{first['msg'].lower()}, not {first.get('input')!r}", "change its value"
+        missing = first["type"] == "missing"
+        why, fix = ("missing", "add it") if missing else (_reason(first), "change its value")
         raise DiffpathError(f"key {key!r}", where=where, why=why, fix=fix) from None
 
 
-def _strict(kind: type[T]) -> type[T]:
-    kind.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
-    return kind
+def _reason(error: Mapping[str, Any]) -> str:
+    return f"{error['msg'].lower()}, not {error['input']!r}"
 
 
 def differing_keys(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from diffpath_jax.config.build import schedule
+from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import AUTO, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import thresholding
@@ -66,7 +66,7 @@ def _row(registry: Registry[Row], parameter: str, name: str) -> Row:
 
 def _variance(config: RunConfig, options: SamplerConfig) -> str:
     """Returns the name of the variance of ancestral steps: the one asked for, or as the network was trained."""
-    learns = config.network.get("learn_sigma", False)
+    learns = config.network.learn_sigma
     name = options.variance if options.variance != AUTO else "learned" if learns else "small"
     if VARIANCES[name].learned and not learns:
         fixed = [kind.name for kind in VARIANCES.values() if not kind.learned]

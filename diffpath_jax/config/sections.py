@@ -1,9 +1,11 @@
 """The sections of a config as frozen dataclasses: every key, its type, its range and its default, once.
 
-:mod:`diffpath_jax.config.build` makes objects of them; :func:`diffpath_jax.config.checks.run_config` checks a whole
-config.
+:func:`diffpath_jax.config.checks.run_config` checks a whole config; :mod:`diffpath_jax.config.tasks` and
+:mod:`diffpath_jax.config.sampling` make objects of it.
 """
 
+import dataclasses
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +14,31 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from diffpath_jax.config.network import network_section
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
-from diffpath_jax.diffusion.schedule import Prediction
-from diffpath_jax.ranges import Positive, Share
+from diffpath_jax.networks.autoencoder import AutoencoderConfig
+from diffpath_jax.networks.config import NetworkConfig, TaskName
+from diffpath_jax.ranges import (
+    Depth,
+    Fraction,
+    Natural,
+    NonNegativeReal,
+    Positive,
+    PositiveFraction,
+    PositiveReal,
+    Probability,
+    Seed,
+    Share,
+    Width,
+    Workers,
+)
 from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.tasks.autoencoding import Commitment
-
-TaskName = Literal["diffusion", "autoencoding", "classification", "noisy_classification"]
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class DataConfig:
     train: str
     batch_size: Positive
     augment: Augmentation
-    workers: Annotated[int, Field(ge=0)]
+    workers: Workers
 
     def directories(self) -> list[Path]:
         """The dataset directories."""
@@ -58,35 +74,9 @@ class NoiseConfig:
     """
 
     schedule: Literal["linear", "scaled_linear", "cosine"]
-    num_steps: Annotated[int, Field(gt=1)] = 1000
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 2e-2
-
-
-@dataclass(frozen=True)
-class DiffusionConfig:
-    """What a diffusion model predicts and how it is taught.
-
-    Attributes:
-        prediction: what the network predicts.
-        loss: ``simple`` squared error; ``hybrid`` adds the variational bound of a learned variance
-            (``network.learn_sigma``); ``min_snr`` weights the squared error.
-        min_snr_gamma: gamma of min-SNR weighting.
-        bound_weight: lambda of the hybrid loss.
-        timesteps: how timesteps are drawn.
-        label_dropout: share of labels replaced by the null class.
-        label_dropout_group: images in a row whose labels are dropped together (the authors' code: a batch of 8).
-        input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
-    """
-
-    prediction: Prediction
-    loss: Literal["simple", "hybrid", "min_snr"] = "simple"
-    min_snr_gamma: Annotated[float, Field(gt=0)] = 5.0
-    bound_weight: Annotated[float, Field(gt=0)] = 1e-3
-    timesteps: Literal["uniform", "loss_aware"] = "uniform"
-    label_dropout: Share = 0.1
-    label_dropout_group: Positive = 1
-    input_perturbation: Annotated[float, Field(ge=0)] = 0.0
+    num_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000
+    beta_start: Probability = 1e-4
+    beta_end: Probability = 2e-2
 
 
 @dataclass(frozen=True)
@@ -100,22 +90,7 @@ class CodecConfig:
     """
 
     first_stage: str = ""
-    scale: Annotated[float, Field(ge=0)] = 0.0
-
-
-@dataclass(frozen=True)
-class LatentSpace:
-    """Latents of one autoencoder, as a run and a data set of latents describe them.
-
-    Attributes:
-        network: section ``network`` of the autoencoder's config, with every key.
-        scale: factor of its latents.
-        digest: SHA-256 of its parameters.
-    """
-
-    network: dict[str, Any]
-    scale: float
-    digest: str
+    scale: NonNegativeReal = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,15 +110,15 @@ class AutoencodingConfig:
         discriminator_layers: its strided layers after the first.
     """
 
-    bottleneck_weight: Annotated[float, Field(ge=0)] = 1.0
-    commitment: Annotated[float, Field(ge=0)] = 0.25
+    bottleneck_weight: NonNegativeReal = 1.0
+    commitment: NonNegativeReal = 0.25
     commitment_on: Commitment = "codes"
-    revive_after: Annotated[int, Field(ge=0)] = 0
+    revive_after: Natural = 0
     lpips: str = ""
-    adversarial_weight: Annotated[float, Field(ge=0)] = 0.75
-    adversarial_start: Annotated[int, Field(ge=0)] = 0
-    discriminator_width: Positive = 64
-    discriminator_layers: Positive = 3
+    adversarial_weight: NonNegativeReal = 0.75
+    adversarial_start: Natural = 0
+    discriminator_width: Width = 64
+    discriminator_layers: Depth = 3
 
 
 @dataclass(frozen=True)
@@ -153,20 +128,18 @@ class ClassifierConfig:
     label_smoothing: Share = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole training run, as resolved from a config file and its overrides.
+    """A whole training run, as resolved from a config file and its overrides; each task narrows it.
 
-    ``network`` names its ``kind``; the other keys are those of the kind's own dataclass. ``noise`` belongs to the
-    tasks ``diffusion`` and ``noisy_classification``, and so may ``codec``; ``diffusion`` and ``autoencoding`` belong to
-    the tasks of these names, ``classifier`` to classifiers.
+    A section that a task does not need may be there all the same, and is stored with the run.
     """
 
     task: TaskName
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     dtype: Literal["float32", "bfloat16"]
     data: DataConfig
-    network: dict[str, Any]
+    network: NetworkConfig
     optim: OptimConfig
     train: TrainConfig
     noise: NoiseConfig | None = None
@@ -174,6 +147,60 @@ class RunConfig:
     codec: CodecConfig | None = None
     autoencoding: AutoencodingConfig | None = None
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+
+    def network_for(self, num_classes: int) -> NetworkConfig:
+        """The network's config for data of so many classes."""
+        return self.network.for_classes(num_classes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every key, as it is stored with the run: lists for tuples, as JSON gives it back."""
+        content = {**dataclasses.asdict(self), "network": network_section(self.network)}
+        return json.loads(json.dumps(content))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionRun(RunConfig):
+    """Learn to denoise pixels, or latents where there is a codec."""
+
+    task: Literal["diffusion"]
+    noise: NoiseConfig
+    diffusion: DiffusionConfig
+
+    def network_for(self, num_classes: int) -> NetworkConfig:
+        """The network's config; a denoiser has the null class as one more."""
+        return self.network.for_classes(num_classes + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencodingRun(RunConfig):
+    """Learn a first stage."""
+
+    task: Literal["autoencoding"]
+    network: AutoencoderConfig
+    autoencoding: AutoencodingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationRun(RunConfig):
+    """Learn to tell classes of clean images."""
+
+    task: Literal["classification"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyClassificationRun(RunConfig):
+    """Learn to tell classes of noisy images, or latents where there is a codec."""
+
+    task: Literal["noisy_classification"]
+    noise: NoiseConfig
+
+
+RUN_CONFIGS: dict[TaskName, type[RunConfig]] = {
+    "diffusion": DiffusionRun,
+    "autoencoding": AutoencodingRun,
+    "classification": ClassificationRun,
+    "noisy_classification": NoisyClassificationRun,
+}
 
 
 # Leaves a choice to the sampler, or to the model.
@@ -223,13 +250,13 @@ class SamplerConfig:
     steps: Positive = 250
     spacing: SpacingName = AUTO
     variance: VarianceName = AUTO
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    eps_scale: Annotated[float, Field(gt=0)] = 1.0
-    eps_slope: Annotated[float, Field(ge=0)] = 0.0
-    guidance: Annotated[float, Field(ge=0)] = 0.0
-    guidance_from: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
-    classifier_scale: Annotated[float, Field(ge=0)] = 0.0
+    eta: Fraction = 0.0
+    eps_scale: PositiveReal = 1.0
+    eps_slope: NonNegativeReal = 0.0
+    guidance: NonNegativeReal = 0.0
+    guidance_from: Fraction = 0.0
+    guidance_to: Fraction = 1.0
+    classifier_scale: NonNegativeReal = 0.0
     unconditional: bool = False
     limit: Literal["auto", "clip", "dynamic", "none"] = "auto"
-    percentile: Annotated[float, Field(gt=0, le=1)] = 0.995
+    percentile: PositiveFraction = 0.995

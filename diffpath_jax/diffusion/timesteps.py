@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffpath_jax.shapes import PRNGKey, Timesteps, Tree
+
+TimestepName = Literal["uniform", "loss_aware"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,6 @@ def loss_aware(num_steps: int, *, history: int = 10, uniform_share: float = 1e-3
         return jax.lax.scan(note, state, (t, values.astype(jnp.float32)))[0]
 
     return TimestepSampler(init, draw, update)
+
+
+TIMESTEP_SAMPLERS: dict[TimestepName, Callable[[int], TimestepSampler]] = {"uniform": uniform, "loss_aware": loss_aware}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from diffpath_jax.config import build, sections
+from diffpath_jax.config import sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.devices import processes, sharding
@@ -22,6 +22,7 @@ from diffpath_jax.latents import first_stage
 from diffpath_jax.metrics import fid, stain
 from diffpath_jax.metrics.classification import right
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
+from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
@@ -49,8 +50,8 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return []
     if run.config.task == "classification":
         return [validation_accuracy(run, datasets[0])]
-    if run.config.task == "autoencoding":
-        return [reconstruction(run, datasets[0])]
+    if isinstance(run.config, sections.AutoencodingRun):
+        return [reconstruction(run, run.config.network, datasets[0])]
     given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
     loss = validation_loss(run, task, datasets[0], mesh, given)
     if run.config.task == "noisy_classification":
@@ -66,8 +67,10 @@ def real_images(run: runs.Run, dataset: Dataset, split: str, codec: Tree, *, lim
     found = read_arrays(dataset, split, limit=limit)
     if "image" in found:
         return found["image"]
-    space = build.codec(run.space, dtype=run.config.dtype)
-    decode = jax.jit(lambda weights, part, key: space.decode(weights, space.encode(weights, {"latent": part}, key)))
+    functions = run.codec
+    decode = jax.jit(
+        lambda weights, part, key: functions.decode(weights, functions.encode(weights, {"latent": part}, key))
+    )
     starts = range(0, limit, DECODED_AT_ONCE)
     parts = [found["latent"][start : start + DECODED_AT_ONCE] for start in starts]
     return np.concatenate([decode(codec[CODEC], part, jax.random.key(0)) for part in parts if len(part)])
@@ -168,12 +171,11 @@ def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     return measure
 
 
-def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
+def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) -> Hook:
     """Held-out images beside what an autoencoder makes of them, under ``previews/``, and how near they come back."""
     if "val" not in dataset.splits:
         return lambda state: {}
     real = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)["image"]
-    network = build.whole_network(run.config, num_classes=0)
     reconstruct = batched(first_stage.round_trip(network, run.config.dtype))
     colours = stain.stain_statistics(real)
     config = run.config.train
@@ -197,7 +199,7 @@ def reconstruction(run: runs.Run, dataset: Dataset) -> Hook:
         measured = {"val_psnr": psnr(images, real).mean(), "val_ssim": ssim(images, real).mean()}
         if extractor and features:
             measured[f"r{extractor.frechet_name}"] = fid.frechet_distance(gaussian(images), features)
-        usage = {} if codes is None else codebook_usage(count_codes(codes, network["codebook_size"]))
+        usage = {} if codes is None else codebook_usage(count_codes(codes, network.codebook_size))
         return {
             **{name: float(value) for name, value in measured.items()},
             **{f"val_{name}": value for name, value in usage.items()},
@@ -212,7 +214,7 @@ def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
     if "val" not in dataset.splits:
         return lambda state: {}
     data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
-    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
+    predict = predictor(run.network)
 
     def validate(state: TrainState) -> dict[str, float]:
         weights = jax.tree.map(sharding.to_host, (averaged(state), state.model_state[NETWORK]))

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax.config import build
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT, Sureness
 from diffpath_jax.evaluation.features.classifier import predictor
 from diffpath_jax.evaluation.image_sets import ImageSet
@@ -24,7 +23,7 @@ def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness
         sureness: how intervals are computed.
     """
     trained = runs.load_parameters(run)
-    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
+    predict = predictor(run.network)
 
     def logits(images: ImageSet) -> np.ndarray:
         parts = []

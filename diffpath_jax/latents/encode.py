@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config import build
+from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.devices.batched import batched
-from diffpath_jax.latents.first_stage import FirstStage
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
 
@@ -41,7 +40,7 @@ def encode(
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
-    codec = build.latent_codec(stage.space(1.0), dtype=dtype)
+    codec = stage.codec(dtype=dtype)
     shape = jax.eval_shape(codec.code, stage.params, jax.ShapeDtypeStruct((1, *source.schema.image_px, 3), jnp.uint8))
     settings = {"first_stage": stage.digest, "augment": augment, "dtype": dtype}
     schema = records.Schema(source.schema.image_px, source.schema.classes, tuple(shape.shape[1:]))
@@ -51,11 +50,11 @@ def encode(
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         counts = [unit["count"] for unit in units[TRAIN]]
         mean, square = np.average([unit["moments"] for unit in units[TRAIN]], axis=0, weights=counts)
-        space = stage.space(stage.scale or 1 / math.sqrt(square - mean**2))
+        scaled = replace(stage, scale=stage.scale or 1 / math.sqrt(square - mean**2))
         return {
             "kind": "latents",
             "command": "diffpath encode",
-            "latents": {**asdict(space), "augment": augment},
+            "latents": {**scaled.as_json(), "augment": augment},
             "source_kind": source.details["kind"],
         }
 

@@ -1,23 +1,27 @@
 """The first stage of latent diffusion: a trained autoencoder, its identity, and the scale of its latents."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config import build, sections
+from diffpath_jax.config.first_stage import FirstStage, read_autoencoder
+from diffpath_jax.config.network import make_network
+from diffpath_jax.config.sections import AutoencodingRun, RunConfig
+from diffpath_jax.config.tasks import make_lpips
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
+from diffpath_jax.networks.autoencoder import AutoencoderConfig
+from diffpath_jax.networks.kinds import kinds_for
 from diffpath_jax.runs import run as runs
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import tree_digest
-from diffpath_jax.training.tasks.autoencoding import PERCEPTUAL
 from diffpath_jax.weights import safetensors_file
 
 # Images that the scale of latents is measured on, spread evenly over the training images, and how many at once.
@@ -25,53 +29,30 @@ SCALE_IMAGES, SCALE_BATCH = 512, 32
 _FIX = "name a run of task 'autoencoding', or a file of `diffpath convert --from vqgan` or `diffpath export`"
 
 
-@dataclass(frozen=True)
-class FirstStage:
-    """An autoencoder ready to be used as a codec.
-
-    Attributes:
-        network: section ``network`` of its config.
-        params: its parameters, on the host.
-        digest: SHA-256 of ``params``.
-        scale: factor of its latents, if it is known already.
-    """
-
-    network: Mapping[str, Any]
-    params: Tree
-    digest: str
-    scale: float | None = None
-
-    def space(self, scale: float) -> sections.LatentSpace:
-        """What a config and a data set say of it."""
-        return sections.LatentSpace(network=dict(self.network), scale=scale, digest=self.digest)
-
-
 def open_first_stage(path: Path) -> FirstStage:
-    """Read an autoencoder from a run directory or a safetensors file.
+    """Read an autoencoder from a run directory or a safetensors file; its scale is 0 where nothing says it.
 
     Raises:
         DiffpathError: it is none, or its parameters do not fit its description.
     """
     if path.is_dir():
         run = runs.open_run(path)
-        if run.config.task != "autoencoding":
+        if not isinstance(run.config, AutoencodingRun):
             raise DiffpathError("first stage", where=path, why="not an autoencoder's run", fix=_FIX)
         params = runs.load_parameters(run).params
-        return FirstStage(build.whole_network(run.config, num_classes=len(run.classes)), params, tree_digest(params))
+        return FirstStage(run.config.network, scale=0.0, digest=tree_digest(params), params=params)
     flat, about = safetensors_file.read_parameters(path)
-    try:
-        section = dict(about["network"])
-        network = build.autoencoder(section, dtype=jnp.float32, where=str(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DiffpathError("first stage", where=path, why="not an autoencoder", fix=_FIX) from error
-    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
+    section = about.get("network")
+    if not isinstance(section, Mapping) or section.get("kind") not in kinds_for("autoencoding"):
+        raise DiffpathError("first stage", where=path, why="not an autoencoder", fix=_FIX)
+    network = read_autoencoder(section, where=str(path))
+    expected, _ = jax.eval_shape(make_network(network, dtype=jnp.float32).init, jax.random.key(0))
     params = safetensors_file.arrange(flat, expected, where=str(path))
-    scale = about.get("scale")
-    return FirstStage(section, params, tree_digest(params), None if scale is None else float(scale))
+    return FirstStage(network, scale=float(about.get("scale") or 0.0), digest=tree_digest(params), params=params)
 
 
-def prepare(config: sections.RunConfig, datasets: Sequence[Dataset], *, workdir: Path, where: str) -> runs.Codec | None:
-    """The codec of a run that begins or goes on; none for a model of pixels.
+def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, where: str) -> FirstStage | None:
+    """The first stage of a run that begins or goes on; none for a model of pixels.
 
     A run that goes on uses the copy in its directory where the original is gone. The scale is, in this order: the one
     that the run began with; that of the config; that of the checkpoint the first stage was converted from, for which
@@ -102,30 +83,30 @@ def prepare(config: sections.RunConfig, datasets: Sequence[Dataset], *, workdir:
                 fix="run `diffpath encode` with this first stage, or name theirs",
                 code=ExitCode.REFUSED,
             )
-    began = open_first_stage(copy).scale if copy.exists() else None
+    began = open_first_stage(copy).scale if copy.exists() else 0.0
     of_latents = next((latents["scale"] for latents in stored if latents), 0.0)
     known = began or config.codec.scale or found.scale or of_latents
-    return runs.Codec(found.space(known or measure_scale(found, datasets[0])), found.params)
+    return replace(found, scale=known or measure_scale(found, datasets[0]))
 
 
-def perceptual(config: sections.RunConfig) -> Tree:
-    """Parameters of LPIPS under its name, where an autoencoder's config names them; else a word on what is lost.
+def perceptual(config: RunConfig) -> Tree | None:
+    """Parameters of LPIPS where an autoencoder's config names them; else none, and a word on what is lost.
 
     Raises:
         DiffpathError: the file is missing, or holds something else.
     """
     if config.autoencoding is None:
-        return {}
+        return None
     if not config.autoencoding.lpips:
         console.print(
             "warning: no autoencoding.lpips: L1 (and a discriminator) alone; fine texture and sharp nuclear borders "
             "come back blurred, and the published rFID cannot be expected",
             soft_wrap=True,
         )
-        return {}
+        return None
     flat, _ = safetensors_file.read_parameters(Path(config.autoencoding.lpips))
-    expected, _ = jax.eval_shape(build.lpips(config.dtype).init, jax.random.key(0))
-    return {PERCEPTUAL: safetensors_file.arrange(flat, expected, where=config.autoencoding.lpips)}
+    expected, _ = jax.eval_shape(make_lpips(config.dtype).init, jax.random.key(0))
+    return safetensors_file.arrange(flat, expected, where=config.autoencoding.lpips)
 
 
 class RoundTrip(NamedTuple):
@@ -140,14 +121,13 @@ class RoundTrip(NamedTuple):
     codes: jax.Array | None
 
 
-def round_trip(network: Mapping[str, Any], dtype: str) -> Callable[[Tree, jax.Array], RoundTrip]:
-    """(parameters, images) -> what the autoencoder that a section ``network`` describes makes of them."""
-    codec = build.latent_codec(sections.LatentSpace(network=dict(network), scale=1.0, digest=""), dtype=dtype)
-    quantises = "codebook_size" in network
+def round_trip(network: AutoencoderConfig, dtype: str) -> Callable[[Tree, jax.Array], RoundTrip]:
+    """(parameters, images) -> what an autoencoder makes of them."""
+    codec = FirstStage(network, scale=1.0, digest="").codec(dtype=dtype)
 
     def run(params: Tree, images: jax.Array) -> RoundTrip:
         z, _ = codec.posterior.moments(codec.code(params, images))
-        codes = codec.network.apply(params, {}, z, method="quantise")[0][1] if quantises else None
+        codes = codec.network.apply(params, {}, z, method="quantise")[0][1] if network.codebook_size else None
         return RoundTrip(codec.decode(params, z), codes)
 
     return run
@@ -155,7 +135,7 @@ def round_trip(network: Mapping[str, Any], dtype: str) -> Callable[[Tree, jax.Ar
 
 def measure_scale(found: FirstStage, dataset: Dataset) -> float:
     """1 / standard deviation of the latents of evenly spread training images (Rombach et al. 2022, appendix G)."""
-    codec = build.codec(found.space(1.0), dtype="float32")
+    codec = replace(found, scale=1.0).codec(dtype="float32")
     encode = jax.jit(lambda params, batch, key: codec.encode(params, batch, key))
     images = read_arrays(dataset, "train", limit=SCALE_IMAGES)["image"]
     parts = [images[start : start + SCALE_BATCH] for start in range(0, len(images), SCALE_BATCH)]

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.devices.batched import batched
 from diffpath_jax.io.files import write_json
-from diffpath_jax.latents.first_stage import FirstStage, round_trip
+from diffpath_jax.latents.first_stage import round_trip
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, reduced_and_enlarged, ssim
 from diffpath_jax.render import image_grid
@@ -78,7 +79,7 @@ def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transfo
         moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
         made = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
         values = {measure: values.tolist() for measure, values in zip(MEASURES, found, strict=True)}
-        usage = {} if codes is None else {"codes": count_codes(codes, stage.network["codebook_size"]).tolist()}
+        usage = {} if codes is None else {"codes": count_codes(codes, stage.network.codebook_size).tolist()}
         return made, {**values, **usage, "stain": moments}
 
     return transform

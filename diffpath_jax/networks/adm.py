@@ -1,15 +1,19 @@
 """What ADM's two networks share: residual blocks, the encoder half and the middle (Dhariwal and Nichol 2021)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
+from pydantic import Field
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, Downsamples, StemBlock, indivisible, odd
+from diffpath_jax.ranges import Depth, Multiples, Share, Width
 
 Resampling = Literal["none", "up", "down"]
 # Tokens that attention may look at besides the image: (batch, tokens, width).
@@ -17,12 +21,10 @@ Context = Float[Array, "b tokens d"]
 
 
 @dataclass(frozen=True)
-class AdmConfig:
+class AdmConfig(ClassNetworkConfig):
     """Shape of the encoder half and of every block.
 
     Attributes:
-        num_classes: rows of the class embedding, the null class included (UNet; 0 for an unconditional network), or
-            number of logits (classifier).
         channels: base width.
         channel_mult: width of each resolution level, in multiples of ``channels`` (the published networks for 512 px
             begin with .5).
@@ -41,19 +43,18 @@ class AdmConfig:
             more work.
     """
 
-    num_classes: int
-    channels: int = 256
-    channel_mult: tuple[int | float, ...] = (1, 1, 2, 3, 4)
-    num_res_blocks: int = 2
-    attention_downsamples: tuple[int, ...] = (4, 8, 16)
-    num_heads: int = 4
-    head_channels: int = 0
-    groups: int = 32
-    dropout: float = 0.0
+    channels: Width = 256
+    channel_mult: Multiples = (1, 1, 2, 3, 4)
+    num_res_blocks: Depth = 2
+    attention_downsamples: Downsamples = (4, 8, 16)
+    num_heads: Width = 4
+    head_channels: Annotated[int, Field(ge=0, le=2**16)] = 0
+    groups: Width = 32
+    dropout: Share = 0.0
     film: bool = True
     resample: Literal["block", "conv"] = "block"
-    image_channels: int = 3
-    stem_block: int = 1
+    image_channels: Width = 3
+    stem_block: StemBlock = 1
     remat: bool = False
 
     @property
@@ -76,10 +77,29 @@ class AdmConfig:
         """Channels of an image after the stem's rearrangement."""
         return self.image_channels * self.stem_block**2
 
+    def heads(self, channels: int) -> int:
+        """Heads of an attention block of so many channels."""
+        return channels // self.head_channels if self.head_channels else self.num_heads
+
     def attention(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Module:
         """A fresh attention block: ``(x, context) -> x``."""
-        heads = channels // self.head_channels if self.head_channels else self.num_heads
+        heads = self.heads(channels)
         return layers.SelfAttention(channels, num_heads=heads, groups=self.groups, dtype=dtype, rngs=rngs)
+
+    def conflict(self) -> Conflict | None:
+        """Sinusoids come in pairs; groups divide every width, heads those at which there is attention."""
+        widths = {f"level {level}": width for level, width in enumerate(self.widths)}
+        attended = {f"level {i}": w for i, w in enumerate(self.widths) if 2**i in self.attention_downsamples}
+        attended[f"level {len(self.widths) - 1}"] = self.widths[-1]  # the middle has attention always
+        return odd(self.channels) or indivisible("groups", widths, self.groups) or self._conflict_of_heads(attended)
+
+    def _conflict_of_heads(self, widths: Mapping[str, int]) -> Conflict | None:
+        if not self.head_channels:
+            return indivisible("num_heads", widths, self.num_heads)
+        for what, width in widths.items():
+            if width < self.head_channels or width % self.heads(width):
+                return "head_channels", f"{width} channels of {what} do not divide into heads of {self.head_channels}"
+        return None
 
 
 class ResBlock(nnx.Module):

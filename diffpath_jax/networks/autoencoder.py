@@ -5,15 +5,20 @@ Fully convolutional: images of any size that is a multiple of the stride. NHWC, 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
+from pydantic import Field
 
 from diffpath_jax.networks import layers
 from diffpath_jax.networks.codebook import Codebook
+from diffpath_jax.networks.codecs import CERTAIN, GAUSSIAN, Posterior
+from diffpath_jax.networks.config import Conflict, Downsamples, NetworkConfig, NetworkKind, StemBlock, indivisible
+from diffpath_jax.ranges import Depth, Levels, Width
 
 EPS = 1e-6
 # Padding of a strided convolution: none above and to the left.
@@ -23,7 +28,7 @@ MIDDLE = (True, False)
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(NetworkConfig):
     """Shape of the network; the defaults are those of VQ-f4 and KL-f4.
 
     Attributes:
@@ -39,13 +44,13 @@ class AutoencoderConfig:
         remat: forget the inside of each block and compute it again in the backward pass.
     """
 
-    channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 4)
-    num_res_blocks: int = 2
-    attention_downsamples: tuple[int, ...] = ()
-    latent_channels: int = 3
-    groups: int = 32
-    stem_block: int = 1
+    channels: Width = 128
+    channel_mult: Levels = (1, 2, 4)
+    num_res_blocks: Depth = 2
+    attention_downsamples: Downsamples = ()
+    latent_channels: Width = 3
+    groups: Width = 32
+    stem_block: StemBlock = 1
     remat: bool = False
 
     @property
@@ -59,9 +64,9 @@ class AutoencoderConfig:
         return self.stem_block * 2 ** (len(self.channel_mult) - 1)
 
     @property
-    def image_channels(self) -> int:
+    def stem_channels(self) -> int:
         """Channels of an image after the stem's rearrangement."""
-        return 3 * self.stem_block**2
+        return self.image_channels * self.stem_block**2
 
     @property
     def stride(self) -> int:
@@ -73,6 +78,21 @@ class AutoencoderConfig:
         """Numbers that the encoder gives for a latent pixel."""
         return self.latent_channels
 
+    @property
+    def codebook_size(self) -> int:
+        """Codes that latents are drawn to; 0 without a codebook."""
+        return 0
+
+    @property
+    def posterior(self) -> Posterior:
+        """From what the encoder gives to latents."""
+        return CERTAIN
+
+    def conflict(self) -> Conflict | None:
+        """Groups divide every width."""
+        widths = {f"level {level}": width for level, width in enumerate(self.widths)}
+        return indivisible("groups", widths, self.groups)
+
 
 @dataclass(frozen=True)
 class VQConfig(AutoencoderConfig):
@@ -82,7 +102,7 @@ class VQConfig(AutoencoderConfig):
         codebook_size: codes in the book.
     """
 
-    codebook_size: int = 8192
+    codebook_size: Annotated[int, Field(ge=1, le=2**24)] = 8192
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,11 @@ class KLConfig(AutoencoderConfig):
     def code_channels(self) -> int:
         """A mean and a log-variance for each channel of a latent."""
         return 2 * self.latent_channels
+
+    @property
+    def posterior(self) -> Posterior:
+        """A draw from the normal distribution."""
+        return GAUSSIAN
 
 
 class ResBlock(nnx.Module):
@@ -176,7 +201,7 @@ class Encoder(nnx.Module):
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.stride, self.stem_block = config.stride, config.stem_block
         width = config.channels
-        self.stem = layers.conv3x3(config.image_channels, width, dtype=dtype, rngs=rngs)
+        self.stem = layers.conv3x3(config.stem_channels, width, dtype=dtype, rngs=rngs)
         levels, shrink = [], []
         for number, out_width in enumerate(config.widths):
             if number:
@@ -217,7 +242,7 @@ class Decoder(nnx.Module):
         self.levels = nnx.List(levels)
         self.enlarge = nnx.List([layers.conv3x3(width, width, dtype=dtype, rngs=rngs) for width in widths[1:]])
         self.out_norm = layers.GroupNorm(widths[0], groups=config.groups, eps=EPS)
-        self.out_conv = layers.conv3x3(widths[0], config.image_channels, dtype=jnp.float32, rngs=rngs)
+        self.out_conv = layers.conv3x3(widths[0], config.stem_channels, dtype=jnp.float32, rngs=rngs)
 
     def features(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """What the last convolution makes an image of."""
@@ -287,3 +312,7 @@ class KLAutoencoder(Autoencoder):
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         """Encode, and decode the mean."""
         return self.decode(jnp.split(self.encode(x), 2, axis=-1)[0])
+
+
+VQ = NetworkKind("vq_autoencoder", VQConfig, VQAutoencoder, "autoencoding")
+KL = NetworkKind("kl_autoencoder", KLConfig, KLAutoencoder, "autoencoding")

@@ -1,14 +1,18 @@
 """ADM's noisy classifier: the encoder half of its UNet and an attention pool (Dhariwal and Nichol 2021, section 4)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
+from pydantic import Field
 
 from diffpath_jax.networks import adm, layers
+from diffpath_jax.networks.config import NetworkKind
+from diffpath_jax.ranges import Width
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,9 @@ class NoisyClassifierConfig(adm.AdmConfig):
             image sizes interpolate them.
     """
 
-    channels: int = 128
-    head_channels: int = 64
-    pool_side: int = 8
+    channels: Width = 128
+    head_channels: Width = 64
+    pool_side: Annotated[int, Field(ge=1, le=1024)] = 8
 
 
 class AttentionPool(nnx.Module):
@@ -86,3 +90,6 @@ class NoisyClassifier(nnx.Module):
         keys = adm.dropout_keys(key, self.encoder.num_keys)
         h, _ = self.encoder(x, self.time(t), keys)
         return self.pool(self.out_norm(h, silu=True, dtype=jnp.float32))
+
+
+KIND = NetworkKind("noisy_classifier", NoisyClassifierConfig, NoisyClassifier, "noisy_classification")

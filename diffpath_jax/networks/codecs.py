@@ -1,6 +1,5 @@
 """Between uint8 images and the space a diffusion model works in: pixels, or the latents of an autoencoder."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -59,17 +58,15 @@ class PixelCodec:
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
-@dataclass(frozen=True)
-class Posterior:
-    """From what an encoder says of images to latents.
+@runtime_checkable
+class Posterior(Protocol):
+    """From what an encoder says of images to latents."""
 
-    Attributes:
-        moments: mean and variance of the latents.
-        draw: a draw of them, with a key.
-    """
+    def moments(self, code: Float[Array, "b h w c2"]) -> tuple[Images, Images]:
+        """Mean and variance of the latents."""
 
-    moments: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-    draw: Callable[[jax.Array, jax.Array], jax.Array]
+    def draw(self, code: Float[Array, "b h w c2"], key: PRNGKey) -> Images:
+        """A draw of them."""
 
 
 def gaussian_moments(code: Float[Array, "b h w c2"]) -> tuple[Images, Images]:
@@ -84,9 +81,27 @@ def draw_gaussian(code: Float[Array, "b h w c2"], key: PRNGKey) -> Images:
     return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
 
 
-# A VQ encoder's output is taken as it is; to quantise it belongs to decoding (Rombach et al. 2022, section 3.1).
-CERTAIN = Posterior(moments=lambda code: (code, jnp.zeros_like(code)), draw=lambda code, key: code)
-GAUSSIAN = Posterior(moments=gaussian_moments, draw=draw_gaussian)
+class _Certain:
+    """A VQ encoder's output as it is; to quantise it belongs to decoding (Rombach et al. 2022, section 3.1)."""
+
+    def moments(self, code: Images) -> tuple[Images, Images]:
+        return code, jnp.zeros_like(code)
+
+    def draw(self, code: Images, key: PRNGKey) -> Images:
+        return code
+
+
+class _Gaussian:
+    """A KL encoder's normal distribution."""
+
+    def moments(self, code: Float[Array, "b h w c2"]) -> tuple[Images, Images]:
+        return gaussian_moments(code)
+
+    def draw(self, code: Float[Array, "b h w c2"], key: PRNGKey) -> Images:
+        return draw_gaussian(code, key)
+
+
+CERTAIN, GAUSSIAN = _Certain(), _Gaussian()
 
 
 @dataclass(frozen=True)

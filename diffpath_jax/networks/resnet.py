@@ -9,28 +9,33 @@ from jaxtyping import Array, Float
 
 from diffpath_jax.networks import layers
 from diffpath_jax.networks.batch_norm import BatchNorm
+from diffpath_jax.networks.config import ClassNetworkConfig, NetworkKind
 from diffpath_jax.networks.lpips import SCALE, SHIFT
+from diffpath_jax.ranges import Levels, Width
 
 EXPANSION = 4
 
 
 @dataclass(frozen=True)
-class ResNetConfig:
+class ResNetConfig(ClassNetworkConfig):
     """Shape of the network; the defaults are ResNet-50.
 
     Attributes:
-        num_classes: number of logits.
         width: width of the first stage; stage i has ``4 * width * 2^i`` channels.
         stage_sizes: blocks of each stage.
         small_images: a 3x3 stem without pooling, for images below about 64 px.
         standardise: shift and scale the colours of images as for networks trained on ImageNet; its weights need it.
     """
 
-    num_classes: int
-    width: int = 64
-    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    width: Width = 64
+    stage_sizes: Levels = (3, 4, 6, 3)
     small_images: bool = False
     standardise: bool = False
+
+    @property
+    def title(self) -> str:
+        """Its family and the blocks of its stages."""
+        return f"ResNet ({'-'.join(str(size) for size in self.stage_sizes)} blocks)"
 
 
 class ConvNorm(nnx.Module):
@@ -66,7 +71,7 @@ class ConvNorm(nnx.Module):
         return self.norm(self.conv(x), train=train)
 
 
-class Bottleneck(nnx.Module):
+class BottleneckBlock(nnx.Module):
     """1x1, 3x3, 1x1 with a residual branch; the last norm starts at zero."""
 
     def __init__(self, in_channels: int, width: int, *, stride: int, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
@@ -100,7 +105,7 @@ class ResNet(nnx.Module):
             width = config.width * 2**stage
             for number in range(size):
                 stride = 2 if stage and number == 0 else 1
-                blocks.append(Bottleneck(channels, width, stride=stride, dtype=dtype, rngs=rngs))
+                blocks.append(BottleneckBlock(channels, width, stride=stride, dtype=dtype, rngs=rngs))
                 channels = EXPANSION * width
         self.blocks = nnx.List(blocks)
         self.head = layers.linear(channels, config.num_classes, dtype=dtype, rngs=rngs)
@@ -116,3 +121,6 @@ class ResNet(nnx.Module):
             x = block(x, train=train)
         features = x.mean(axis=(1, 2), dtype=jnp.float32)
         return self.head(features), features
+
+
+KIND = NetworkKind("resnet", ResNetConfig, ResNet, "classification")

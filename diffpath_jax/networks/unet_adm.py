@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from diffpath_jax.networks import adm, layers
+from diffpath_jax.networks.config import NetworkKind
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,6 @@ class UNet(nnx.Module):
     ) -> tuple[Float[Array, "b e"], adm.Context | None]:
         """What residual blocks and what attention are told: here the sum of both embeddings, and nothing."""
         return (time if classes is None else time + classes), None
+
+
+KIND = NetworkKind("unet_adm", UNetConfig, UNet, "diffusion")

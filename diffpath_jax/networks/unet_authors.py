@@ -6,24 +6,28 @@ the residual sum; resampling by strided convolution and by bilinear enlargement 
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
+from pydantic import Field
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, NetworkKind, indivisible, odd
+from diffpath_jax.ranges import Levels, Width
 
 
 @dataclass(frozen=True)
-class AuthorsUNetConfig:
+class AuthorsUNetConfig(ClassNetworkConfig):
     """Shape of the network; the defaults are the authors'.
 
+    The null class is the last row of the class embedding here; the authors have no row for it and add nothing, which
+    ``null_row = False`` does.
+
     Attributes:
-        num_classes: rows of the class embedding, the null class included. The null class is the last row here; the
-            authors have no row for it and add nothing, which ``null_row = False`` does.
         channels: width of the first level.
         channel_mult: width of each level, in multiples of ``channels``; every level halves the resolution.
         attention_levels: levels (from 0, the finest) with attention.
@@ -32,18 +36,34 @@ class AuthorsUNetConfig:
         null_row: give the null class a row of its own.
     """
 
-    num_classes: int
-    channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
-    attention_levels: tuple[int, ...] = (3,)
-    num_heads: int = 4
-    groups: int = 32
+    channels: Width = 128
+    channel_mult: Levels = (1, 1, 2, 2, 4)
+    attention_levels: Annotated[tuple[Annotated[int, Field(ge=0, lt=16)], ...], Field(max_length=16)] = (3,)
+    num_heads: Width = 4
+    groups: Width = 32
     null_row: bool = False
 
     @property
     def stride(self) -> int:
         """Image sides must be multiples of this."""
         return 2 ** len(self.channel_mult)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [self.channels * mult for mult in self.channel_mult]
+
+    def conflict(self) -> Conflict | None:
+        """Sinusoids come in pairs; groups divide every width, heads those at which there is attention."""
+        widths = {f"level {level}": width for level, width in enumerate(self.widths)}
+        attended = {f"level {i}": w for i, w in enumerate(self.widths) if i in self.attention_levels}
+        attended[f"level {len(self.widths) - 1}"] = self.widths[-1]  # the middle has attention always
+        normed = {**widths, "level 0 and the stem": self.widths[0] + self.channels}
+        return (
+            odd(self.channels)
+            or indivisible("groups", normed, self.groups)
+            or indivisible("num_heads", attended, self.num_heads)
+        )
 
 
 def sinusoids(t: Int[Array, "b"], dim: int) -> Float[Array, "b {dim}"]:
@@ -167,7 +187,7 @@ class AuthorsUNet(nnx.Module):
         self.rows = config.num_classes if config.null_row else config.num_classes - 1
         self.classes = nnx.Embed(self.rows, embedding, dtype=jnp.float32, rngs=rngs)
         self.stem = layers.conv3x3(3, base, dtype=dtype, rngs=rngs)
-        widths = [base * mult for mult in config.channel_mult]
+        widths = config.widths
 
         def level(inputs: int, outputs: int, *, attend: bool, resampling: str) -> Level:
             return Level(config, inputs, outputs, attend=attend, resampling=resampling, dtype=dtype, rngs=rngs)
@@ -217,3 +237,6 @@ class AuthorsUNet(nnx.Module):
             h = level(jnp.concatenate([h, skips.pop()], axis=-1), embedding)
         h = jnp.concatenate([h, skips.pop()], axis=-1)
         return self.out_conv(self.out_norm(h, silu=True, dtype=jnp.float32))
+
+
+KIND = NetworkKind("unet_authors", AuthorsUNetConfig, AuthorsUNet, "diffusion")

@@ -9,7 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffpath_jax.networks import adm, layers
+from diffpath_jax.networks.config import Downsamples, NetworkKind
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.ranges import Depth, Multiples, Width
 
 FEED_FORWARD = 4
 
@@ -23,14 +25,14 @@ class LatentUNetConfig(UNetConfig):
         transformer_depth: transformer blocks at each place of attention.
     """
 
-    channels: int = 192
-    channel_mult: tuple[int | float, ...] = (1, 2, 3, 4)
-    attention_downsamples: tuple[int, ...] = (2, 4, 8)
-    num_heads: int = 1
+    channels: Width = 192
+    channel_mult: Multiples = (1, 2, 3, 4)
+    attention_downsamples: Downsamples = (2, 4, 8)
+    num_heads: Width = 1
     film: bool = False
     resample: Literal["block", "conv"] = "conv"
-    context_width: int = 512
-    transformer_depth: int = 1
+    context_width: Width = 512
+    transformer_depth: Depth = 1
 
     @property
     def class_width(self) -> int:
@@ -78,7 +80,7 @@ class TransformerBlock(nnx.Module):
     """Self-attention, cross-attention and a gated feed-forward network, each after a layer norm and residual."""
 
     def __init__(self, config: LatentUNetConfig, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        heads = channels // config.head_channels if config.head_channels else config.num_heads
+        heads = config.heads(channels)
         self.norms = nnx.List([layer_norm(channels, rngs=rngs) for _ in range(3)])
         self.to_self = Attention(channels, channels, num_heads=heads, dtype=dtype, rngs=rngs)
         self.to_context = Attention(channels, config.context_width, num_heads=heads, dtype=dtype, rngs=rngs)
@@ -125,3 +127,6 @@ class Attention(nnx.Module):
             part.reshape(*part.shape[:2], self.num_heads, -1) for part in (self.q(x), self.k(tokens), self.v(tokens))
         )
         return self.out(layers.attention(q, k, v).reshape(x.shape))
+
+
+KIND = NetworkKind("unet_ldm", LatentUNetConfig, LatentUNet, "diffusion")

@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from diffpath_jax.config import build, sections
+from diffpath_jax.config import sections
+from diffpath_jax.config.first_stage import FirstStage, published_first_stage
+from diffpath_jax.config.network import make_network
+from diffpath_jax.config.tasks import make_task
 from diffpath_jax.devices import sharding
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.shapes import Tree
@@ -57,7 +60,7 @@ def plan(
     image_px: tuple[int, int],
     num_classes: int,
     devices: int,
-    space: sections.LatentSpace | None = None,
+    first_stage: FirstStage | None = None,
     stored: bool = False,
 ) -> Plan:
     """Work out a run on ``devices`` devices; nothing is allocated or compiled.
@@ -67,15 +70,14 @@ def plan(
         image_px: (height, width) of the images.
         num_classes: of the data.
         devices: to plan for.
-        space: latents of a diffusion model that has a codec; VQ-f4 as published where it is not known.
+        first_stage: of a model of latents; VQ-f4 as published where it is not known.
         stored: whether latents are read, and not made by the encoder in each step.
     """
-    space = None if config.codec is None else space or build.published_space()
-    codec = build.latent_codec(space, dtype=config.dtype) if space else None
-    given = {CODEC: jax.eval_shape(codec.network.init, jax.random.key(0))[0]} if codec else {}
-    task = build.task(config, num_classes=num_classes, space=space, given=given)
+    first_stage = _with_shapes(first_stage or published_first_stage()) if config.codec else None
+    codec = first_stage.codec(dtype=config.dtype) if first_stage else None
+    task = make_task(config, num_classes=num_classes, first_stage=first_stage)
     images = _shapes(config.data.batch_size, image_px)
-    latents = jax.eval_shape(codec.code, given[CODEC], images["image"]) if codec and stored else None
+    latents = jax.eval_shape(codec.code, task.given[CODEC], images["image"]) if codec and stored else None
     batch = images if latents is None else {"latent": latents, "label": images["label"]}
     state = jax.eval_shape(
         lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
@@ -83,9 +85,9 @@ def plan(
     )
     split = sharding.state_shardings(state, sharding.abstract_mesh(devices, fsdp=config.train.fsdp))
     forward = _forward_flop(config, codec.shape(image_px) if codec else (*image_px, 3), num_classes)
-    forwards = REMAT_FORWARDS if config.network.get("remat") else TRAIN_FORWARDS
+    forwards = REMAT_FORWARDS if config.network.remat else TRAIN_FORWARDS
     part = max(config.data.batch_size // config.optim.accumulate // devices, 1)
-    an_image = forwards * forward + (_encoder_flop(codec, given, image_px) if codec and not stored else 0.0)
+    an_image = forwards * forward + (_encoder_flop(codec, task.given, image_px) if codec and not stored else 0.0)
     if config.task == "autoencoding":
         an_image = _gradient_flop(task, state, _first(batch, 1))
     return Plan(
@@ -97,6 +99,12 @@ def plan(
         saved_bytes=_saved_bytes(task, state, _first(batch, part)),
         steps=config.train.num_steps,
     )
+
+
+def _with_shapes(first_stage: FirstStage) -> FirstStage:
+    """The first stage with the shapes of its parameters in their place."""
+    network = make_network(first_stage.network, dtype="float32")
+    return replace(first_stage, params=jax.eval_shape(network.init, jax.random.key(0))[0])
 
 
 def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -164,7 +172,7 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
 
 
 def _forward_flop(config: sections.RunConfig, shape: tuple[int, int, int], num_classes: int) -> float:
-    network = build.network(config, num_classes=num_classes)
+    network = make_network(config.network_for(num_classes), dtype=config.dtype)
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)

@@ -1,20 +1,26 @@
 """A run directory: what was trained, on what, and the parameters it led to."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 
-from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config import checks, sections
 from diffpath_jax.config.files import differing_keys
+from diffpath_jax.config.first_stage import FirstStage
+from diffpath_jax.config.network import make_network
+from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
+from diffpath_jax.networks.codecs import Codec
+from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.runs import origin
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
@@ -50,7 +56,8 @@ class Run:
         data: digest of each training data set.
         images: digest of each data set of the images that it saw, itself or as latents.
         digest: SHA-256 of config, data digests and latents.
-        space: the latents that the model works in; none for pixels.
+        meaning: SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px, latents.
+        latents: the autoencoder whose latents the model works in, without its parameters; none for pixels.
     """
 
     workdir: Path
@@ -61,30 +68,18 @@ class Run:
     data: tuple[str, ...]
     images: tuple[str, ...]
     digest: str
-    space: sections.LatentSpace | None = None
+    meaning: str
+    latents: FirstStage | None = None
 
     @property
-    def meaning(self) -> str:
-        """SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px, latents."""
-        config = build.as_json(self.config)
-        network = {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING}
-        parts = {"task": config["task"], "network": network, "noise": config["noise"]}
-        prediction = self.config.diffusion.prediction if self.config.diffusion else None
-        latents = {"latents": [self.space.digest, self.space.scale]} if self.space else {}
-        return sha256_json({**parts, **latents, "prediction": prediction, "classes": self.classes, "mpp": self.mpp})
+    def codec(self) -> Codec:
+        """Between images and the space that the model works in."""
+        return codec_of(self.latents, dtype=self.config.dtype)
 
-
-@dataclass(frozen=True)
-class Codec:
-    """An autoencoder as a run uses it.
-
-    Attributes:
-        space: what its latents are.
-        params: its parameters, on the host.
-    """
-
-    space: sections.LatentSpace
-    params: Tree
+    @property
+    def network(self) -> PureNetwork:
+        """The network that is trained."""
+        return make_network(self.config.network_for(len(self.classes)), dtype=self.config.dtype)
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ class Trained:
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
         averaged: whether ``params`` is the moving average.
-        codec: parameters of the autoencoder whose latents the network works in; empty for pixels.
+        codec_params: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
     params: Tree
@@ -105,7 +100,7 @@ class Trained:
     step: int
     digest: str
     averaged: bool
-    codec: Tree = field(default_factory=dict)
+    codec_params: Tree = field(default_factory=dict)
 
 
 def begin(
@@ -113,7 +108,7 @@ def begin(
     config: sections.RunConfig,
     datasets: Sequence[Dataset],
     *,
-    codec: Codec | None = None,
+    latents: FirstStage | None = None,
     allow_change: Sequence[str] = (),
 ) -> Run:
     """Describe a new run in its directory, or check that this is the run that is already there.
@@ -124,7 +119,7 @@ def begin(
         workdir: run directory.
         config: resolved config.
         datasets: opened training data.
-        codec: autoencoder whose latents a diffusion model works in; none for pixels.
+        latents: autoencoder whose latents a diffusion model works in; none for pixels.
         allow_change: dotted keys (or sections) that may differ from before.
 
     Raises:
@@ -132,13 +127,13 @@ def begin(
     """
     first = datasets[0]
     content = {
-        "config": build.as_json(config),
+        "config": config.as_json(),
         "classes": list(first.schema.classes),
         "image_px": list(first.schema.image_px),
         "mpp": first.details["mpp"],
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
-        **({"latents": asdict(codec.space)} if codec else {}),
+        **({"latents": latents.as_json()} if latents else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
     path = workdir / RUN
@@ -152,10 +147,9 @@ def begin(
         fix = "check train.init_from"
         raise DiffpathError("parameters to start from", where=source, why="no such file or run", fix=fix)
     if processes.is_first():
-        if codec and not (workdir / FIRST_STAGE).exists():
-            safetensors_file.write_parameters(
-                workdir / FIRST_STAGE, safetensors_file.flatten(codec.params), asdict(codec.space)
-            )
+        if latents and not (workdir / FIRST_STAGE).exists():
+            flat = safetensors_file.flatten(latents.params)
+            safetensors_file.write_parameters(workdir / FIRST_STAGE, flat, latents.as_json())
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
@@ -163,7 +157,7 @@ def begin(
 
 def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A stored config with the keys that came later, at their defaults, which is what it has always meant."""
-    return build.as_stored(checks.with_defaults(stored))
+    return json.loads(json.dumps(checks.with_defaults(stored)))
 
 
 def _as_it_was(now: Mapping[str, Any], before: Mapping[str, Any], completed: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +198,7 @@ def open_run(workdir: Path) -> Run:
     Raises:
         DiffpathError: it is not one.
     """
-    content = read_json(workdir / RUN, what="run", fix=_FIX)
+    content, where = read_json(workdir / RUN, what="run", fix=_FIX), str(workdir / RUN)
     try:
         described: Mapping[str, Any] = {
             "classes": tuple(content["classes"]),
@@ -213,14 +207,32 @@ def open_run(workdir: Path) -> Run:
             "data": tuple(content["data"]),
             # Runs were described without this before there were latents.
             "images": tuple(content.get("images", content["data"])),
-            "space": sections.LatentSpace(**content["latents"]) if "latents" in content else None,
+            "latents": FirstStage.from_json(content["latents"], where=where) if "latents" in content else None,
+            "meaning": _meaning(content),
         }
-        config = checks.run_config(content["config"], where=str(workdir / RUN))
+        config = checks.run_config(content["config"], where=where)
     except (KeyError, TypeError, ValueError) as error:
-        raise DiffpathError("run", where=workdir / RUN, why=f"not a run ({error})", fix=_FIX) from error
+        raise DiffpathError("run", where=where, why=f"not a run ({error})", fix=_FIX) from error
     latents = {"latents": content["latents"]} if "latents" in content else {}
     digest = sha256_json({"config": content["config"], "data": content["data"], **latents})
     return Run(workdir=workdir, config=config, digest=digest, **described)
+
+
+def _meaning(content: Mapping[str, Any]) -> str:
+    """See :attr:`Run.meaning`. Of what is stored: a key that came later, at its default, means nothing else."""
+    config = content["config"]
+    diffusion, latents = config.get("diffusion"), content.get("latents")
+    return sha256_json(
+        {
+            "task": config["task"],
+            "network": {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING},
+            "noise": config.get("noise"),
+            "prediction": diffusion["prediction"] if diffusion else None,
+            "classes": content["classes"],
+            "mpp": float(content["mpp"]),
+            **({"latents": [latents["digest"], latents["scale"]]} if latents else {}),
+        }
+    )
 
 
 def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["latest", "best"] = "latest") -> Trained:
@@ -249,12 +261,11 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
     finally:
         checkpoints.close()
     source = "ema" if averaged and state.get("ema") else "params"
-    network = build.network(run.config, num_classes=len(run.classes))
-    expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
+    expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
-    return Trained(params, model_state, chosen, digest, averaged=source == "ema", codec=_codec_parameters(run))
+    return Trained(params, model_state, chosen, digest, averaged=source == "ema", codec_params=_codec_parameters(run))
 
 
 def _codec_parameters(run: Run) -> Tree:
@@ -263,13 +274,13 @@ def _codec_parameters(run: Run) -> Tree:
     Raises:
         DiffpathError: the copy is missing, or not the one that the run began with (exit code 5).
     """
-    if run.space is None:
+    if run.latents is None:
         return {}
     path = run.workdir / FIRST_STAGE
-    network = build.autoencoder(run.space.network, dtype="float32", where=str(path))
+    network = make_network(run.latents.network, dtype="float32")
     expected, _ = jax.eval_shape(network.init, jax.random.key(0))
     found = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
-    if tree_digest(found) != run.space.digest:
+    if tree_digest(found) != run.latents.digest:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
         raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
     return found
@@ -287,13 +298,12 @@ def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | N
     if not source:
         return None
     found, state, about = _stored_network(Path(source))
-    own = build.as_json(config)
-    shape = build.network_config(config, num_classes=num_classes)
-    own["network"] |= asdict(shape)
+    own, shape = config.as_json(), config.network_for(num_classes)
     notes = origin.check_origin(
         origin.origin_of(about), origin.origin_of(own), defaults=origin.defaults_of(shape), where=source
     )
-    network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
+    network = make_network(shape, dtype=config.dtype)
+    options = hardware.options_for_one_call()
     fresh, fresh_state = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
     adapted = safetensors_file.adapt(found, fresh, where=source)
     for note in (*notes, *adapted.notes):
@@ -307,7 +317,7 @@ def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file
         run = open_run(path)
         trained = load_parameters(run)
         params, state = (safetensors_file.flatten(tree) for tree in (trained.params, trained.model_state))
-        return params, state, build.as_json(run.config)
+        return params, state, run.config.as_json()
     flat, about = safetensors_file.read_parameters(path)
     return *safetensors_file.split_network(flat), about
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config.build import network
+from diffpath_jax.config.network import make_network
 from diffpath_jax.config.sampling import sampler_kind
 from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
@@ -32,7 +32,7 @@ def denoiser(
     assert config.noise is not None
     assert config.diffusion is not None
     prediction: Prediction = config.diffusion.prediction
-    net = network(config, num_classes=num_classes)
+    net = make_network(config.network_for(num_classes), dtype=config.dtype)
     original = np.asarray(respaced.timesteps)
     null = conditioning.null_label(num_classes)
     conditions = jnp.full_like(labels, null) if options.unconditional else labels
@@ -70,7 +70,7 @@ def log_likelihood(
     config: RunConfig, respaced: NoiseSchedule, *, params: Tree, model_state: Tree, labels: Labels, num_classes: int
 ) -> conditioning.LogLikelihood:
     """Returns log p(label | x_t) by a noisy classifier's run, t an index into ``respaced``."""
-    net = network(config, num_classes=num_classes)
+    net = make_network(config.network_for(num_classes), dtype=config.dtype)
     original = np.asarray(respaced.timesteps)
 
     def log_p(x_t: Images, t: Timesteps) -> jax.Array:

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Int
 
-from diffpath_jax.config import build, sections
 from diffpath_jax.config import sampling as samplers
+from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.devices import processes, sharding
@@ -74,7 +74,7 @@ class Model:
     @property
     def weights(self) -> Tree:
         """Parameters and model states, as :data:`Draw` takes them."""
-        found = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec}
+        found = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
         if self.classifier:
             found[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
         return found
@@ -94,7 +94,7 @@ def make_draw(
 
     Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
-    codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
+    codec, num_classes = run.codec, len(run.classes)
     sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
     def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
@@ -258,7 +258,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         "checkpoint_digest": model.trained.digest,
         "averaged_parameters": model.trained.averaged,
         "run_digest": model.run.digest,
-        **({"codec_digest": model.run.space.digest} if model.run.space else {}),
+        **({"codec_digest": model.run.latents.digest} if model.run.latents else {}),
     }
     if model.classifier:
         found["classifier_digest"] = model.classifier[1].digest

@@ -16,7 +16,7 @@ from pydantic import Field
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import track
-from diffpath_jax.ranges import Positive
+from diffpath_jax.ranges import Natural, Positive
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import MetricsWriter
@@ -56,11 +56,11 @@ class TrainConfig:
     num_steps: Positive
     log_every: Positive
     checkpoint_every: Positive
-    eval_every: Annotated[int, Field(ge=0)] = 0
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    keep_every: Annotated[int, Field(ge=0)] = 0
+    eval_every: Natural = 0
+    keep_checkpoints: Annotated[int, Field(ge=2, le=100_000)] = 2
+    keep_every: Natural = 0
     keep_best: str = ""
-    fd_images: Annotated[int, Field(ge=0)] = 0
+    fd_images: Natural = 0
     fd_features: str = ""
     init_from: str = ""
     fsdp: Positive = 1

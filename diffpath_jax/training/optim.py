@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from diffpath_jax.ranges import Natural, NonNegativeReal, Positive, Share
 from diffpath_jax.shapes import Tree
 
 
@@ -29,16 +30,16 @@ class OptimConfig:
         ema_decay: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    learning_rate: float = 1e-4
-    muon_learning_rate: float = 0.0
+    learning_rate: NonNegativeReal = 1e-4
+    muon_learning_rate: NonNegativeReal = 0.0
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.999
-    clip_norm: float = 0.0
-    accumulate: int = 1
-    ema_decay: float = 0.9999
+    warmup_steps: Natural = 0
+    weight_decay: NonNegativeReal = 0.0
+    b1: Share = 0.9
+    b2: Share = 0.999
+    clip_norm: NonNegativeReal = 0.0
+    accumulate: Positive = 1
+    ema_decay: Share = 0.9999
 
 
 def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from diffpath_jax import cli
-from diffpath_jax.config import build, checks
+from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.network import make_network
+from diffpath_jax.config.noise import schedule
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.runs.cost import plan
@@ -23,13 +25,18 @@ def load(path):
     return checks.run_config(config_files.load(path, [], checks.with_defaults), where=path)
 
 
+def network(config):
+    """As it is for the paper's five classes."""
+    return make_network(config.network_for(5), dtype=config.dtype)
+
+
 @pytest.mark.parametrize(
     ("variant", "parameters"), [("", 420_511_750), ("small", 105_201_670), ("author_code", 58_663_683)]
 )
 def test_variants_are_the_published_networks(variant, parameters):
     found = load(f"{PKGH[0]}:{variant}" if variant else PKGH[0])
-    assert count_parameters(build.network(found, num_classes=5)) == parameters
-    assert build.denoising(found.noise, found.diffusion).schedule.num_steps == 1000
+    assert count_parameters(network(found)) == parameters
+    assert schedule(found.noise).num_steps == 1000
 
 
 VQGAN, LDM = "configs/vqgan_f4_pkgh.py", ["configs/ldm_pkgh224.py", "configs/ldm_pkgh336.py"]
@@ -37,10 +44,10 @@ VQGAN, LDM = "configs/vqgan_f4_pkgh.py", ["configs/ldm_pkgh224.py", "configs/ldm
 
 def test_latent_diffusion_is_the_published_one():
     """The class embedding, 512 numbers for each class and the null class, is not counted there."""
-    assert count_parameters(build.network(load(VQGAN), num_classes=5)) == 55_322_782
+    assert count_parameters(network(load(VQGAN))) == 55_322_782
     found = load(LDM[0])
-    assert count_parameters(build.network(found, num_classes=5)) - 6 * 512 == 306_107_907
-    alpha_bar = build.denoising(found.noise, found.diffusion).schedule.alpha_bar
+    assert count_parameters(network(found)) - 6 * 512 == 306_107_907
+    alpha_bar = schedule(found.noise).alpha_bar
     np.testing.assert_allclose(alpha_bar[[0, 1, 500, 999]], [0.9985, 0.9969944271, 0.1149220009, 1.423039752e-4])
 
 
@@ -66,7 +73,7 @@ NOISY = "configs/noisy_classifier_pkgh224.py"
 
 
 def test_the_noisy_classifier_is_the_published_one_and_fits_its_model():
-    assert count_parameters(build.network(load(NOISY), num_classes=5)) == 42_057_605
+    assert count_parameters(network(load(NOISY))) == 42_057_605
     for variant in ("paper", "author_code"):
         assert load(f"{NOISY}:{variant}").noise == load(f"{PKGH[0]}:{variant}").noise
 
@@ -166,7 +173,7 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(tmp_path, capsys, monkeypatc
 
 def small_plan(devices=1, fsdp=1, accumulate=1, **network):
     found = load(f"{PKGH[0]}:debug")
-    content = build.as_json(found)
+    content = found.as_json()
     content["network"] |= network
     content["train"]["fsdp"], content["optim"]["accumulate"] = fsdp, accumulate
     content["data"]["batch_size"] = 64
@@ -189,9 +196,7 @@ def test_a_plan_counts_what_it_says():
 def test_forward_work_is_that_of_the_convolutions():
     """A UNet of known shape, by hand: the largest part is its 3x3 convolutions."""
     found = load(f"{PKGH[0]}:debug")
-    shape = build.network_config(found, num_classes=5)
-    network = build.network(found, num_classes=5)
-    params = jax.eval_shape(network.init, jax.random.key(0))[0]
+    params = jax.eval_shape(network(found).init, jax.random.key(0))[0]
     # Every 3x3 kernel of the encoder's first level, its stem included, works on all 32 x 32 positions.
     at_full_size = [
         params["encoder"]["stem"],
@@ -201,7 +206,7 @@ def test_forward_work_is_that_of_the_convolutions():
     work = small_plan().forward_flop
     everything = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert least < work < 2 * 32 * 32 * everything
-    assert shape.stride == 2
+    assert found.network.stride == 2
     assert jnp.isfinite(work)
 
 

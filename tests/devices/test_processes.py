@@ -148,10 +148,10 @@ def test_two_processes_draw_the_set_of_one(tmp_path, denoiser_run):
 def test_fsdp_equals_data_parallel(dataset, monkeypatch):
     """Two steps with the state split over four devices, and with a copy on each."""
     monkeypatch.setattr(sharding, "MIN_SPLIT_SIZE", 256)
-    from diffpath_jax.config import build
+    from diffpath_jax.config.tasks import make_task
     from tests.training.test_loop import OPTIM, RUN, batches_of  # the same tiny network
 
-    task = build.task(RUN, num_classes=2)
+    task = make_task(RUN, num_classes=2)
     config = dataclasses.replace(OPTIM, learning_rate=1e-3)
     host = next(batches_of(dataset)(0))
     states = []

@@ -91,12 +91,11 @@ def test_what_cannot_be_measured_is_said_in_the_row(evaluated):
 
 def test_numbers_are_those_of_the_images_themselves(evaluated, dataset, samples, resnet_run):
     """From scratch: the images of both sets, the network, and the metrics."""
-    from diffpath_jax.config import build
     from diffpath_jax.runs import run as runs
 
     run = runs.open_run(resnet_run)
     trained = runs.load_parameters(run)
-    predict = predictor(build.network(run.config, num_classes=2))
+    predict = predictor(run.network)
     real, drawn = (images_of(path, split) for path, split in ((dataset, "test"), (samples, "train")))
     x, y = (predict((trained.params, trained.model_state), images["purple"])[1] for images in (real, drawn))
     metrics = content(evaluated)["distances"][0]["rows"]["generated"]["purple"]["metrics"]

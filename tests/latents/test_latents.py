@@ -11,8 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from diffpath_jax import cli
-from diffpath_jax.config import build, checks, sections
+from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.network import make_network, network_section
+from diffpath_jax.config.tasks import make_task
 from diffpath_jax.data import pipeline
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.manifest import open_dataset
@@ -22,7 +24,7 @@ from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.training.metrics_log import read_metrics
-from diffpath_jax.training.tasks.task import CODEC, NETWORK
+from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 from tests.conftest import TINY_AUTOENCODER, write_run
 
@@ -73,7 +75,7 @@ def ldm_run(tmp_path_factory, latents, autoencoder_run):
 def encoder(autoencoder_run):
     """Images to latents by the network itself."""
     stage = first_stage.open_first_stage(autoencoder_run)
-    network = build.autoencoder(stage.network, dtype="float32", where="test")
+    network = make_network(stage.network, dtype="float32")
     apply = jax.jit(lambda x: network.apply(stage.params, {}, x, method="encode")[0])
     return lambda images: np.asarray(apply(jnp.asarray(images, jnp.float32) / 127.5 - 1))
 
@@ -102,7 +104,7 @@ def test_the_scale_makes_latents_of_unit_deviation_and_names_the_autoencoder(dat
     values = pipeline.read_arrays(stored, "train")["latent"].astype(np.float64)
     np.testing.assert_allclose(space["scale"] * values.std(), 1.0, rtol=1e-3)
     assert space["digest"] == stage.digest and space["augment"] == "dihedral"
-    assert space["network"] == stage.network
+    assert space["network"] == network_section(stage.network)
     assert stored.images == open_dataset(dataset).digest
 
 
@@ -145,13 +147,13 @@ def task_on(data, stage, *, scale=0.0, image_channels=3):
     content["network"]["image_channels"] = image_channels
     content["codec"] |= {"first_stage": str(stage), "scale": scale}
     settings, opened = checks.run_config(content, where="test"), open_dataset(data)
-    codec = first_stage.prepare(settings, [opened], workdir=Path("nowhere"), where="test")
-    task = build.task(settings, num_classes=2, space=codec.space, given={CODEC: codec.params})
+    stage = first_stage.prepare(settings, [opened], workdir=Path("nowhere"), where="test")
+    task = make_task(settings, num_classes=2, first_stage=stage)
     params, state = jax.jit(task.init)(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.1, params)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:8]), pipeline.read_arrays(opened, "train"))
     loss, _ = jax.jit(task.losses[NETWORK])({**task.given, **params}, state, batch, jax.random.key(1))
-    return float(loss), codec
+    return float(loss), stage
 
 
 def test_stored_latents_give_the_loss_of_images_encoded_in_the_step(tmp_path, dataset, autoencoder_run):
@@ -159,11 +161,11 @@ def test_stored_latents_give_the_loss_of_images_encoded_in_the_step(tmp_path, da
     out = tmp_path / "latents"
     words = ("encode", "--data", dataset, "--first_stage", autoencoder_run, "--out", out, "--augment", "none")
     assert run_cli(*words) == 0
-    stored, codec = task_on(out, autoencoder_run)
-    encoded, same = task_on(dataset, autoencoder_run, scale=codec.space.scale)
+    stored, stage = task_on(out, autoencoder_run)
+    encoded, same = task_on(dataset, autoencoder_run, scale=stage.scale)
     np.testing.assert_allclose(stored, encoded, rtol=2e-3)
-    assert codec.space == same.space
-    assert codec.space.scale == open_dataset(out).details["latents"]["scale"]
+    assert stage.as_json() == same.as_json()
+    assert stage.scale == open_dataset(out).details["latents"]["scale"]
     # Where nobody says the scale it is measured.
     measured = first_stage.measure_scale(first_stage.open_first_stage(autoencoder_run), open_dataset(dataset))
     values = encoder(autoencoder_run)(pipeline.read_arrays(open_dataset(dataset), "train")["image"])
@@ -176,8 +178,8 @@ del KL["codebook_size"]
 
 def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
     """Moments are stored and drawn from in each step; images come back from the mean."""
-    stage = write_run(tmp_path / "kl", dataset, {**TINY_AUTOENCODER, "network": KL})
-    words = ("encode", "--data", dataset, "--first_stage", stage, "--out", tmp_path / "latents", "--augment", "none")
+    run = write_run(tmp_path / "kl", dataset, {**TINY_AUTOENCODER, "network": KL})
+    words = ("encode", "--data", dataset, "--first_stage", run, "--out", tmp_path / "latents", "--augment", "none")
     assert run_cli(*words) == 0
     stored = open_dataset(tmp_path / "latents")
     moments = pipeline.read_arrays(stored, "train")["latent"].astype(np.float64)
@@ -185,19 +187,19 @@ def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
     mean, variance = moments[..., :4], np.exp(np.clip(moments[..., 4:], -30, 20))
     spread = np.sqrt(mean.var() + variance.mean())
     np.testing.assert_allclose(stored.details["latents"]["scale"], 1 / spread, rtol=1e-3)
-    loss, codec = task_on(tmp_path / "latents", stage, image_channels=4)
-    assert np.isfinite(loss) and codec.space.scale == stored.details["latents"]["scale"]
-    of_latents = build.latent_codec(codec.space, dtype="float32")
+    loss, stage = task_on(tmp_path / "latents", run, image_channels=4)
+    assert np.isfinite(loss) and stage.scale == stored.details["latents"]["scale"]
+    of_latents = stage.codec(dtype="float32")
     batch = {"latent": jnp.asarray(moments[:2], jnp.float16)}
-    draws = [np.asarray(of_latents.encode(codec.params, batch, jax.random.key(i))) for i in range(64)]
+    draws = [np.asarray(of_latents.encode(stage.params, batch, jax.random.key(i))) for i in range(64)]
     np.testing.assert_allclose(np.mean(draws, axis=0), mean[:2] / spread, atol=0.6)
     np.testing.assert_allclose(np.std(draws, axis=0).mean(), np.sqrt(variance[:2]).mean() / spread, rtol=0.05)
-    back = first_stage.round_trip(codec.space.network, "float32")
+    back = first_stage.round_trip(stage.network, "float32")
     images = pipeline.read_arrays(open_dataset(dataset), "train", limit=2)["image"]
-    found, codes = back(codec.params, jnp.asarray(images))
+    found, codes = back(stage.params, jnp.asarray(images))
     assert codes is None
-    code = of_latents.code(codec.params, jnp.asarray(images))[..., :4]
-    expected, _ = of_latents.network.apply(codec.params, {}, code, method="decode")
+    code = of_latents.code(stage.params, jnp.asarray(images))[..., :4]
+    expected, _ = of_latents.network.apply(stage.params, {}, code, method="decode")
     np.testing.assert_allclose(found, (np.clip(expected, -1, 1) + 1) * 127.5, atol=0.51)
 
 
@@ -215,7 +217,7 @@ def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys)
     larger, smaller = (open_dataset(tmp_path / name) for name in ("larger", "smaller"))
     assert (larger.schema.image_px, smaller.schema.image_px) == ((24, 24), (8, 8))
     run = runs.open_run(ldm_run)
-    assert larger.details["sampling"]["codec_digest"] == run.space.digest
+    assert larger.details["sampling"]["codec_digest"] == run.latents.digest
     # The audit looks for copies among the images that the latents were made from.
     assert larger.details["training_data"] == list(run.images) != list(run.data)
     capsys.readouterr()
@@ -236,21 +238,24 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
             jax.debug.callback(lambda value: seen.update(x=np.asarray(value)), x)
             return super().decode(weights, x)
 
-    codec = build.latent_codec(run.space, dtype="float32")
+    codec = run.latents.codec(dtype="float32")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "codec", lambda space, dtype: Watched(**vars(codec)))
+        patch.setattr(runs.Run, "codec", Watched(**vars(codec)))
         mesh = sharding.make_mesh(jax.devices()[:1])
         draw = sampling_job.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
-        weights = {sampling_job.DENOISER: (trained.params, trained.model_state), sampling_job.CODEC: trained.codec}
+        weights = {
+            sampling_job.DENOISER: (trained.params, trained.model_state),
+            sampling_job.CODEC: trained.codec_params,
+        }
         images, _ = draw(weights, jax.random.key(0), jnp.arange(4), jnp.array([0, 1, 0, 1]))
     jax.effects_barrier()
     assert seen["x"].shape == (4, 8, 8, 3)
-    z, codes = seen["x"] / run.space.scale, np.asarray(trained.codec["codebook"]["embedding"])
+    z, codes = seen["x"] / run.latents.scale, np.asarray(trained.codec_params["codebook"]["embedding"])
     nearest = codes[np.square(z[..., None, :] - codes).sum(-1).argmin(-1)]
     decoded, _ = codec.network.apply(
-        trained.codec,
+        trained.codec_params,
         {},
-        codec.network.apply(trained.codec, {}, jnp.asarray(nearest), method="features")[0],
+        codec.network.apply(trained.codec_params, {}, jnp.asarray(nearest), method="features")[0],
         method="to_image",
     )
     expected = np.round((np.clip(np.asarray(decoded), -1, 1) + 1) * 127.5)

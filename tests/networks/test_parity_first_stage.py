@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config import build
+from diffpath_jax.config.network import make_network, read_network
 from diffpath_jax.networks import autoencoder, codecs, layers, patchgan
 from diffpath_jax.networks.autoencoder import KLConfig, VQConfig
 from diffpath_jax.networks.lpips import Lpips
@@ -83,7 +83,9 @@ def converted(case):
     """The golden autoencoder, read as its checkpoint would be: a function of (method, array)."""
     found = from_vqgan.from_vqgan(weights.state_dict(GOLDEN[f"{case}/names"]), where="golden")
     assert found.config == CASES[case]
-    network = build.autoencoder(found.about()["network"], dtype=jnp.float32, where="golden")
+    network = make_network(
+        read_network(found.about()["network"], task="autoencoding", where="golden"), dtype=jnp.float32
+    )
     apply = jax.jit(network.apply, static_argnames="method")
     return lambda method, x: apply(found.params, {}, x, method=method)[0]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from diffpath_jax.config import build, checks
+from diffpath_jax.config import checks
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
@@ -33,7 +33,7 @@ def resumed(workdir, dataset, **keys):
     for name, value in keys.items():
         section, _, key = name.partition("__")
         content[section] = {**content[section], key: value}
-    config = checks.run_config(build.as_stored(content), where="test")
+    config = checks.run_config(json.loads(json.dumps(content)), where="test")
     return runs.begin(workdir, config, [open_dataset(dataset)])
 
 

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config import build, sections
-from diffpath_jax.diffusion import conditioning
+from diffpath_jax.diffusion import conditioning, timesteps
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddpm, loop, spacing
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
@@ -25,7 +24,7 @@ from diffpath_jax.shapes import DenoiserOutput
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.classification import noisy_classification_task
-from diffpath_jax.training.tasks.diffusion import diffusion_task
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import NETWORK
 
 SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 128
@@ -135,12 +134,15 @@ def fit(task, steps):
 
 
 def train_and_sample(effort):
-    how = build.denoising(sections.NoiseConfig("cosine"), sections.DiffusionConfig("v"))
+    noise, uniform = diffusion.cosine_schedule(1000), timesteps.uniform(1000)
     network, critic = denoiser_network(), classifier_network()
-    params = fit(diffusion_task(network, PixelCodec(), how, num_classes=CLASSES), effort.steps)
-    noisy = noisy_classification_task(critic, PixelCodec(), how.schedule, label_smoothing=0.0)
+    params = fit(
+        diffusion_task(network, PixelCodec(), noise, DiffusionConfig("v"), timesteps=uniform, num_classes=CLASSES),
+        effort.steps,
+    )
+    noisy = noisy_classification_task(critic, PixelCodec(), noise, label_smoothing=0.0)
     critic_params = fit(noisy, effort.steps // 2)
-    respaced = diffusion.respace(how.schedule, spacing.even(how.schedule, 40))
+    respaced = diffusion.respace(noise, spacing.even(noise, 40))
     method, original = ddpm.ddpm(respaced, variance=respaced.betas), jnp.asarray(respaced.timesteps)
 
     def told(shown):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config import build, checks
+from diffpath_jax.config import checks
+from diffpath_jax.config.tasks import make_task
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.devices import sharding
@@ -85,7 +86,7 @@ def step_on(devices, state, batch, task):
 # Two networks that learn against each other from the second step on, with an optimiser each.
 AUTOENCODER = checks.run_config(
     {
-        **{key: value for key, value in build.as_json(RUN).items() if key not in ("noise", "diffusion", "codec")},
+        **{key: value for key, value in RUN.as_json().items() if key not in ("noise", "diffusion", "codec")},
         **TINY_AUTOENCODER,
         "autoencoding": {
             "discriminator_width": 4,
@@ -100,7 +101,7 @@ AUTOENCODER = checks.run_config(
 
 @pytest.mark.parametrize("config", [RUN, AUTOENCODER], ids=["denoiser", "autoencoder"])
 def test_one_device_and_eight_take_the_same_step(dataset, config):
-    task = build.task(config, num_classes=2)
+    task = make_task(config, num_classes=2)
     batch = next(batches_of(dataset)(0))
     state = jax.jit(lambda key: init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
     # Zero-initialised layers hide most of the network from a first step: compare after two.
@@ -126,7 +127,7 @@ def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
         return {}
 
     return fit(
-        build.task(RUN, num_classes=2),
+        make_task(RUN, num_classes=2),
         OPTIM,
         dataclasses.replace(config, num_steps=num_steps),
         batches=batches_of(dataset),
@@ -294,7 +295,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_counted():
 
 
 def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
-    poisoned = build.task(RUN, num_classes=2)
+    poisoned = make_task(RUN, num_classes=2)
     original = poisoned.losses[NETWORK]
 
     def loss(params, model_state, batch, key):

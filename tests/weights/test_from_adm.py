@@ -12,9 +12,9 @@ import pytest
 import safetensors.numpy
 
 from diffpath_jax import cli
-from diffpath_jax.config import build
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
+from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.runs import run as runs
@@ -299,7 +299,7 @@ def test_bad_commands(capsys, words, why):
 def test_configs_say_what_they_convert_to(case, kind):
     converted = from_adm.from_adm(golden(case), where="golden")
     assert converted.about()["network"] == {"kind": kind, **dataclasses.asdict(converted.config)}
-    assert build.NETWORKS[kind].config is type(converted.config)
+    assert KINDS[kind].config is type(converted.config)
 
 
 def test_a_run_can_start_from_another_run(tmp_path, dataset):

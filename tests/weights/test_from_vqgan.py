@@ -151,6 +151,6 @@ def test_a_latent_model_works_at_the_scale_of_the_checkpoint(converted, dataset,
     """Unless its config says another."""
     for keys, scale in (({}, 0.5), ({"codec.scale": 2.0}, 2.0)):
         latent = settings("ldm_pkgh224", **keys, **{"codec.first_stage": converted})
-        codec = first_stage.prepare(latent, [open_dataset(dataset)], workdir=tmp_path / "new", where="test")
-        assert codec.space.scale == scale
-    assert same(codec.params, from_vqgan.from_vqgan(alone(), where="test").params)
+        stage = first_stage.prepare(latent, [open_dataset(dataset)], workdir=tmp_path / "new", where="test")
+        assert stage.scale == scale
+    assert same(stage.params, from_vqgan.from_vqgan(alone(), where="test").params)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from diffpath_jax.config import build
 from diffpath_jax.devices.batched import Batched, batched
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.io.errors import DiffpathError
@@ -32,11 +31,10 @@ def classifier_features(run: runs.Run) -> FeatureExtractor:
     """
     check_classifier(run)
     trained = runs.load_parameters(run)
-    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
-    stages = "-".join(str(size) for size in run.config.network.get("stage_sizes", ()))
+    predict = predictor(run.network)
     return FeatureExtractor(
         name=f"resnet{run.image_px[0]}",
-        description=f"pooled features of this study's own ResNet ({stages} blocks), trained on the data set "
+        description=f"pooled features of this study's own {run.config.network.title}, trained on the data set "
         f"{run.data[0][:12]} at {run.image_px[0]} px, no resizing; not the Inception features of FID",
         digest=trained.digest,
         resize="none",

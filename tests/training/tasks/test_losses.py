@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax.config import build, sections
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion import timesteps
 from diffpath_jax.networks.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.diffusion import diffusion_task
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import NETWORK
 
 LINEAR = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
@@ -96,9 +95,16 @@ class Probe(PureNetwork):
         return x_t + params["w"], state
 
 
-def run_task(how, count=4096):
-    probe = Probe()
-    made = diffusion_task(probe, PixelCodec(), how, num_classes=3)
+def run_task(count=4096, **objective):
+    probe, schedule = Probe(), diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
+    made = diffusion_task(
+        probe,
+        PixelCodec(),
+        schedule,
+        DiffusionConfig("eps", **objective),
+        timesteps=timesteps.uniform(1000),
+        num_classes=3,
+    )
     params, state = made.init(jax.random.key(0))
     # Grey images are 0.5 / 127.5 in model space: what is seen is noise.
     batch = {"image": jnp.full((count, 4, 4, 3), 128, jnp.uint8), "label": jnp.zeros(count, jnp.int32)}
@@ -106,15 +112,10 @@ def run_task(how, count=4096):
     return probe.seen, loss, aux
 
 
-def config(**other):
-    return sections.NoiseConfig("linear"), sections.DiffusionConfig(prediction="eps", **other)
-
-
 def test_input_perturbation_widens_what_is_seen_but_not_what_is_asked_for():
     """x_t has variance (1 - abar)(1 + gamma^2); the target stays eps: predicting x_t shows both."""
     gamma = 0.5
-    how = build.denoising(*config(input_perturbation=gamma))
-    seen, loss, _ = run_task(how)
+    seen, loss, _ = run_task(input_perturbation=gamma)
     scale = np.sqrt(1 - LINEAR.alpha_bar)[np.asarray(seen["t"])].reshape(-1, 1, 1, 1)
     noise = (np.asarray(seen["x_t"]) - 0.5 / 127.5 * np.sqrt(1 - scale**2)) / scale
     np.testing.assert_allclose(noise.var(), 1 + gamma**2, rtol=0.02)
@@ -124,7 +125,7 @@ def test_input_perturbation_widens_what_is_seen_but_not_what_is_asked_for():
 
 
 def test_uniform_timesteps_cover_the_schedule_evenly():
-    seen, _, _ = run_task(build.denoising(*config()))
+    seen, _, _ = run_task()
     counts = np.bincount(np.asarray(seen["t"]) // 100, minlength=10)
     assert len(counts) == 10
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -143,15 +144,14 @@ def test_loss_aware_timesteps_stay_unbiased():
 
 
 def test_quarters_of_the_noise_have_their_own_line():
-    seen, _, aux = run_task(build.denoising(*config()))
+    seen, _, aux = run_task()
     rows = {name: np.asarray(value) for name, value in aux["metrics"].items() if name.startswith("loss_noise")}
     assert len(rows) == 4
     assert sum(row[1] for row in rows.values()) == len(seen["t"])
 
 
 def test_labels_of_a_batch_can_be_dropped_together():
-    how = build.denoising(*config(label_dropout=0.5, label_dropout_group=8))
-    seen, _, _ = run_task(how)
+    seen, _, _ = run_task(label_dropout=0.5, label_dropout_group=8)
     groups = (np.asarray(seen["labels"]) == 3).reshape(-1, 8)
     assert (groups.all(axis=1) | ~groups.any(axis=1)).all()
     assert 0.4 < groups.mean() < 0.6

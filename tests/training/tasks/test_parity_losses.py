@@ -13,7 +13,7 @@ from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import NETWORK, TIMESTEPS
 from diffpath_jax.weights import from_adm
 from tests.golden import weights
@@ -59,10 +59,12 @@ class Fixed(nnx.Module):
         return self.output[...]
 
 
-def denoising(schedule, t):
-    """Training with timesteps that are known beforehand."""
-    given = timesteps.TimestepSampler(dict, lambda state, key, count: (t, jnp.ones(count)), lambda state, *seen: state)
-    return Denoising(schedule, "eps", given, bound_weight=BOUND_WEIGHT, label_dropout=0.0)
+OBJECTIVE = DiffusionConfig("eps", loss="hybrid", bound_weight=BOUND_WEIGHT, label_dropout=0.0)
+
+
+def always(t):
+    """Timesteps that are known beforehand."""
+    return timesteps.TimestepSampler(dict, lambda state, key, count: (t, jnp.ones(count)), lambda state, *seen: state)
 
 
 @pytest.fixture
@@ -121,7 +123,9 @@ def test_loss_of_a_fixed_output(case, noise_is):
 
     def loss(output, t, image, eps):
         noise_is(eps)
-        teach = diffusion_task(purify(Fixed), PixelCodec(), denoising(schedule, t[None]), num_classes=1)
+        teach = diffusion_task(
+            purify(Fixed), PixelCodec(), schedule, OBJECTIVE, timesteps=always(t[None]), num_classes=1
+        )
         batch = {"image": image[None], "label": jnp.zeros(1, int)}
         value, aux = teach.losses[NETWORK]({NETWORK: {"output": output[None]}}, state({}), batch, jax.random.key(0))
         return value, (value, aux["metrics"]["bound_bits"][0])
@@ -149,7 +153,9 @@ def test_loss_through_the_unet(noise_is):
     params = jax.tree.map(jnp.asarray, from_adm.adm_params(weights.state_dict(names), like))
     where = from_adm.adm_params(numbers, like)
     noise_is(weights.normal("network eps", (2, 16, 16, 3)))
-    teach = diffusion_task(pure, PixelCodec(), denoising(CASES["linear"][0], jnp.array([0, 400])), num_classes=3)
+    teach = diffusion_task(
+        pure, PixelCodec(), CASES["linear"][0], OBJECTIVE, timesteps=always(jnp.array([0, 400])), num_classes=3
+    )
     batch = {"image": jnp.asarray(pixels("network pixels", (2, 16, 16, 3))), "label": jnp.array([1, 3])}
 
     @jax.jit

@@ -1,0 +1,62 @@
+"""Every kind of network that a config can name; others are registered from outside."""
+
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.networks import autoencoder, classifier_adm, resnet, unet_adm, unet_authors, unet_ldm
+from diffpath_jax.networks.config import NetworkConfig, NetworkKind, TaskName
+
+KINDS: dict[str, NetworkKind] = {}
+
+
+def register(kind: NetworkKind) -> NetworkKind:
+    """Add a kind of network to those that a config can name.
+
+    Raises:
+        ValueError: another kind has its name, or its config.
+    """
+    for other in KINDS.values():
+        if other != kind and (other.name == kind.name or other.config is kind.config):
+            raise ValueError(f"{kind.name!r} has the name or the config of the kind {other.name!r}")
+    KINDS[kind.name] = kind
+    return kind
+
+
+for _kind in (
+    unet_adm.KIND,
+    unet_authors.KIND,
+    unet_ldm.KIND,
+    resnet.KIND,
+    classifier_adm.KIND,
+    autoencoder.VQ,
+    autoencoder.KL,
+):
+    register(_kind)
+
+
+def kinds_for(task: TaskName) -> list[str]:
+    """Names of the kinds that can be trained for a task."""
+    return [name for name, kind in KINDS.items() if kind.task == task]
+
+
+def find_kind(name: object, *, task: TaskName, where: str) -> NetworkKind:
+    """The kind of a name.
+
+    Raises:
+        DiffpathError: there is none, or it is for another task.
+    """
+    known = kinds_for(task)
+    if not isinstance(name, str) or name not in known:
+        why = f"{name!r} is no network for {task}"
+        raise DiffpathError("key 'network.kind'", where=where, why=why, fix=f"use one of {', '.join(known)}")
+    return KINDS[name]
+
+
+def kind_of(config: NetworkConfig) -> NetworkKind:
+    """The kind that a config belongs to.
+
+    Raises:
+        KeyError: its kind is not registered.
+    """
+    for kind in KINDS.values():
+        if kind.config is type(config):
+            return kind
+    raise KeyError(f"{type(config).__name__} belongs to no registered kind of network")
