@@ -19,7 +19,8 @@ from diffpath_jax.io.progress import track
 from diffpath_jax.ranges import Positive
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
-from diffpath_jax.training.metrics_log import MetricsWriter
+from diffpath_jax.training.clu_without_tensorflow import metric_writers
+from diffpath_jax.training.metrics_log import open_log
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
@@ -126,7 +127,7 @@ def fit(
             config=config,
             workdir=workdir,
             checkpoints=checkpoints,
-            writer=MetricsWriter(workdir, resume_step=step) if processes.is_first() else None,
+            writer=open_log(workdir, resume_step=step) if processes.is_first() else None,
             hooks=hooks,
             speed=hardware.Throughput(images=batch_size, flops=flops, peak=peak),
         )
@@ -157,7 +158,7 @@ class _Keeper:
     config: TrainConfig
     workdir: Path
     checkpoints: Checkpoints
-    writer: MetricsWriter | None
+    writer: metric_writers.MetricWriter | None
     hooks: Sequence[Hook]
     speed: hardware.Throughput
     shown: str = ""
@@ -178,6 +179,7 @@ class _Keeper:
                     measured |= hook(state)
                 self._write(step, measured)
             if save:
+                self._flush()
                 self.checkpoints.save(step, state, measured)
         return self.shown
 
@@ -188,6 +190,7 @@ class _Keeper:
             DiffpathError: always (exit code 143).
         """
         if step != (self.checkpoints.newest() or 0):
+            self._flush()
             self.checkpoints.save(step, state)
         raise DiffpathError(
             "training",
@@ -205,7 +208,12 @@ class _Keeper:
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.writer is not None:
-            self.writer.write(step, values)
+            self.writer.write_scalars(step, values)
+
+    def _flush(self) -> None:
+        """The log must be written before a checkpoint: a resumed run goes on after it."""
+        if self.writer is not None:
+            self.writer.flush()
 
 
 def _global_shapes(part: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Tree:
