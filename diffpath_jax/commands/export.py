@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         raise DiffpathError("--out", where="the command line", why=why, fix="name one")
     run = runs.open_run(arguments.workdir)
     step = checkpoint_step(arguments.checkpoint)
-    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
+    trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
     network = build.network_config(run.config, num_classes=len(run.classes))
     about = {
         "network": {"kind": run.config.network["kind"], **dataclasses.asdict(network)},

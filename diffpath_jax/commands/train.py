@@ -79,7 +79,7 @@ def _train(
     datasets: Sequence[Dataset],
     arguments: argparse.Namespace,
 ) -> int:
-    run = runs.begin(arguments.workdir, settings, datasets, codec=codec, allow_change=arguments.allow_change)
+    run = runs.create_or_resume(arguments.workdir, settings, datasets, codec=codec, allow_change=arguments.allow_change)
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -105,7 +105,7 @@ def _train(
         hooks=hooks.hooks(run, task, datasets, mesh),
         initial=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
-        meaning=run.meaning,
+        compatibility_digest=run.compatibility_digest,
     )
     return int(state.step)
 

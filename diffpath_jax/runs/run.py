@@ -61,7 +61,7 @@ class Run:
     space: sections.LatentSpace | None = None
 
     @property
-    def meaning(self) -> str:
+    def compatibility_digest(self) -> str:
         """SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px, latents."""
         config = build.as_json(self.config)
         network = {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING}
@@ -85,7 +85,7 @@ class Codec:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Weights:
     """Parameters ready to use, on the host.
 
     Attributes:
@@ -93,7 +93,7 @@ class Trained:
         model_state: of the network.
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
-        averaged: whether ``params`` is the moving average.
+        is_ema: whether ``params`` is the moving average.
         codec: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
@@ -101,11 +101,11 @@ class Trained:
     model_state: Tree
     step: int
     digest: str
-    averaged: bool
+    is_ema: bool
     codec: Tree = field(default_factory=dict)
 
 
-def begin(
+def create_or_resume(
     workdir: Path,
     config: sections.RunConfig,
     datasets: Sequence[Dataset],
@@ -201,18 +201,20 @@ def open_run(workdir: Path) -> Run:
     return Run(workdir=workdir, config=config, digest=digest, **described)
 
 
-def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["latest", "best"] = "latest") -> Trained:
+def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
     """Parameters of a run.
 
     Args:
         run: the run.
-        averaged: the moving average where the run keeps one.
+        use_ema: take the moving average where the run keeps one.
         step: which checkpoint: the newest intact one, the one in which ``train.keep_best`` was best, or a number.
 
     Raises:
         DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
     """
-    checkpoints = Checkpoints(run.workdir, keep_best=run.config.train.keep_best, meaning=run.meaning)
+    checkpoints = Checkpoints(
+        run.workdir, keep_best=run.config.train.keep_best, compatibility_digest=run.compatibility_digest
+    )
     try:
         chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
         if chosen is None:
@@ -226,13 +228,13 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
         state = checkpoints.read(chosen)
     finally:
         checkpoints.close()
-    source = "ema" if averaged and state.get("ema") else "params"
+    source = "ema" if use_ema and state.get("ema") else "params"
     network = build.network(run.config, num_classes=len(run.classes))
     expected, expected_state = jax.eval_shape(network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
-    return Trained(params, model_state, chosen, digest, averaged=source == "ema", codec=_codec_parameters(run))
+    return Weights(params, model_state, chosen, digest, is_ema=source == "ema", codec=_codec_parameters(run))
 
 
 def _codec_parameters(run: Run) -> Tree:
@@ -246,11 +248,11 @@ def _codec_parameters(run: Run) -> Tree:
     path = run.workdir / FIRST_STAGE
     network = build.autoencoder(run.space.network, dtype="float32", where=str(path))
     expected, _ = jax.eval_shape(network.init, jax.random.key(0))
-    found = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
-    if tree_digest(found) != run.space.digest:
+    params = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
+    if tree_digest(params) != run.space.digest:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
         raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
-    return found
+    return params
 
 
 def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:
@@ -265,34 +267,34 @@ def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree 
     if not source:
         return None
     path = Path(source)
-    found = (
+    tensors = (
         safetensors_file.flatten(load_parameters(open_run(path)).params)
         if path.is_dir()
         else safetensors_file.read_parameters(path)[0]
     )
     network, options = build.network(config, num_classes=num_classes), hardware.options_for_one_call()
     fresh, _ = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
-    adapted = safetensors_file.adapt(found, fresh, where=source)
+    adapted = safetensors_file.adapt(tensors, fresh, where=source)
     for note in adapted.notes:
         console.print(f"init_from: {note}", markup=False)
     return {NETWORK: adapted.params}
 
 
-def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:
-    """``found`` in the structure of ``expected``: Orbax reads list positions back as text.
+def _arrange(run: Run, expected: Any, stored: Any, name: str = "") -> Any:
+    """``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
 
     Raises:
         DiffpathError: a name or a shape differs from what the run's own config describes (exit code 5).
     """
     if isinstance(expected, Mapping):
         by_text = {str(key): key for key in expected}
-        names = set(found) if isinstance(found, Mapping) else set()
+        names = set(stored) if isinstance(stored, Mapping) else set()
         if set(by_text) == names:
-            return {key: _arrange(run, expected[key], found[text], f"{name}/{text}") for text, key in by_text.items()}
+            return {key: _arrange(run, expected[key], stored[text], f"{name}/{text}") for text, key in by_text.items()}
         why = f"{name or 'the top'} holds {sorted(names)} where the config asks for {sorted(by_text)}"
-    elif getattr(found, "shape", None) == expected.shape:
-        return found
+    elif getattr(stored, "shape", None) == expected.shape:
+        return stored
     else:
-        why = f"{name} has shape {getattr(found, 'shape', None)} where the config asks for {expected.shape}"
+        why = f"{name} has shape {getattr(stored, 'shape', None)} where the config asks for {expected.shape}"
     fix = "use the config that the run was trained with"
     raise DiffpathError("checkpoint", where=run.workdir, why=why, fix=fix, code=ExitCode.DAMAGED)
