@@ -147,11 +147,11 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
         **kind,
         **sections,
     }
-    run = runs.begin(workdir, checks.run_config(content, where="test"), [open_dataset(dataset)])
+    run = runs.create_or_resume(workdir, checks.run_config(content, where="test"), [open_dataset(dataset)])
     params, state = jax.jit(make_task(run.config, num_classes=len(run.classes)).init)(jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
-    checkpoints = Checkpoints(workdir, meaning=run.meaning)
+    checkpoints = Checkpoints(workdir, compatibility_digest=run.compatibility_digest)
     checkpoints.save(1, {"params": params, "ema": {}, "model_state": state})
     checkpoints.close()
     return workdir

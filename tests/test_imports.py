@@ -141,6 +141,9 @@ def test_what_data_prep_imports_loads_no_jax():
         ("absl.flags", {"diffpath_jax/config/files.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config/files.py"}),
         ("tensorboardX", {"diffpath_jax/training/metrics_log.py"}),
+        # It imports TensorFlow, unless it is kept from it.
+        ("clu.metric_writers", {"diffpath_jax/training/clu_without_tensorflow.py"}),
+        ("clu.periodic_actions", {"diffpath_jax/training/clu_without_tensorflow.py"}),
         ("torch", {"diffpath_jax/weights/torch_files.py"}),
         ("safetensors", {"diffpath_jax/weights/safetensors_file.py"}),
         ("onnxruntime", {"diffpath_jax/evaluation/features/onnx.py"}),

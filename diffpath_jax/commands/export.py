@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         raise DiffpathError("--out", where="the command line", why=why, fix="name one")
     run = runs.open_run(arguments.workdir)
     step = checkpoint_step(arguments.checkpoint)
-    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
+    trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
     network = run.config.network_for(len(run.classes))
     about = {
         "network": {**network_section(run.config.network), **dataclasses.asdict(network)},

@@ -100,7 +100,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     points = sweep.points(arguments.sweep or [], _sampler_options(arguments))
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
-    trained = runs.load_parameters(run, averaged=not arguments.raw_parameters, step=step)
+    trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
     model = sampling_job.Model(run, trained, _classifier(arguments.classifier, run))
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
@@ -219,7 +219,7 @@ def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
     return tuple(found.get(name, 0) for name in classes)
 
 
-def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Trained] | None:
+def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Weights] | None:
     """The noisy classifier that is to guide.
 
     Raises:

@@ -84,7 +84,9 @@ def _train(
     datasets: Sequence[Dataset],
     arguments: argparse.Namespace,
 ) -> int:
-    run = runs.begin(arguments.workdir, settings, datasets, latents=stage, allow_change=arguments.allow_change)
+    run = runs.create_or_resume(
+        arguments.workdir, settings, datasets, latents=stage, allow_change=arguments.allow_change
+    )
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
@@ -110,7 +112,7 @@ def _train(
         hooks=hooks.hooks(run, task, datasets, mesh),
         initial=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
-        meaning=run.meaning,
+        compatibility_digest=run.compatibility_digest,
     )
     return int(state.step)
 

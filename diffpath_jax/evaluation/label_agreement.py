@@ -37,7 +37,7 @@ def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness
 
 
 def _scores(
-    run: runs.Run, trained: runs.Trained, images: ImageSet, logits: np.ndarray, sureness: Sureness
+    run: runs.Run, trained: runs.Weights, images: ImageSet, logits: np.ndarray, sureness: Sureness
 ) -> dict[str, Any]:
     # The two sides may list their classes in another order.
     labels = np.array([run.classes.index(name) for name in images.classes])[images.labels]

@@ -56,7 +56,8 @@ class Run:
         data: digest of each training data set.
         images: digest of each data set of the images that it saw, itself or as latents.
         digest: SHA-256 of config, data digests and latents.
-        meaning: SHA-256 of what decides what the parameters mean: network, noise, prediction, classes, um/px, latents.
+        compatibility_digest: SHA-256 of what decides what the parameters mean: network, noise, prediction, classes,
+            um/px, latents.
         latents: the autoencoder whose latents the model works in, without its parameters; none for pixels.
     """
 
@@ -68,7 +69,7 @@ class Run:
     data: tuple[str, ...]
     images: tuple[str, ...]
     digest: str
-    meaning: str
+    compatibility_digest: str
     latents: FirstStage | None = None
 
     @property
@@ -83,7 +84,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Weights:
     """Parameters ready to use, on the host.
 
     Attributes:
@@ -91,7 +92,7 @@ class Trained:
         model_state: of the network.
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
-        averaged: whether ``params`` is the moving average.
+        is_ema: whether ``params`` is the moving average.
         codec_params: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
@@ -99,11 +100,11 @@ class Trained:
     model_state: Tree
     step: int
     digest: str
-    averaged: bool
+    is_ema: bool
     codec_params: Tree = field(default_factory=dict)
 
 
-def begin(
+def create_or_resume(
     workdir: Path,
     config: sections.RunConfig,
     datasets: Sequence[Dataset],
@@ -208,7 +209,7 @@ def open_run(workdir: Path) -> Run:
             # Runs were described without this before there were latents.
             "images": tuple(content.get("images", content["data"])),
             "latents": FirstStage.from_json(content["latents"], where=where) if "latents" in content else None,
-            "meaning": _meaning(content),
+            "compatibility_digest": _compatibility_digest(content),
         }
         config = checks.run_config(content["config"], where=where)
     except (KeyError, TypeError, ValueError) as error:
@@ -218,8 +219,8 @@ def open_run(workdir: Path) -> Run:
     return Run(workdir=workdir, config=config, digest=digest, **described)
 
 
-def _meaning(content: Mapping[str, Any]) -> str:
-    """See :attr:`Run.meaning`. Of what is stored: a key that came later, at its default, means nothing else."""
+def _compatibility_digest(content: Mapping[str, Any]) -> str:
+    """Of what is stored, see :class:`Run`: a key that came later, at its default, means nothing else."""
     config = content["config"]
     diffusion, latents = config.get("diffusion"), content.get("latents")
     return sha256_json(
@@ -235,18 +236,20 @@ def _meaning(content: Mapping[str, Any]) -> str:
     )
 
 
-def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["latest", "best"] = "latest") -> Trained:
+def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
     """Parameters of a run.
 
     Args:
         run: the run.
-        averaged: the moving average where the run keeps one.
+        use_ema: take the moving average where the run keeps one.
         step: which checkpoint: the newest intact one, the one in which ``train.keep_best`` was best, or a number.
 
     Raises:
         DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
     """
-    checkpoints = Checkpoints(run.workdir, keep_best=run.config.train.keep_best, meaning=run.meaning)
+    checkpoints = Checkpoints(
+        run.workdir, keep_best=run.config.train.keep_best, compatibility_digest=run.compatibility_digest
+    )
     try:
         chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
         if chosen is None:
@@ -260,12 +263,12 @@ def load_parameters(run: Run, *, averaged: bool = True, step: int | Literal["lat
         state = checkpoints.read(chosen)
     finally:
         checkpoints.close()
-    source = "ema" if averaged and state.get("ema") else "params"
+    source = "ema" if use_ema and state.get("ema") else "params"
     expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
-    return Trained(params, model_state, chosen, digest, averaged=source == "ema", codec_params=_codec_parameters(run))
+    return Weights(params, model_state, chosen, digest, is_ema=source == "ema", codec_params=_codec_parameters(run))
 
 
 def _codec_parameters(run: Run) -> Tree:
@@ -279,11 +282,11 @@ def _codec_parameters(run: Run) -> Tree:
     path = run.workdir / FIRST_STAGE
     network = make_network(run.latents.network, dtype="float32")
     expected, _ = jax.eval_shape(network.init, jax.random.key(0))
-    found = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
-    if tree_digest(found) != run.latents.digest:
+    params = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
+    if tree_digest(params) != run.latents.digest:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
         raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
-    return found
+    return params
 
 
 def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | None:
@@ -322,21 +325,21 @@ def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file
     return *safetensors_file.split_network(flat), about
 
 
-def _arrange(run: Run, expected: Any, found: Any, name: str = "") -> Any:
-    """``found`` in the structure of ``expected``: Orbax reads list positions back as text.
+def _arrange(run: Run, expected: Any, stored: Any, name: str = "") -> Any:
+    """``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
 
     Raises:
         DiffpathError: a name or a shape differs from what the run's own config describes (exit code 5).
     """
     if isinstance(expected, Mapping):
         by_text = {str(key): key for key in expected}
-        names = set(found) if isinstance(found, Mapping) else set()
+        names = set(stored) if isinstance(stored, Mapping) else set()
         if set(by_text) == names:
-            return {key: _arrange(run, expected[key], found[text], f"{name}/{text}") for text, key in by_text.items()}
+            return {key: _arrange(run, expected[key], stored[text], f"{name}/{text}") for text, key in by_text.items()}
         why = f"{name or 'the top'} holds {sorted(names)} where the config asks for {sorted(by_text)}"
-    elif getattr(found, "shape", None) == expected.shape:
-        return found
+    elif getattr(stored, "shape", None) == expected.shape:
+        return stored
     else:
-        why = f"{name} has shape {getattr(found, 'shape', None)} where the config asks for {expected.shape}"
+        why = f"{name} has shape {getattr(stored, 'shape', None)} where the config asks for {expected.shape}"
     fix = "use the config that the run was trained with"
     raise DiffpathError("checkpoint", where=run.workdir, why=why, fix=fix, code=ExitCode.DAMAGED)

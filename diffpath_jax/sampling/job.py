@@ -26,7 +26,7 @@ from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
-from diffpath_jax.runs.run import Run, Trained
+from diffpath_jax.runs.run import Run, Weights
 from diffpath_jax.sampling import compose
 from diffpath_jax.shapes import Labels, PRNGKey, Tree
 
@@ -68,8 +68,8 @@ class Model:
     """What draws: a diffusion model, and the noisy classifier that guides it, if one does."""
 
     run: Run
-    trained: Trained
-    classifier: tuple[Run, Trained] | None = None
+    trained: Weights
+    classifier: tuple[Run, Weights] | None = None
 
     @property
     def weights(self) -> Tree:
@@ -256,7 +256,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "checkpoint_step": model.trained.step,
         "checkpoint_digest": model.trained.digest,
-        "averaged_parameters": model.trained.averaged,
+        "averaged_parameters": model.trained.is_ema,
         "run_digest": model.run.digest,
         **({"codec_digest": model.run.latents.digest} if model.run.latents else {}),
     }

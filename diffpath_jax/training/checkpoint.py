@@ -35,15 +35,21 @@ class Checkpoints:
         keep: newest checkpoints to keep; at least 2, so that a damaged one has a predecessor.
         keep_every: also keep every checkpoint whose step is a multiple of this; 0 for none.
         keep_best: also keep the one in which this metric was best; empty for none.
-        meaning: digest of what parameters of this run mean (network, noise, classes); empty for anything. Goes into
-            the seals, so that a checkpoint is not read under another config.
+        compatibility_digest: digest of what decides what parameters of this run mean (network, noise, classes); empty
+            for anything. Goes into the seals, so that a checkpoint is not read under another config.
     """
 
     def __init__(
-        self, workdir: Path, *, keep: int = 2, keep_every: int = 0, keep_best: str = "", meaning: str = ""
+        self,
+        workdir: Path,
+        *,
+        keep: int = 2,
+        keep_every: int = 0,
+        keep_best: str = "",
+        compatibility_digest: str = "",
     ) -> None:
         self._directory = (workdir / DIRECTORY).absolute()
-        self._meaning = meaning
+        self._compatibility_digest = compatibility_digest
         self._best = keep_best
         kept: list[policies.PreservationPolicy] = [policies.LatestN(n=max(2, keep))]
         if keep_every:
@@ -92,7 +98,7 @@ class Checkpoints:
             return
         self._manager.wait_until_finished()
         if processes.is_first():
-            content = {"meaning": self._meaning, "files": self._file_digests(self._unsealed)}
+            content = {"meaning": self._compatibility_digest, "files": self._file_digests(self._unsealed)}
             write_json(self._seal_path(self._unsealed), content)
             kept = set(self._manager.all_steps())
             for path in self._directory.glob(_SEAL.format(step="*")):
@@ -197,15 +203,15 @@ class Checkpoints:
             return "its writing was interrupted"
         try:
             content = read_json(seal, what="seal", fix="")
-            meaning, sealed = content["meaning"], dict(content["files"])
+            sealed_for, sealed = content["meaning"], dict(content["files"])
         except DiffpathError as error:
             return str(error)
         except (KeyError, TypeError, ValueError) as error:
             return f"its seal is damaged ({error})"
-        if self._meaning and meaning != self._meaning:
+        if self._compatibility_digest and sealed_for != self._compatibility_digest:
             return "it belongs to a run with another network, noise or list of classes than config.json says"
-        found = self._file_digests(step)
-        changed = [name for name in {*sealed, *found} if sealed.get(name) != found.get(name)]
+        digests = self._file_digests(step)
+        changed = [name for name in {*sealed, *digests} if sealed.get(name) != digests.get(name)]
         return f"{sorted(changed)[0]} does not match its digest" if changed else None
 
 

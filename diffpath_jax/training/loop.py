@@ -19,7 +19,8 @@ from diffpath_jax.io.progress import track
 from diffpath_jax.ranges import Natural, Positive
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
-from diffpath_jax.training.metrics_log import MetricsWriter
+from diffpath_jax.training.clu_without_tensorflow import metric_writers
+from diffpath_jax.training.metrics_log import open_log
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
@@ -92,7 +93,7 @@ def fit(
     hooks: Sequence[Hook] = (),
     initial: Callable[[], Start | None] = lambda: None,
     peak: float = 0.0,
-    meaning: str = "",
+    compatibility_digest: str = "",
 ) -> TrainState:
     """Train to ``config.num_steps``.
 
@@ -111,7 +112,7 @@ def fit(
         hooks: called every ``config.eval_every`` steps.
         initial: gives what to start from, or none.
         peak: FLOP a second of all devices together, for the log.
-        meaning: digest of what the parameters mean; checkpoints of another meaning are not read.
+        compatibility_digest: digest of what decides what the parameters mean; checkpoints of another are not read.
 
     Raises:
         DiffpathError: the loss was not finite ``MAX_BAD_STEPS`` times in a row (exit code 6), or SIGTERM came
@@ -122,7 +123,7 @@ def fit(
         keep=config.keep_checkpoints,
         keep_every=config.keep_every,
         keep_best=config.keep_best,
-        meaning=meaning,
+        compatibility_digest=compatibility_digest,
     )
     init_key, run_key = jax.random.split(jax.random.key(seed))
     with processes.stop_noticed() as must_stop:
@@ -135,17 +136,17 @@ def fit(
         state = _start(task, optim_config, config, checkpoints, done, shapes, key=init_key, mesh=mesh, initial=initial)
         given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
         step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, given, mesh)
-        keeper = _Keeper(
+        recorder = RunRecorder(
             config=config,
             workdir=workdir,
             checkpoints=checkpoints,
-            writer=MetricsWriter(workdir, resume_step=step) if processes.is_first() else None,
+            writer=open_log(workdir, resume_step=step) if processes.is_first() else None,
             hooks=hooks,
             speed=hardware.Throughput(images=batch_size, flops=flops, peak=peak),
         )
         before = state.bad_steps.copy()
         total = config.num_steps * batch_size
-        with closing(keeper), track("train", total=total, done=step * batch_size, unit="img") as progress:
+        with closing(recorder), track("train", total=total, done=step * batch_size, unit="img") as progress:
             for batch in sharding.prefetch(itertools.chain([first], data), mesh):
                 if step == config.num_steps:
                     break
@@ -154,26 +155,26 @@ def fit(
                 _stop_if_diverged(workdir, step, before)
                 before = bad_steps
                 step += 1
-                shown = keeper.after(step, state)
-                progress.advance(batch_size, f"step {step} {shown}")
+                note = recorder.after(step, state)
+                progress.advance(batch_size, f"step {step} {note}")
                 if must_stop(step):
                     _stop_if_diverged(workdir, step, before)
-                    keeper.stop(step, state)
+                    recorder.stop(step, state)
             _stop_if_diverged(workdir, step, before)
     return state
 
 
 @dataclass
-class _Keeper:
+class RunRecorder:
     """What a run leaves behind while it goes: metrics, what the hooks write, checkpoints."""
 
     config: TrainConfig
     workdir: Path
     checkpoints: Checkpoints
-    writer: MetricsWriter | None
+    writer: metric_writers.MetricWriter | None
     hooks: Sequence[Hook]
     speed: hardware.Throughput
-    shown: str = ""
+    note: str = ""
 
     def after(self, step: int, state: TrainState) -> str:
         """Log, look and save as the config says; a word for the progress display."""
@@ -181,7 +182,7 @@ class _Keeper:
         self.speed.count()
         if step % config.log_every == 0:
             values = _means(state.window)
-            self.shown = f"loss {values['loss']:.4f}" if "loss" in values else self.shown
+            self.note = f"loss {values['loss']:.4f}" if "loss" in values else self.note
             self._write(step, {**values, "skipped_steps": float(state.skipped), **self.speed.lap()})
         measured: dict[str, float] = {}
         save = step % config.checkpoint_every == 0 or step == config.num_steps
@@ -191,8 +192,9 @@ class _Keeper:
                     measured |= hook(state)
                 self._write(step, measured)
             if save:
+                self._flush()
                 self.checkpoints.save(step, state, measured)
-        return self.shown
+        return self.note
 
     def stop(self, step: int, state: TrainState) -> None:
         """Save what is not saved yet, and end the program; :meth:`close` seals it.
@@ -201,6 +203,7 @@ class _Keeper:
             DiffpathError: always (exit code 143).
         """
         if step != (self.checkpoints.newest() or 0):
+            self._flush()
             self.checkpoints.save(step, state)
         raise DiffpathError(
             "training",
@@ -218,7 +221,12 @@ class _Keeper:
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.writer is not None:
-            self.writer.write(step, values)
+            self.writer.write_scalars(step, values)
+
+    def _flush(self) -> None:
+        """The log must be written before a checkpoint: a resumed run goes on after it."""
+        if self.writer is not None:
+            self.writer.flush()
 
 
 def _global_shapes(part: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Tree:

@@ -4,39 +4,97 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorboardX
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import write_text
+from diffpath_jax.training.clu_without_tensorflow import metric_writers
 
 METRICS = "metrics.jsonl"
+# What TensorBoard and XProf open: events, and profiles.
+TENSORBOARD = "tensorboard"
 
 
-class MetricsWriter:
-    """Appends metrics; opened at step N it first drops what an interrupted run wrote beyond N."""
+def open_log(workdir: Path, *, resume_step: int) -> metric_writers.MetricWriter:
+    """Returns the writer of a run's scalars: to both logs, from a thread of its own.
+
+    ``flush`` waits until every line of JSON is written. An error of that thread is raised by the next call.
+
+    Args:
+        workdir: the run.
+        resume_step: what an interrupted run wrote beyond this step is dropped.
+    """
+    writers = [JsonLinesWriter(workdir, resume_step=resume_step), TensorBoardWriter(workdir, resume_step=resume_step)]
+    return metric_writers.AsyncWriter(metric_writers.MultiWriter(writers))
+
+
+class _ScalarWriter(metric_writers.MetricWriter):
+    """A writer of scalars alone. NaN (as of a noise level that no image of the batch had) is left out."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("the log of a run holds scalars alone")
+
+    write_summaries = write_images = write_videos = write_audios = _refuse
+    write_texts = write_histograms = write_hparams = _refuse
+
+
+class JsonLinesWriter(_ScalarWriter):
+    """Appends ``{"step": ..., name: value, ...}``, a line a call.
+
+    Args:
+        workdir: the run.
+        resume_step: lines of later steps are dropped first.
+    """
 
     def __init__(self, workdir: Path, *, resume_step: int) -> None:
-        self._path = workdir / METRICS
-        if self._path.exists():
+        path = workdir / METRICS
+        if path.exists():
             kept = [row for row in read_metrics(workdir, tolerant=True) if row["step"] <= resume_step]
-            write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_step + 1)
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Record scalars; NaN (as of a noise level that no image of the batch had) is left out."""
-        finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write a line, at once: a killed run loses none."""
+        self._file.write(json.dumps({"step": step, **_finite(scalars)}) + "\n")
         self._file.flush()
-        for key, value in finite.items():
-            self._events.add_scalar(key, value, step)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Close the file."""
         self._file.close()
+
+
+class TensorBoardWriter(_ScalarWriter):
+    """Writes TensorBoard events.
+
+    Args:
+        workdir: the run.
+        resume_step: TensorBoard is told to forget what was written of later steps.
+    """
+
+    def __init__(self, workdir: Path, *, resume_step: int) -> None:
+        self._events = tensorboardX.SummaryWriter(str(workdir / TENSORBOARD), purge_step=resume_step + 1)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add an event for each scalar."""
+        for name, value in _finite(scalars).items():
+            self._events.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Write out what tensorboardX's own thread has taken up."""
+        self._events.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
         self._events.close()
+
+
+def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
 
 
 def read_metrics(workdir: Path, *, tolerant: bool = False) -> list[dict[str, Any]]:

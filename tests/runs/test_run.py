@@ -42,10 +42,10 @@ def test_a_run_from_before_a_key_is_resumed_under_its_old_identity(older, datase
     resumed(older, dataset)
     described = sha256_file(older / runs.RUN)
     after = resumed(older, dataset)
-    assert (after.digest, after.meaning) == (before.digest, before.meaning)
+    assert (after.digest, after.compatibility_digest) == (before.digest, before.compatibility_digest)
     assert sha256_file(older / runs.RUN) == described
     # What may change takes no key along.
-    assert resumed(older, dataset, data__workers=1).meaning == before.meaning
+    assert resumed(older, dataset, data__workers=1).compatibility_digest == before.compatibility_digest
 
 
 def test_another_value_of_such_a_key_is_another_run(older, dataset):
