@@ -8,7 +8,7 @@ from diffpath_jax.data.manifest import MANIFEST, open_dataset
 from diffpath_jax.evaluation import audit, image_sets, job, label_agreement, page, record, table
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
-from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.evaluation.features.open import open_extractor, sources
 from diffpath_jax.evaluation.features.resize import check_resize
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         type=Path,
-        help="what distances are measured in: classifier runs, inception.safetensors of `diffpath convert`, *.onnx",
+        help=f"feature extractors that distances are measured in: {sources()}",
     )
     parser.add_argument(
         "--resize",
