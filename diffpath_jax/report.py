@@ -1,7 +1,7 @@
 """One self-contained HTML page of a study: what went in, what came out, how good it is, and every setting."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,20 @@ import jax
 import numpy as np
 
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.evaluation.compare import OVERALL
-from diffpath_jax.evaluation.job import FLOOR, REFERENCE
+from diffpath_jax.evaluation import table
+from diffpath_jax.evaluation.record import (
+    FLOOR,
+    MEASURED,
+    OVERALL,
+    REFERENCE,
+    AuditRecord,
+    Classification,
+    EvaluationRecord,
+    FeatureSpace,
+    Row,
+    SetRecord,
+)
+from diffpath_jax.evaluation.table import Cell
 from diffpath_jax.latents.reconstruct import SHEET
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.render import html, image_grid
@@ -45,7 +57,7 @@ class Study:
         first_stage: its autoencoder; none for a model of pixels.
         samples: name -> generated set.
         classifiers: name -> classifier run.
-        metrics: contents of the ``metrics.json`` files of ``diffpath eval``.
+        evaluations: what ``diffpath eval`` measured.
     """
 
     dataset: Dataset
@@ -53,11 +65,60 @@ class Study:
     first_stage: FirstStage | None
     samples: Mapping[str, Dataset]
     classifiers: Mapping[str, runs.Run]
-    metrics: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[EvaluationRecord]
+
+
+@dataclass(frozen=True)
+class DistanceCell:
+    """Metrics of a set in one class.
+
+    Attributes:
+        numbers: its metrics; none where one was not measured.
+        counts: images of the reference and of the set.
+    """
+
+    numbers: list[Cell | None]
+    counts: str
+
+
+@dataclass(frozen=True)
+class DistanceRow:
+    """A set in the metric table.
+
+    Attributes:
+        name: name of the set.
+        floor: whether it is of real images.
+        cells: a cell a class.
+    """
+
+    name: str
+    floor: bool
+    cells: list[DistanceCell]
+
+
+@dataclass(frozen=True)
+class DistanceTable:
+    """Distances of all sets.
+
+    Attributes:
+        features: what they were measured in.
+        metrics: names of the metrics of a cell.
+        split: split of the reference.
+        rows: a row a set.
+        notes: what a reader must know of them.
+        audits: name of a generated set, and the verdict of its memorisation audit.
+    """
+
+    features: FeatureSpace
+    metrics: list[str]
+    split: str
+    rows: list[DistanceRow]
+    notes: list[str]
+    audits: list[tuple[str, str]]
 
 
 def save(path: Path, study: Study) -> None:
-    """Render and write the page."""
+    """Renders and writes the page."""
     html.write_page(
         path,
         "report.html",
@@ -147,45 +208,65 @@ def _loss_figure(study: Study) -> bytes:
     return html.png_of(figure)
 
 
-def _distances(study: Study) -> dict[str, Any]:
-    """Rows of the metric table, one a set, and the words that say what the numbers are."""
-    names = {dataset.digest: name for name, dataset in study.samples.items()}
-    rows: list[dict[str, Any]] = []
-    audits: list[tuple[str, str]] = []
-    features, split, notes = None, None, set()
-    for metrics in study.metrics:
-        if metrics["reference"].get("dataset") != study.dataset.digest or not metrics.get("distances"):
-            continue
+def _distances(study: Study) -> DistanceTable | None:
+    """Returns the metric table, with the words that its numbers need; none without numbers."""
+    measured = [
+        (evaluation, evaluation.distances[0])
+        for evaluation in study.evaluations
         # A page for each evaluation shows the other feature spaces.
-        features, split = metrics["distances"][0]["features"], metrics["reference"]["split"]
-        for which, found in metrics["distances"][0]["rows"].items():
-            about = metrics["sets"][which]
-            real = which == FLOOR
-            name = f"real {about['split']} (floor)" if real else names.get(about["dataset"])
-            if name is not None:
-                cells = [_cell(found[group], features) for group in (OVERALL, *study.dataset.schema.classes)]
-                rows.append({"name": name, "floor": real, "cells": cells})
-                notes |= {note for row in found.values() for note in row["notes"]}
-                if not real and "copies" in metrics["audit"]:
-                    audits.append((name, metrics["audit"]["copies"]["verdict"]))
-    return {"rows": rows, "features": features, "reference": split, "notes": sorted(notes), "audits": audits}
+        if evaluation.distances and evaluation.reference.dataset == study.dataset.digest
+    ]
+    named = [
+        (name, set_name == FLOOR, distances.features, by_group)
+        for evaluation, distances in measured
+        for set_name, by_group in distances.rows.items()
+        if (name := _set_name(study, evaluation.sets[set_name], floor=set_name == FLOOR))
+    ]
+    if not named:
+        return None
+    evaluation, distances = measured[-1]
+    groups = (OVERALL, *study.dataset.schema.classes)
+    return DistanceTable(
+        features=distances.features,
+        metrics=list(table.headlines(distances.features)),
+        split=evaluation.reference.split,
+        rows=[
+            DistanceRow(name, floor, [_cell(by_group[group], space) for group in groups])
+            for name, floor, space, by_group in named
+        ],
+        notes=sorted({note for *_, by_group in named for row in by_group.values() for note in row.notes}),
+        audits=list(_audits(study, [evaluation for evaluation, _ in measured])),
+    )
 
 
-def _cell(row: Mapping[str, Any], features: Mapping[str, str]) -> dict[str, Any]:
-    found = {kind: row["metrics"].get(features[f"{kind}_name"]) for kind in ("frechet", "kernel")}
-    return {"n": f"{row['n_reference']} / {row['n_other']}", **found}
+def _set_name(study: Study, source: SetRecord, *, floor: bool) -> str | None:
+    """Returns what a measured set is called in the study; none where it is no part of it."""
+    names = {dataset.digest: name for name, dataset in study.samples.items()}
+    return f"real {source.split} (floor)" if floor else names.get(source.dataset)
 
 
-def _classifications(study: Study) -> list[dict[str, Any]]:
-    """Scores and confusion matrix of each classifier on the real images."""
+def _cell(row: Row, space: FeatureSpace) -> DistanceCell:
+    numbers = [table.cell(row, name, metric.digits) for name, metric in table.headlines(space).items()]
+    return DistanceCell(numbers, f"{row.n_reference} / {row.n_other}")
+
+
+def _audits(study: Study, evaluations: Sequence[EvaluationRecord]) -> Iterator[tuple[str, str]]:
+    """Yields the verdict of the audit of each generated set."""
+    for evaluation in evaluations:
+        generated = evaluation.sets.get(MEASURED)
+        name = _set_name(study, generated, floor=False) if generated else None
+        if name and isinstance(evaluation.audit, AuditRecord):
+            yield name, evaluation.audit.copies.verdict
+
+
+def _classifications(study: Study) -> list[tuple[str, Classification]]:
+    """Returns scores and confusion matrix of each classifier on the real images, by the name of the classifier."""
     names = {run.digest: name for name, run in study.classifiers.items()}
     return [
-        {"name": names[found["classifier"]["run"]], **found}
-        for metrics in study.metrics
-        for found in metrics["classification"]
-        if found["set"] == REFERENCE
-        and found["classifier"]["run"] in names
-        and found["data"]["dataset"] == study.dataset.digest
+        (names[entry.classifier.run], entry)
+        for evaluation in study.evaluations
+        for entry in evaluation.classification
+        if entry.set == REFERENCE and entry.classifier.run in names and entry.data.dataset == study.dataset.digest
     ]
 
 

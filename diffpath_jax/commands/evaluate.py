@@ -1,31 +1,28 @@
-"""``diffpath eval``: how near a set is to real images, whether it copies them, and what a classifier sees in it."""
+"""``diffpath eval``: distances of a set from real images, memorisation audit, and agreement of its labels."""
 
 import argparse
 import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
-from diffpath_jax.evaluation import audit, image_sets, job, page
-from diffpath_jax.evaluation.compare import OVERALL, TRAINING_SPLIT, Sureness
+from diffpath_jax.evaluation import audit, image_sets, job, label_agreement, page, record, table
+from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
-from diffpath_jax.evaluation.features.classifier import check_classifier
-from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.evaluation.features.open import open_extractor, sources
 from diffpath_jax.evaluation.features.resize import check_resize
-from diffpath_jax.evaluation.image_sets import ImageSet
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import write_json
 from diffpath_jax.io.progress import console
-from diffpath_jax.runs import run as runs
+from diffpath_jax.metrics.bootstrap import BootstrapConfig
+from diffpath_jax.metrics.table import metrics_of
 
-METRICS = "metrics.json"
 NONE, AUTO = "none", "auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``diffpath eval``."""
+    """Adds the options of ``diffpath eval``."""
+    summaries = "; ".join(metric.summary for metric in (*metrics_of("features"), *metrics_of("stain")))
+    parser.epilog = f"Metrics: {summaries}.".replace("%", "%%")
     a_set = "data set, sample set, folder of images by class, or .npz statistics"
     parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")
     parser.add_argument("--split", default="test", help="split of --real (default: %(default)s)")
@@ -36,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         type=Path,
-        help="what distances are measured in: classifier runs, inception.safetensors of `diffpath convert`, *.onnx",
+        help=f"feature extractors that distances are measured in: {sources()}",
     )
     parser.add_argument(
         "--resize",
@@ -54,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audit",
         default=AUTO,
-        help="data set that the model was trained on, to look for copies; its other splits are the honest measure "
+        help="data set that the model was trained on, to look for copies; its other splits set the false-alarm rate "
         f"({AUTO}: --real, if the samples say that it is; {NONE}: no audit)",
     )
     parser.add_argument(
@@ -67,30 +64,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
-    """Evaluate.
+    """Evaluates a set.
 
     Raises:
         DiffpathError: nothing to do, a missing or damaged input, or sets that cannot be compared.
     """
     _check(arguments)
     evaluation = _evaluation(arguments)
-    sources, why = _audit_sources(arguments, evaluation.other)
-    store, findings = FeatureStore(arguments.cache), None
-    content = job.measure(evaluation, store)
-    if sources:
-        try:
-            findings = audit.run(sources, evaluation.extractors, store, seed=arguments.seed)
-        except ValueError as error:
-            why = str(error)
-    content["audit"] = findings.content if findings else {"skipped": why}
-    write_json(arguments.out / METRICS, content)
-    page.write_table(arguments.out / page.TABLE, content)
-    images = {job.REFERENCE: evaluation.reference, **evaluation.compared}
-    shown = {name: found for name, found in images.items() if isinstance(found, ImageSet)}
-    page.write_page(arguments.out, content, shown, audit.for_page(findings) if findings else None)
-    _print(content)
+    measured = job.measure(evaluation, FeatureStore(arguments.cache))
+    record.write(arguments.out / record.METRICS, measured)
+    table.write_csv(arguments.out / table.TABLE, measured)
+    page.write_page(arguments.out, measured, evaluation.image_sets, _pairs(evaluation, measured))
+    for line in table.lines(measured):
+        console.print(line, soft_wrap=True, markup=False)
     console.print(f"{(arguments.out / page.PAGE).resolve()}", soft_wrap=True, markup=False)
     return ExitCode.OK
+
+
+def _pairs(evaluation: job.Evaluation, measured: record.EvaluationRecord) -> list[audit.PairPicture]:
+    """Returns pictures of the closest pairs of the audit."""
+    if isinstance(evaluation.audit, record.SkippedAudit) or isinstance(measured.audit, record.SkippedAudit):
+        return []
+    return audit.pair_pictures(evaluation.audit, measured.audit)
 
 
 def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
@@ -101,69 +96,34 @@ def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
         other=other,
         floor=_floor(arguments, other) if arguments.features else None,
         extractors=[open_extractor(path, resize=arguments.resize) for path in arguments.features],
-        classifiers=[_classifier(path, reference, other) for path in arguments.classifier],
-        sureness=Sureness(arguments.resamples, arguments.seed),
+        classifiers=[label_agreement.open_classifier(path, reference, other) for path in arguments.classifier],
+        audit=_audit_sources(arguments, other),
+        config=BootstrapConfig(arguments.resamples, arguments.seed),
     )
 
 
-def _floor(arguments: argparse.Namespace, other: Any) -> ImageSet | None:
-    """Real images of another split, as many of each class as the other set has."""
+def _audit_sources(
+    arguments: argparse.Namespace, generated: ImageSet | Statistics | None
+) -> audit.Sources | record.SkippedAudit:
+    if arguments.audit == NONE:
+        return record.SkippedAudit("not asked for")
+    held_out = audit.HeldOut(arguments.held_out, arguments.seed)
+    if arguments.audit != AUTO:
+        return audit.named_sources(generated, Path(arguments.audit), held_out)
+    sources = audit.automatic_sources(generated, arguments.real, held_out)
+    if sources == record.SkippedAudit(audit.UNKNOWN):
+        return record.SkippedAudit(f"{audit.UNKNOWN}; name their data set with --audit")
+    return sources
+
+
+def _floor(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -> ImageSet | None:
+    """Returns real images of another split, as many of each class as the other set has."""
     if arguments.floor in (NONE, arguments.split) or not (arguments.real / MANIFEST).exists():
         return None
     real = open_dataset(arguments.real, verify=False)
     if arguments.floor not in real.splits and arguments.floor == TRAINING_SPLIT:
         return None
     return job.real_floor(image_sets.from_dataset(real, arguments.floor), other, seed=arguments.seed)
-
-
-def _audit_sources(arguments: argparse.Namespace, other: Any) -> tuple[audit.Sources | None, str]:
-    """What is audited, or why nothing is.
-
-    Raises:
-        DiffpathError: the training data set is missing, damaged, of another size, or has no held-out split.
-    """
-    if arguments.audit == NONE:
-        return None, "not asked for"
-    if not isinstance(other, ImageSet):
-        return None, "there are no generated images at hand"
-    path = arguments.real if arguments.audit == AUTO else Path(arguments.audit)
-    unknown = "which images the model was trained on is not known; name their data set with --audit"
-    if arguments.audit == AUTO and not (path / MANIFEST).exists():
-        return None, unknown
-    # --real was checked when it was opened.
-    dataset = open_dataset(path, verify=path != arguments.real)
-    if arguments.audit == AUTO and dataset.digest not in other.training_data:
-        return None, unknown
-    splits = [split for split in dataset.splits if split != TRAINING_SPLIT and dataset.count(split)]
-    if dataset.schema.image_px != other.image_px:
-        why = f"its images have {dataset.schema.image_px[::-1]} px, the generated ones {other.image_px[::-1]}"
-        if arguments.audit == AUTO:
-            return None, why
-        raise DiffpathError("--audit", where=path, why=why, fix="audit a set of the training size")
-    if not splits:
-        why = "it has no split but the training split, so nothing says how near honest images come"
-        raise DiffpathError("--audit", where=path, why=why, fix=f"name a data set with held-out images, or {NONE}")
-    held_out = image_sets.joined([image_sets.from_dataset(dataset, split) for split in splits])
-    chosen = np.random.default_rng(arguments.seed).permutation(len(held_out))[: arguments.held_out]
-    return audit.Sources(other, image_sets.from_dataset(dataset, TRAINING_SPLIT), held_out.subset(np.sort(chosen))), ""
-
-
-def _classifier(path: Path, *images: Any) -> runs.Run:
-    """A classifier that knows the classes of all sets.
-
-    Raises:
-        DiffpathError: it is none, or it does not.
-    """
-    run = runs.open_run(path)
-    check_classifier(run)
-    for found in images:
-        if isinstance(found, ImageSet):
-            job.check_size(found, run.image_px, f"the classifier {path}", "use images of its size")
-        unknown = sorted(set(found.classes) - set(run.classes)) if isinstance(found, ImageSet) else []
-        if unknown:
-            why = f"it knows {list(run.classes)}, but not {unknown} of {found.where}"
-            raise DiffpathError("classifier", where=path, why=why, fix="name one that was trained on these classes")
-    return run
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -180,7 +140,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    """Refuse, before anything is measured, a directory that cannot be written.
+    """Refuses, before anything is measured, a directory that cannot be written.
 
     Raises:
         DiffpathError: it is a file, lies below one, or may not be written.
@@ -189,29 +149,3 @@ def _check_writable(path: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         why = f"{nearest} is no directory that may be written"
         raise DiffpathError("directory", where=path, why=why, fix="name another directory")
-
-
-def _print(content: dict[str, Any]) -> None:
-    """The distances of every class, and how often classifiers see the class that was asked for."""
-    for distances in content.get("distances", []):
-        names = [distances["features"][f"{kind}_name"] for kind in ("frechet", "kernel")]
-        console.print(f"in {distances['features']['name']}, resize {distances['features']['resize']}:", soft_wrap=True)
-        for which, groups in distances["rows"].items():
-            for group, row in groups.items():
-                found = [_shown(name, row["metrics"][name]) for name in names if name in row["metrics"]]
-                notes = f"  ({'; '.join(row['notes'])})" if row["notes"] and found and group == OVERALL else ""
-                counts = " / ".join("unknown" if row[n] is None else str(row[n]) for n in ("n_reference", "n_other"))
-                line = f"{which:10s} {group:12s} {', '.join(found) or '; '.join(row['notes'])}  n {counts}{notes}"
-                console.print(line, soft_wrap=True, markup=False)
-    found = content["audit"]
-    words = found["copies"]["verdict"] if "copies" in found else f"none: {found['skipped']}"
-    console.print(f"audit      {words}", soft_wrap=True, markup=False)
-    for entry in content["classification"]:
-        scores = f"accuracy {entry['accuracy']:.4f}, balanced {entry['balanced_accuracy']:.4f}"
-        line = f"{entry['set']:10s} classifier {entry['classifier']['run'][:12]}: {scores} (n {entry['data']['n']})"
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _shown(name: str, found: dict[str, float]) -> str:
-    ends = f" [{found['low']:.4g}, {found['high']:.4g}]" if "low" in found else ""
-    return f"{name} {found['value']:.4g}{ends}"

@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from diffpath_jax import report
-from diffpath_jax.commands.evaluate import METRICS
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.evaluation import record
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import run as runs
 
@@ -30,7 +29,6 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     Raises:
         DiffpathError: an input is missing or damaged.
     """
-    fix = "name the --out of `diffpath eval`"
     if (arguments.autoencoder is None) != (arguments.reconstructions is None):
         missing = "--reconstructions" if arguments.autoencoder else "--autoencoder"
         raise DiffpathError(missing, where="the command line", why="missing", fix="give both, or neither")
@@ -40,7 +38,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         first_stage=_first_stage(arguments),
         samples={path.name: open_dataset(path) for path in arguments.samples},
         classifiers={path.name: runs.open_run(path) for path in arguments.classifiers},
-        metrics=[read_json(path / METRICS, what="metrics", fix=fix) for path in arguments.evals],
+        evaluations=[record.read(path / record.METRICS) for path in arguments.evals],
     )
     report.save(arguments.out, study)
     console.print(f"{arguments.out.resolve()}", soft_wrap=True)

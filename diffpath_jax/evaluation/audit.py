@@ -1,15 +1,20 @@
-"""The memorisation audit of a generated set: what is looked up where, what is recorded, and the closest pairs."""
+"""The memorisation audit of a generated set: its sources, its record, and pictures of the closest pairs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
+from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
+from diffpath_jax.evaluation import image_sets
+from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
-from diffpath_jax.evaluation.image_sets import ImageSet
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
+from diffpath_jax.evaluation.record import AuditRecord, Copies, FalseAlarms, OtherTests, Repeated, SkippedAudit
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.memorization import audit as memorization
 from diffpath_jax.metrics.memorization import authenticity, matching
@@ -19,72 +24,149 @@ from diffpath_jax.render import image_grid
 CELLS, MIN_PER_CELL = 10, 20
 # Training images whose features the other tests take: more cost a network's pass each.
 MAX_TRAINING = 20_000
+UNKNOWN = "which images the model was trained on is not known"
+NO_IMAGES = "there are no generated images at hand"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What an audit compares.
+    """Sets of images that an audit compares.
 
     Attributes:
         generated: images of the model.
-        training: what it was trained on.
-        held_out: real images of patients that it was not trained on: the measure of honesty.
+        training: images that it was trained on.
+        held_out: real images of patients that it was not trained on; they set the rate of false alarms.
     """
 
     generated: ImageSet
     training: ImageSet
     held_out: ImageSet
 
+    def by_name(self) -> dict[str, ImageSet]:
+        """Returns the sets by their names in the record."""
+        return {"generated": self.generated, "training": self.training, "held_out": self.held_out}
+
 
 @dataclass(frozen=True)
-class Findings:
-    """What an audit found.
+class HeldOut:
+    """Choice of held-out images.
 
     Attributes:
-        copies: of training images.
-        repeated: of other generated images.
-        content: for the record.
-        sources: what was compared.
+        limit: most images.
+        seed: random seed of the choice.
     """
 
-    copies: memorization.Audit
-    repeated: memorization.Duplicates
-    content: dict[str, Any]
-    sources: Sources
+    limit: int
+    seed: int
 
 
-def run(sources: Sources, extractors: Sequence[FeatureExtractor], store: FeatureStore, *, seed: int) -> Findings:
-    """Look for copies of training images, and for images that repeat each other.
+@dataclass(frozen=True)
+class PairPicture:
+    """A generated image beside the training image that it is closest to.
 
-    Args:
-        sources: what is compared.
-        extractors: AuthPct and C_T, which need features, are given for each.
-        store: of those features.
-        seed: of the split of held-out patients, and of C_T's clusters.
+    Attributes:
+        picture: PNG bytes.
+        words: caption.
+    """
+
+    picture: bytes
+    words: str
+
+
+def named_sources(generated: ImageSet | Statistics | None, path: Path, held_out: HeldOut) -> Sources | SkippedAudit:
+    """Returns the sources of an audit against a data set that the user named.
 
     Raises:
-        ValueError: too few images.
+        DiffpathError: the data set is missing, damaged, of another size, or has no held-out split.
     """
+    if not isinstance(generated, ImageSet):
+        return SkippedAudit(NO_IMAGES)
+    dataset = open_dataset(path)
+    why = _size_difference(generated, dataset)
+    if why:
+        raise DiffpathError("audit", where=path, why=why, fix="audit a set of the training size")
+    return _sources(generated, dataset, held_out)
+
+
+def automatic_sources(generated: ImageSet | Statistics | None, real: Path, held_out: HeldOut) -> Sources | SkippedAudit:
+    """Returns the sources of an audit where the samples name the reference as their training data.
+
+    Args:
+        generated: images of the model.
+        real: data set of the reference, whose files were checked when it was opened.
+        held_out: choice of held-out images.
+
+    Raises:
+        DiffpathError: the data set has no held-out split.
+    """
+    if not isinstance(generated, ImageSet):
+        return SkippedAudit(NO_IMAGES)
+    if not (real / MANIFEST).exists():
+        return SkippedAudit(UNKNOWN)
+    dataset = open_dataset(real, verify=False)
+    if dataset.digest not in generated.training_data:
+        return SkippedAudit(UNKNOWN)
+    why = _size_difference(generated, dataset)
+    return SkippedAudit(why) if why else _sources(generated, dataset, held_out)
+
+
+def _size_difference(generated: ImageSet, dataset: Dataset) -> str:
+    """Returns in words by how much the sizes of the images differ; empty where they do not."""
+    if dataset.schema.image_px == generated.image_px:
+        return ""
+    return f"its images have {dataset.schema.image_px[::-1]} px, the generated ones {generated.image_px[::-1]}"
+
+
+def _sources(generated: ImageSet, dataset: Dataset, held_out: HeldOut) -> Sources:
+    splits = [split for split in dataset.splits if split != TRAINING_SPLIT and dataset.count(split)]
+    if not splits:
+        why = "it has no split but the training split, so nothing says how near images of other patients come"
+        fix = "name a data set with held-out images, or ask for no audit"
+        raise DiffpathError("audit", where=dataset.directory, why=why, fix=fix)
+    pool = image_sets.joined([image_sets.from_dataset(dataset, split) for split in splits])
+    chosen = np.random.default_rng(held_out.seed).permutation(len(pool))[: held_out.limit]
+    return Sources(generated, image_sets.from_dataset(dataset, TRAINING_SPLIT), pool.subset(np.sort(chosen)))
+
+
+def run(
+    sources: Sources, extractors: Sequence[FeatureExtractor], store: FeatureStore, *, seed: int
+) -> AuditRecord | SkippedAudit:
+    """Looks for copies of training images, and for images that repeat each other.
+
+    Args:
+        sources: sets to compare; too few images give no audit.
+        extractors: feature spaces of AuthPct and C_T.
+        store: their features.
+        seed: random seed of the split of held-out patients, and of C_T's clusters.
+    """
+    console.print(f"audit: {len(sources.generated)} images against {len(sources.training)} of training", soft_wrap=True)
+    try:
+        return _audited(sources, extractors, store, seed)
+    except ValueError as error:
+        return SkippedAudit(str(error))
+
+
+def _audited(sources: Sources, extractors: Sequence[FeatureExtractor], store: FeatureStore, seed: int) -> AuditRecord:
     config = memorization.AuditConfig()
-    generated, training, held_out = (_images(found) for found in vars(sources).values())
-    console.print(f"audit: {generated.count} images against {training.count} of training", soft_wrap=True)
-    found = memorization.audit(generated, training, held_out, config=config, seed=seed)
+    generated, training, held_out = (_images(images) for images in sources.by_name().values())
+    copies = memorization.audit(generated, training, held_out, config=config, seed=seed)
     repeated = memorization.duplicates(generated, held_out, config=config, seed=seed)
-    doubts = _doubts(sources)
-    content = {
-        "doubts": doubts,
-        "sources": {name: images.about() for name, images in vars(sources).items()},
-        "config": asdict(config),
-        "seed": seed,
-        "copies": _as_json(found) | {"verdict": "; ".join([found.verdict, *doubts])},
-        "repeated": _as_json(repeated.audit) | {"groups": [list(group) for group in repeated.groups]},
-        "other_tests": [_other_tests(sources, extractor, store, seed) for extractor in extractors],
-    }
-    return Findings(found, repeated, content, sources)
+    warnings = _warnings(sources)
+    return AuditRecord(
+        warnings=warnings,
+        sources={name: images.about() for name, images in sources.by_name().items()},
+        config=config,
+        seed=seed,
+        copies=_copies(copies, "; ".join([copies.verdict, *warnings])),
+        repeated=Repeated(
+            **vars(_copies(repeated.audit, repeated.audit.verdict)), groups=[list(group) for group in repeated.groups]
+        ),
+        other_tests=[_other_tests(sources, extractor, store, seed) for extractor in extractors],
+    )
 
 
-def _doubts(sources: Sources) -> list[str]:
-    """Why an audit may look for copies in the wrong place."""
+def _warnings(sources: Sources) -> list[str]:
+    """Returns why an audit may look for copies in the wrong place."""
     named = sources.generated.training_data
     if named and sources.training.dataset not in named:
         return ["the samples name other training data than this, so copies would be missed"]
@@ -93,49 +175,49 @@ def _doubts(sources: Sources) -> list[str]:
     return []
 
 
-def _images(found: ImageSet) -> matching.Images:
-    return matching.Images(len(found), found.blocks, found.fetch, np.array(found.patients))
+def _images(images: ImageSet) -> matching.Images:
+    return matching.Images(len(images), images.blocks, images.fetch, np.array(images.patients))
 
 
-def _as_json(found: memorization.Audit) -> dict[str, Any]:
-    calibration = found.calibration
-    return {
-        "flagged": np.flatnonzero(found.flagged).tolist(),
-        "certain": np.flatnonzero(found.certain).tolist(),
-        "share": float(found.flagged.mean()),
-        "p_value": found.p_value,
-        "copying": found.copying,
-        "verdict": found.verdict,
-        "threshold": calibration.threshold,
-        "false_alarms": {
-            "guaranteed": calibration.rate,
-            "measured": calibration.fresh_rate,
-            "interval": list(calibration.fresh_interval),
-            "n": calibration.fresh_count,
-            "by_patient": calibration.by_patient,
-        },
-        "closest": [asdict(pair) for pair in found.pairs],
-    }
+def _copies(audit: memorization.Audit, verdict: str) -> Copies:
+    calibration = audit.calibration
+    return Copies(
+        flagged=np.flatnonzero(audit.flagged).tolist(),
+        certain=np.flatnonzero(audit.certain).tolist(),
+        share=float(audit.flagged.mean()),
+        p_value=audit.p_value,
+        copying=audit.copying,
+        verdict=verdict,
+        threshold=calibration.threshold,
+        false_alarms=FalseAlarms(
+            guaranteed=calibration.rate,
+            measured=calibration.fresh_rate,
+            interval=calibration.fresh_interval,
+            n=calibration.fresh_count,
+            by_patient=calibration.by_patient,
+        ),
+        closest=list(audit.pairs),
+    )
 
 
-def _other_tests(
-    sources: Sources, extractor: FeatureExtractor, store: FeatureStore, seed: int
-) -> dict[str, str | float]:
-    """AuthPct and C_T in a feature space, and what they are of the held-out images, where nothing was copied."""
+def _other_tests(sources: Sources, extractor: FeatureExtractor, store: FeatureStore, seed: int) -> OtherTests:
+    """Returns AuthPct and C_T in a feature space, and AuthPct of the held-out images, where nothing was copied."""
     chosen = np.random.default_rng(seed).permutation(len(sources.training))[:MAX_TRAINING]
     parts = (sources.generated, sources.training.subset(np.sort(chosen)), sources.held_out)
     generated, training, held_out = (store.features(images, extractor) for images in parts)
-    found: dict[str, str | float] = {
-        "features": extractor.name,
-        "n_training": len(training),
-        "auth_percent": authenticity.auth_percent(training, generated),
-        "auth_percent_of_held_out": authenticity.auth_percent(training, held_out),
-    }
+    score, note = None, None
     try:
-        found["c_t"] = _copying_score(training, held_out, generated, seed)
+        score = _copying_score(training, held_out, generated, seed)
     except ValueError as error:
-        found["note"] = f"no C_T: {error}"
-    return found
+        note = f"no C_T: {error}"
+    return OtherTests(
+        features=extractor.name,
+        n_training=len(training),
+        auth_percent=authenticity.auth_percent(training, generated),
+        auth_percent_of_held_out=authenticity.auth_percent(training, held_out),
+        c_t=score,
+        note=note,
+    )
 
 
 def _copying_score(
@@ -148,41 +230,24 @@ def _copying_score(
     return authenticity.copying_score(training, held_out, generated, cells=cells, min_per_cell=MIN_PER_CELL, seed=seed)
 
 
-def for_page(findings: Findings) -> dict[str, Any]:
-    """Words, rows and pictures for the page of an evaluation."""
-    found, repeated = findings.copies, findings.repeated
-    alarms = found.calibration
-    rows = [
-        ("images flagged as copies", f"{found.flagged.sum():,} of {len(found.flagged):,} ({found.flagged.mean():.2%})"),
-        ("so near that no honest image would be", f"{found.certain.sum():,}"),
-        ("of honest images, at most", f"{alarms.rate:.2%} are flagged"),
-        ("of fresh held-out images", f"{alarms.fresh_alarms:,} of {alarms.fresh_count:,} ({alarms.fresh_rate:.2%})"),
-        ("chance of as many by false alarms", f"{found.p_value:.3g}"),
-        ("images that repeat each other", repeated.audit.verdict),
-        ("groups of them", f"{len(repeated.groups):,}"),
-        *(_shown(tests) for tests in findings.content["other_tests"]),
+def pair_pictures(sources: Sources, record: AuditRecord) -> list[PairPicture]:
+    """Returns the closest pairs side by side, the generated image turned as the training image lies."""
+    return [
+        PairPicture(
+            picture=_side_by_side(
+                sources.generated.fetch([pair.generated])[0],
+                sources.training.fetch([pair.reference])[0],
+                symmetry=pair.symmetry,
+            ),
+            words=f"image {pair.generated}, training image {pair.reference}: "
+            f"distance {pair.distance:.3f}, ratio {pair.ratio:.3f}",
+        )
+        for pair in record.copies.closest
     ]
-    return {
-        "sentence": findings.content["copies"]["verdict"],
-        "rows": rows,
-        "pairs": [_pair(findings, pair) for pair in found.pairs],
-    }
 
 
-def _shown(tests: Mapping[str, Any]) -> tuple[str, str]:
-    score = f"C_T {tests['c_t']:.2f} (far below 0: copies)" if "c_t" in tests else tests["note"]
-    authentic = f"AuthPct {tests['auth_percent']:.1f}, of held-out images {tests['auth_percent_of_held_out']:.1f}"
-    return f"other tests, in {tests['features']}", f"{authentic}; {score}"
-
-
-def _pair(findings: Findings, pair: memorization.Pair) -> dict[str, Any]:
-    """Both images side by side, the generated one turned as the training image lies."""
-    (drawn,), (real,) = (
-        findings.sources.generated.fetch([pair.generated]),
-        findings.sources.training.fetch([pair.reference]),
-    )
-    sheet = image_grid.tile(np.stack([matching.turn(drawn, pair.symmetry), real]), columns=2)
-    words = (
-        f"image {pair.generated}, training image {pair.reference}: distance {pair.distance:.3f}, ratio {pair.ratio:.3f}"
-    )
-    return {"picture": image_grid.encode_png(sheet), "words": words}
+def _side_by_side(
+    generated: UInt8[np.ndarray, "h w 3"], training: UInt8[np.ndarray, "h w 3"], *, symmetry: int
+) -> bytes:
+    sheet = image_grid.tile(np.stack([matching.turn(generated, symmetry), training]), columns=2)
+    return image_grid.encode_png(sheet)

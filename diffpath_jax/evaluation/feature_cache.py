@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.evaluation.image_sets import ImageSet
+from diffpath_jax.evaluation.record import as_json
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import read_json, replace_file, sha256_file, sha256_json, write_json
 from diffpath_jax.io.progress import console, track
@@ -18,7 +19,7 @@ FORMAT = 1
 
 
 def default_directory() -> Path:
-    """Where features are kept unless the user says otherwise."""
+    """Returns the directory of features unless the user names another."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffpath" / "features"
 
 
@@ -33,7 +34,7 @@ class FeatureStore:
     directory: Path
 
     def features(self, images: ImageSet, extractor: FeatureExtractor) -> Float[np.ndarray, "n d"]:
-        """Features of a set; those on disk are checked by their digest, and computed again where they are damaged.
+        """Returns features of a set, from disk where they lie there intact (by their digest).
 
         Raises:
             DiffpathError: a feature is not finite; the image is named.
@@ -43,7 +44,9 @@ class FeatureStore:
         if not _intact(data, seal, rows=len(images)):
             with replace_file(data) as temporary:
                 _write(temporary, images, extractor)
-            write_json(seal, {"sha256": sha256_file(data), "images": images.about(), "features": extractor.name})
+            write_json(
+                seal, {"sha256": sha256_file(data), "images": as_json(images.about()), "features": extractor.name}
+            )
         return np.load(data, mmap_mode="r", allow_pickle=False)
 
 
@@ -60,28 +63,29 @@ def _intact(data: Path, seal: Path, *, rows: int) -> bool:
 
 
 def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
-    """Compute the features block by block, into a file that never is in memory whole."""
+    """Computes the features block by block, into a file that never is in memory whole."""
     array, start = None, 0
     title = f"{extractor.name} features of {images.where.name or images.where}"
     with track(title, total=len(images), unit="img") as progress:
         for block in images.blocks():
-            found = np.asarray(extractor.extract(block), np.float32)
-            _check_finite(found, start, images, extractor)
+            features = np.asarray(extractor.extract(block), np.float32)
+            _check_finite(features, start, images, extractor)
             if array is None:
-                shape = (len(images), found.shape[1])
+                shape = (len(images), features.shape[1])
                 array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            array[start : start + len(found)] = found
-            start += len(found)
-            progress.advance(len(found))
+            array[start : start + len(features)] = features
+            start += len(features)
+            progress.advance(len(features))
     assert array is not None
     array.flush()
 
 
-def _check_finite(found: np.ndarray, start: int, images: ImageSet, extractor: FeatureExtractor) -> None:
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+def _check_finite(features: np.ndarray, start: int, images: ImageSet, extractor: FeatureExtractor) -> None:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
         why = (
-            f"{len(bad)} of {len(found)} images have features that are not finite, the first is image {start + bad[0]}"
+            f"{len(bad)} of {len(features)} images have features that are not finite, "
+            f"the first is image {start + bad[0]}"
         )
         fix = f"check the parameters of {extractor.name}, and this image"
         raise DiffpathError("features", where=images.where, why=why, fix=fix)

@@ -1,11 +1,10 @@
-"""What can be measured: data sets and sample sets, folders of images, and stored statistics of either."""
+"""Sets of images to measure: data sets and sample sets, folders of images, and stored statistics of either."""
 
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from diffpath_jax.data.image_files import list_images, read_image
 from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.data.pipeline import Records
+from diffpath_jax.evaluation.record import ImageSetRecord, SetRecord
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file, sha256_json
 
@@ -83,19 +83,19 @@ class ImageSet:
             fetch=lambda chosen: self.fetch(indices[list(chosen)]),
         )
 
-    def about(self) -> dict[str, Any]:
-        """For the record."""
-        return {
-            "where": str(self.where),
-            "split": self.split,
-            "kind": self.kind,
-            "digest": self.digest,
-            "dataset": self.dataset,
-            "n": len(self),
-            "image_px": list(self.image_px),
-            "mpp": self.mpp,
-            "patients": len(set(self.patients) - {""}),
-        }
+    def about(self) -> ImageSetRecord:
+        """Returns what ``metrics.json`` says of the set."""
+        return ImageSetRecord(
+            where=str(self.where),
+            split=self.split,
+            kind=self.kind,
+            digest=self.digest,
+            dataset=self.dataset,
+            n=len(self),
+            image_px=self.image_px,
+            mpp=self.mpp,
+            patients=len(set(self.patients) - {""}),
+        )
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,9 @@ class Statistics:
     mean: Float[np.ndarray, "d"]
     covariance: Float[np.ndarray, "d d"]
 
-    def about(self) -> dict[str, Any]:
-        """For the record."""
-        return {
-            "where": str(self.where),
-            "split": "",
-            "kind": "statistics",
-            "digest": self.digest,
-            "dataset": "",
-            "n": None,
-        }
+    def about(self) -> SetRecord:
+        """Returns what ``metrics.json`` says of the statistics."""
+        return SetRecord(str(self.where), split="", kind="statistics", digest=self.digest, dataset="", n=None)
 
 
 def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
@@ -273,3 +266,15 @@ def with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> ImageSet:
         return pool.subset(np.sort(rng.permutation(len(pool))[: len(other)]))
     parts = [rng.permutation(pool.of_class(name))[: len(other.of_class(name))] for name in pool.classes]
     return pool.subset(np.sort(np.concatenate(parts)))
+
+
+def check_size(images: ImageSet, image_px: tuple[int, int], network: str, fix: str) -> None:
+    """Refuses images of another size than a network was trained with.
+
+    Raises:
+        DiffpathError: naming both sizes.
+    """
+    if images.image_px != image_px:
+        own, expected = (f"{width} x {height} px" for height, width in (images.image_px, image_px))
+        why = f"they have {own}, and {network} was trained with {expected}"
+        raise DiffpathError("images", where=images.where, why=why, fix=fix)

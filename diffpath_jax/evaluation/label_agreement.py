@@ -1,26 +1,47 @@
-"""What a trained classifier makes of a set of images: does it see the class that each is said to have?"""
+"""Agreement of a set's labels with the classes that a trained classifier sees in its images."""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
-from diffpath_jax.evaluation.compare import TRAINING_SPLIT, Sureness
-from diffpath_jax.evaluation.features.classifier import predictor
-from diffpath_jax.evaluation.image_sets import ImageSet
+from diffpath_jax.evaluation.compare import TRAINING_SPLIT
+from diffpath_jax.evaluation.features.classifier import check_classifier, predictor
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, check_size
+from diffpath_jax.evaluation.record import Classification, ClassifierRecord
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import bootstrap
+from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.metrics.classification import confusion_matrix, right, summarise
 from diffpath_jax.runs import run as runs
 
 
-def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness) -> list[dict[str, Any]]:
-    """Confusion matrix and accuracy of each set: rows are the classes that images are said to have, columns those seen.
+def open_classifier(path: Path, *sources: ImageSet | Statistics | None) -> runs.Run:
+    """Opens a classifier that takes the images of all sets, and knows their classes.
+
+    Raises:
+        DiffpathError: it is no classifier, or is made for other images or classes.
+    """
+    run = runs.open_run(path)
+    check_classifier(run)
+    for images in (source for source in sources if isinstance(source, ImageSet)):
+        check_size(images, run.image_px, f"the classifier {path}", "use images of its size")
+        unknown = sorted(set(images.classes) - set(run.classes))
+        if unknown:
+            why = f"it knows {list(run.classes)}, but not {unknown} of {images.where}"
+            raise DiffpathError("classifier", where=path, why=why, fix="name one that was trained on these classes")
+    return run
+
+
+def classify(run: runs.Run, sets: Mapping[str, ImageSet], *, config: BootstrapConfig) -> list[Classification]:
+    """Returns the confusion matrix and accuracy of each set.
 
     Args:
         run: a classifier that knows the classes of all sets.
-        found: the sets, by name.
-        sureness: how intervals are computed.
+        sets: the sets, by name.
+        config: settings of intervals.
     """
     trained = runs.load_parameters(run)
     predict = predictor(run.network)
@@ -33,37 +54,31 @@ def classify(run: runs.Run, found: Mapping[str, ImageSet], *, sureness: Sureness
                 progress.advance(len(block))
         return np.concatenate(parts)
 
-    return [{"set": name, **_scores(run, trained, images, logits(images), sureness)} for name, images in found.items()]
+    classifier = ClassifierRecord(trained.digest, trained.step, tuple(run.data), run.digest)
+    return [_scores(name, images, logits(images), run.classes, classifier, config) for name, images in sets.items()]
 
 
 def _scores(
-    run: runs.Run, trained: runs.Weights, images: ImageSet, logits: np.ndarray, sureness: Sureness
-) -> dict[str, Any]:
+    name: str,
+    images: ImageSet,
+    logits: Float[np.ndarray, "n classes"],
+    classes: tuple[str, ...],
+    classifier: ClassifierRecord,
+    config: BootstrapConfig,
+) -> Classification:
     # The two sides may list their classes in another order.
-    labels = np.array([run.classes.index(name) for name in images.classes])[images.labels]
-    confusion = confusion_matrix(labels, logits.argmax(axis=-1), len(run.classes))
-    groups = bootstrap.partition(images.patients, seed=sureness.seed)
+    labels = np.array([classes.index(known) for known in images.classes])[images.labels]
+    confusion = confusion_matrix(labels, logits.argmax(axis=-1), len(classes))
+    groups = bootstrap.partition(images.patients, seed=config.seed)
     mean = bootstrap.weighted_mean(right(labels, logits), groups)
-    found = bootstrap.estimate(
-        lambda weights, _: mean(weights),
-        groups,
-        groups,
-        resamples=sureness.resamples,
-        seed=sureness.seed,
-        minimum=0.0,
-        maximum=1.0,
-    )
-    return {
-        "classifier": {
-            "parameters": trained.digest,
-            "step": trained.step,
-            "training_data": list(run.data),
-            "run": run.digest,
-        },
-        "data": images.about(),
-        "classes": list(run.classes),
-        "confusion": confusion.tolist(),
+    accuracy = bootstrap.estimate(lambda weights, _: mean(weights), groups, groups, config=config, lower=0.0, upper=1.0)
+    return Classification(
+        set=name,
+        classifier=classifier,
+        data=images.about(),
+        classes=classes,
+        confusion=confusion.tolist(),
         **summarise(confusion),
-        "interval": [found.low, found.high],
-        "trained_on": images.dataset in run.data and images.split == TRAINING_SPLIT,
-    }
+        interval=(accuracy.low, accuracy.high),
+        trained_on=images.dataset in classifier.training_data and images.split == TRAINING_SPLIT,
+    )

@@ -1,241 +1,339 @@
-"""An evaluation as a table, as figures, and as one HTML page."""
+"""An evaluation as figures, and as one HTML page."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from matplotlib.axes import Axes
 
-from diffpath_jax.evaluation.compare import OVERALL
+from diffpath_jax.evaluation.audit import PairPicture
 from diffpath_jax.evaluation.image_sets import ImageSet
-from diffpath_jax.evaluation.job import FLOOR, REFERENCE
+from diffpath_jax.evaluation.record import (
+    FLOOR,
+    OVERALL,
+    REFERENCE,
+    AuditRecord,
+    Classification,
+    Distances,
+    EvaluationRecord,
+    FeatureSpace,
+    Number,
+    OtherTests,
+    Rows,
+    SetRecord,
+    SkippedAudit,
+    as_json,
+)
+from diffpath_jax.evaluation.table import Cell, cell, headlines
 from diffpath_jax.io.files import replace_file
+from diffpath_jax.metrics.metric import Metric
+from diffpath_jax.metrics.table import metrics_of
 from diffpath_jax.render import html, image_grid
 
-PAGE, TABLE, FIGURES = "index.html", "per_class.csv", "figures"
+PAGE, FIGURES = "index.html", "figures"
 SHOWN_PER_CLASS = 16
-COLUMNS = (
-    "features",
-    "resize",
-    "digest",
-    "set",
-    "class",
-    "n_reference",
-    "n_other",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "notes",
-)
-SCORES = ("precision", "recall", "density", "coverage")
-# Digits after the point of each kind of number.
-DIGITS = {"frechet": 2, "kernel": 4, "score": 3}
 
 
-def write_table(path: Path, content: Mapping[str, Any]) -> None:
-    """Every number with its interval, one a line."""
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for features, rows in _all_rows(content):
-            for which, groups in rows.items():
-                for group, row in groups.items():
-                    common = {**features, "set": which, "class": group, "notes": "; ".join(row["notes"])}
-                    common |= {key: row[key] for key in ("n_reference", "n_other")}
-                    measured: Mapping[str, Mapping[str, float]] = row["metrics"] or {"": {}}
-                    for metric, found in measured.items():
-                        ends = {key: found.get(key) for key in ("value", "low", "high")}
-                        writer.writerow({**common, "metric": metric, **ends})
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table of numbers.
+
+    Attributes:
+        name: its heading.
+        floor: whether it is of real images.
+        cells: a number a column; none where it was not measured.
+    """
+
+    name: str
+    floor: bool
+    cells: list[Cell | None]
 
 
-def _all_rows(content: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], Mapping[str, Any]]]:
-    for distances in content.get("distances", []):
-        features = distances["features"]
-        yield {"features": features["name"], **{key: features[key] for key in ("resize", "digest")}}, distances["rows"]
-    yield {"features": "stain"}, content.get("stain", {})
+@dataclass(frozen=True)
+class Table:
+    """A table of numbers.
+
+    Attributes:
+        title: heading of its rows.
+        words: what it shows, and which values are good.
+        columns: headings of its columns.
+        rows: its rows.
+    """
+
+    title: str
+    words: str
+    columns: list[str]
+    rows: list[TableRow]
 
 
-def write_page(out: Path, content: Mapping[str, Any], images: Mapping[str, ImageSet], audit: Any = None) -> None:
-    """The page, and its figures as files.
+@dataclass(frozen=True)
+class Space:
+    """A feature space on the page.
+
+    Attributes:
+        features: the feature space.
+        tables: a table a metric.
+        notes: what a reader must know of them.
+        figure: PNG bytes of the main metrics by class; none where there are none.
+    """
+
+    features: FeatureSpace
+    tables: list[Table]
+    notes: list[str]
+    figure: bytes | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number that a reader looks for first.
+
+    Attributes:
+        name: its name.
+        value: the number.
+        words: how to read it.
+    """
+
+    name: str
+    value: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some images of a set in a row.
+
+    Attributes:
+        name: name of the set.
+        picture: PNG bytes.
+    """
+
+    name: str
+    picture: bytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one class.
+
+    Attributes:
+        group: name of the class.
+        strips: a row a set.
+    """
+
+    group: str
+    strips: list[Strip]
+
+
+def write_page(
+    out: Path, record: EvaluationRecord, images: Mapping[str, ImageSet], pairs: Sequence[PairPicture]
+) -> None:
+    """Writes the page, and its figures as files.
 
     Args:
         out: directory.
-        content: of ``metrics.json``.
-        images: the sets of images, by their names in it.
-        audit: what the page shows of the audit, as :func:`diffpath_jax.evaluation.audit.for_page` gives it.
+        record: the evaluation.
+        images: sets of images, by their names in the record.
+        pairs: closest pairs of the audit.
     """
-    spaces = [_space(distances) for distances in content.get("distances", [])]
+    spaces = [_space(distances) for distances in record.distances or ()]
     for space in spaces:
-        if space["figure"]:
-            path = out / FIGURES / f"{space['features']['frechet_name']}.png"
-            with replace_file(path) as temporary:
-                temporary.write_bytes(space["figure"])
-    reference, names = content["reference"], {**content["sets"], REFERENCE: content["reference"]}
+        if space.figure:
+            with replace_file(out / FIGURES / f"{space.features.frechet_name}.png") as temporary:
+                temporary.write_bytes(space.figure)
+    sets, content = {**record.sets, REFERENCE: record.reference}, as_json(record)
     html.write_page(
         out / PAGE,
         "evaluation.html",
-        title=_title(content),
-        subtitle=f"Measured against {_words(reference)}. Seed {content['seed']}.",
-        cards=list(_cards(content)),
-        pictures=_pictures(images),
+        title=_title(record),
+        subtitle=f"Measured against {_words(record.reference)}. Seed {record.seed}.",
+        cards=list(_cards(record)),
+        galleries=_galleries(images),
         spaces=spaces,
-        resamples=content["resamples"],
-        has_floor=FLOOR in content["sets"],
-        audit=audit,
-        stain=_stain(content),
+        resamples=record.resamples,
+        has_floor=FLOOR in record.sets,
+        audit=None if isinstance(record.audit, SkippedAudit) else record.audit,
+        audit_rows=[] if isinstance(record.audit, SkippedAudit) else _audit_rows(record.audit),
+        pairs=pairs,
+        stain=_stain(record.stain or {}),
         classifications=[
-            {**entry, "title": f"{entry['set']}: {Path(names[entry['set']]['where']).name}"}
-            for entry in content["classification"]
+            (f"{entry.set}: {Path(sets[entry.set].where).name}", entry) for entry in record.classification
         ],
         settings=[(title, json.dumps(content[title], indent=2)) for title in sorted(content)],
     )
 
 
-def _title(content: Mapping[str, Any]) -> str:
-    found = next((about for name, about in content["sets"].items() if name != FLOOR), content["reference"])
-    return Path(found["where"]).name or found["where"]
+def _title(record: EvaluationRecord) -> str:
+    source = next((source for name, source in record.sets.items() if name != FLOOR), record.reference)
+    return Path(source.where).name or source.where
 
 
-def _words(about: Mapping[str, Any]) -> str:
-    count = "images known by their statistics" if about["n"] is None else f"{about['n']:,} images"
-    split = f", split {about['split']}" if about["split"] else ""
-    return f"{count} of {about['where']}{split}"
+def _words(source: SetRecord) -> str:
+    count = "images known by their statistics" if source.n is None else f"{source.n:,} images"
+    split = f", split {source.split}" if source.split else ""
+    return f"{count} of {source.where}{split}"
 
 
-def _cards(content: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The numbers that a reader looks for first."""
-    for distances in content.get("distances", []):
-        name = distances["features"]["frechet_name"]
-        found = {which: groups[OVERALL]["metrics"].get(name) for which, groups in distances["rows"].items()}
-        for which, number in found.items():
-            if number and (which != FLOOR or len(found) == 1):
-                yield {
-                    "name": f"{name}, resize {distances['features']['resize']}",
-                    "value": f"{number['value']:.2f}",
-                    "words": _beside(number, found.get(FLOOR)),
-                }
-    for entry in content["classification"]:
-        words = "of its images have the class that was asked for, says the classifier"
-        if entry["set"] == REFERENCE:
-            words = "of the real images are told right by the classifier"
-        yield {"name": entry["set"], "value": f"{100 * entry['accuracy']:.1f} %", "words": words}
-    if "copies" in content["audit"]:
-        found = content["audit"]["copies"]
-        value = f"{len(found['flagged']):,} of {content['audit']['sources']['generated']['n']:,} flagged"
-        yield {"name": "memorisation audit", "value": value, "words": found["verdict"]}
+def _cards(record: EvaluationRecord) -> Iterator[Card]:
+    """Yields the numbers that a reader looks for first."""
+    for distances in record.distances or ():
+        yield from _distance_cards(distances)
+    for entry in record.classification:
+        yield _classification_card(entry)
+    audit = record.audit
+    if isinstance(audit, SkippedAudit):
+        yield Card("memorisation audit", "none", audit.skipped)
     else:
-        yield {"name": "memorisation audit", "value": "none", "words": content["audit"]["skipped"]}
+        value = f"{len(audit.copies.flagged):,} of {audit.sources['generated'].n:,} flagged"
+        yield Card("memorisation audit", value, audit.copies.verdict)
 
 
-def _beside(number: Mapping[str, float], floor: Mapping[str, float] | None) -> str:
-    words = f"95 % interval {number['low']:.2f} to {number['high']:.2f}" if "low" in number else "no interval"
-    return words + (f"; the real floor is {floor['value']:.2f}" if floor and floor is not number else "")
+def _distance_cards(distances: Distances) -> Iterator[Card]:
+    space, rows = distances.features, distances.rows
+    numbers = {name: groups[OVERALL].metrics.get(space.frechet_name) for name, groups in rows.items()}
+    floor = numbers.get(FLOOR)
+    for name, number in numbers.items():
+        if number and (name != FLOOR or len(numbers) == 1):
+            beside = None if name == FLOOR else floor
+            yield Card(
+                f"{space.frechet_name}, resize {space.resize}", f"{number.value:.2f}", _interval_words(number, beside)
+            )
 
 
-def _pictures(images: Mapping[str, ImageSet]) -> list[dict[str, Any]]:
-    """For each class a row of images of each set."""
+def _interval_words(number: Number, floor: Number | None) -> str:
+    interval = "no interval" if number.low is None else f"95 % interval {number.low:.2f} to {number.high:.2f}"
+    return interval + (f"; the real floor is {floor.value:.2f}" if floor else "")
+
+
+def _classification_card(entry: Classification) -> Card:
+    words = "of its images have the class that was asked for, says the classifier"
+    if entry.set == REFERENCE:
+        words = "of the real images are told right by the classifier"
+    return Card(entry.set, f"{100 * entry.accuracy:.1f} %", words)
+
+
+def _galleries(images: Mapping[str, ImageSet]) -> list[Gallery]:
+    """Returns a row of images of each set, class by class."""
     classes = list(dict.fromkeys(name for part in images.values() for name in part.classes))
-    groups = {
-        group: {name: part.of_class(group) if classes else np.arange(len(part)) for name, part in images.items()}
-        for group in classes or [OVERALL]
-    }
-    return [
-        {
-            "group": group,
-            "rows": [
-                {"name": name, "picture": _strip(images[name], found)} for name, found in rows.items() if len(found)
-            ],
-        }
-        for group, rows in groups.items()
-    ]
+    galleries = []
+    for group in classes or [OVERALL]:
+        chosen = {name: part.of_class(group) if classes else np.arange(len(part)) for name, part in images.items()}
+        strips = [Strip(name, _strip(images[name], indices)) for name, indices in chosen.items() if len(indices)]
+        galleries.append(Gallery(group, strips))
+    return galleries
 
 
-def _strip(images: ImageSet, chosen: np.ndarray) -> bytes:
-    """Some of the chosen images in a row, evenly spread."""
-    shown = np.linspace(0, len(chosen) - 1, min(SHOWN_PER_CLASS, len(chosen))).round().astype(int)
-    return image_grid.encode_png(image_grid.tile(images.fetch(chosen[shown]), columns=SHOWN_PER_CLASS))
+def _strip(images: ImageSet, chosen: Int[np.ndarray, "n"]) -> bytes:
+    """Returns some of the chosen images in a row, evenly spread."""
+    places = np.linspace(0, len(chosen) - 1, min(SHOWN_PER_CLASS, len(chosen))).round().astype(int)
+    return image_grid.encode_png(image_grid.tile(images.fetch(chosen[places]), columns=SHOWN_PER_CLASS))
 
 
-def _space(distances: Mapping[str, Any]) -> dict[str, Any]:
-    """What a page shows of one feature space."""
-    features, rows = distances["features"], distances["rows"]
-    groups = list(dict.fromkeys(group for found in rows.values() for group in found))
-    frechet, kernel = features["frechet_name"], features["kernel_name"]
-    metrics = {frechet: "frechet", f"{frechet}-infinity": "frechet", kernel: "kernel"}
-    tables = [_by_class(rows, groups, metric, DIGITS[kind]) for metric, kind in metrics.items()]
-    tables += [_by_class(rows, groups, score, DIGITS["score"]) for score in SCORES]
-    notes = sorted({note for found in rows.values() for row in found.values() for note in row["notes"]})
-    shown = [table for table in tables if any(cell for row in table["rows"] for cell in row["cells"])]
-    return {"features": features, "tables": shown, "notes": notes, "figure": _figure(rows, groups, frechet, kernel)}
+def _space(distances: Distances) -> Space:
+    space, rows = distances.features, distances.rows
+    groups = list(dict.fromkeys(group for by_group in rows.values() for group in by_group))
+    tables = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of("features")]
+    notes = sorted({note for by_group in rows.values() for row in by_group.values() for note in row.notes})
+    measured = [table for table in tables if any(cell for row in table.rows for cell in row.cells)]
+    return Space(space, measured, notes, _figure(rows, groups, headlines(space)))
 
 
-def _by_class(rows: Mapping[str, Any], groups: Sequence[str], metric: str, digits: int) -> dict[str, Any]:
-    """A table of one metric: a row a set, a column a class."""
-    return {
-        "title": metric,
-        "columns": groups,
-        "digits": digits,
-        "rows": [
-            {"name": name, "floor": name == FLOOR, "cells": [_cell(found.get(group, {}), metric) for group in groups]}
-            for name, found in rows.items()
+def _by_class(rows: Rows, groups: Sequence[str], name: str, metric: Metric) -> Table:
+    """Returns a table of one metric: a row a set, a column a class."""
+    return Table(
+        title=name,
+        words=f"{metric.title}; {_reading(metric)}",
+        columns=list(groups),
+        rows=[
+            TableRow(set_name, set_name == FLOOR, [cell(by_group.get(group), name, metric.digits) for group in groups])
+            for set_name, by_group in rows.items()
         ],
-    }
+    )
 
 
-def _cell(row: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
-    """A metric with the number of images on either side."""
-    found = row.get("metrics", {}).get(metric)
-    return {**found, "n": f"{row['n_reference']} / {row['n_other']}"} if found else None
+def _reading(metric: Metric) -> str:
+    return f"{metric.better} is better"
 
 
-def _figure(rows: Mapping[str, Any], groups: Sequence[str], *metrics: str) -> bytes | None:
-    """Each metric by class with its interval, the sets side by side."""
-    if not any(metric in row["metrics"] for found in rows.values() for row in found.values() for metric in metrics):
+def _figure(rows: Rows, groups: Sequence[str], metrics: Mapping[str, Metric]) -> bytes | None:
+    """Returns each metric by class with its interval, the sets side by side."""
+    measured = {name for by_group in rows.values() for row in by_group.values() for name in row.metrics}
+    metrics = {name: metric for name, metric in metrics.items() if name in measured}
+    if not metrics:
         return None
-    figure = html.new_figure(11.0, 1.2 + 0.34 * len(groups) * len(rows))
-    for axes, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
-        for number, (name, found) in enumerate(rows.items()):
-            for place, group in enumerate(groups):
-                _draw(axes, found.get(group, {}).get("metrics", {}).get(metric), place, number / (len(rows) + 1), name)
-        axes.set_yticks(range(len(groups)), groups, fontsize=8)
-        axes.invert_yaxis()
-        axes.set_xlabel(f"{metric} (less is nearer)", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.axvline(0, color="#cccccc", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    axes.legend(handles.values(), handles.keys(), fontsize=8, frameon=False)
+    figure = html.new_figure(5.5 * max(2, len(metrics)), 1.2 + 0.34 * len(groups) * len(rows))
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, (name, metric) in zip(panels, metrics.items(), strict=True):
+        _draw_panel(axes, rows, groups, name)
+        axes.set_xlabel(f"{name} ({_reading(metric)})", fontsize=8)
+    handles = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
+    axes.legend(list(handles.values()), list(handles), fontsize=8, frameon=False)
     return html.png_of(figure)
 
 
-def _draw(axes: Any, found: Mapping[str, float] | None, place: int, offset: float, name: str) -> None:
-    if found is None:
-        return
-    colour = "#9a95a5" if name == FLOOR else html.COLOURS[1]
-    axes.plot(found["value"], place + offset, "o", markersize=5, color=colour, label=name)
-    if "low" in found:
-        axes.plot([found["low"], found["high"]], [place + offset] * 2, color=colour, linewidth=1.6)
+def _draw_panel(axes: Axes, rows: Rows, groups: Sequence[str], name: str) -> None:
+    for index, (set_name, by_group) in enumerate(rows.items()):
+        for place, group in enumerate(groups):
+            number = by_group[group].metrics.get(name) if group in by_group else None
+            if number:
+                _draw(axes, number, place + index / (len(rows) + 1), set_name)
+    axes.set_yticks(range(len(groups)), groups, fontsize=8)
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+    axes.axvline(0, color="#cccccc", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _stain(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    rows = content.get("stain")
+def _draw(axes: Axes, number: Number, height: float, set_name: str) -> None:
+    colour = "#9a95a5" if set_name == FLOOR else html.COLOURS[1]
+    axes.plot(number.value, height, "o", markersize=5, color=colour, label=set_name)
+    if number.low is not None and number.high is not None:
+        axes.plot([number.low, number.high], [height] * 2, color=colour, linewidth=1.6)
+
+
+def _stain(rows: Rows) -> Table | None:
+    """Returns a table of all metrics of stain: a row a set and class, a column a metric."""
+    metrics = metrics_of("stain")
     if not rows:
         return None
-    names = list(next(iter(rows.values()))[OVERALL]["metrics"])
-    return {
-        "title": "set, class",
-        "columns": [name.replace("_", " ") for name in names],
-        "digits": 2,
-        "rows": [
-            {
-                "name": f"{which}, {group}",
-                "floor": which == FLOOR,
-                "cells": [row["metrics"].get(name) for name in names],
-            }
-            for which, found in rows.items()
-            for group, row in found.items()
+    return Table(
+        title="set, class",
+        words="; ".join(f"{metric.title}: {_reading(metric)}" for metric in metrics),
+        columns=[metric.title for metric in metrics],
+        rows=[
+            TableRow(
+                f"{set_name}, {group}",
+                set_name == FLOOR,
+                [cell(row, metric.name, metric.digits) for metric in metrics],
+            )
+            for set_name, by_group in rows.items()
+            for group, row in by_group.items()
         ],
-    }
+    )
+
+
+def _audit_rows(audit: AuditRecord) -> list[tuple[str, str]]:
+    """Returns the numbers of an audit as (name, value)."""
+    copies, alarms = audit.copies, audit.copies.false_alarms
+    count = audit.sources["generated"].n
+    return [
+        ("images flagged as copies", f"{len(copies.flagged):,} of {count:,} ({copies.share:.2%})"),
+        ("so near that no held-out image would be", f"{len(copies.certain):,}"),
+        ("of images of other patients, at most", f"{alarms.guaranteed:.2%} are flagged"),
+        (
+            "of fresh held-out images",
+            f"{round(alarms.measured * alarms.n):,} of {alarms.n:,} ({alarms.measured:.2%})",
+        ),
+        ("chance of as many by false alarms", f"{copies.p_value:.3g}"),
+        ("images that repeat each other", audit.repeated.verdict),
+        ("groups of them", f"{len(audit.repeated.groups):,}"),
+        *(_other_tests_row(tests) for tests in audit.other_tests),
+    ]
+
+
+def _other_tests_row(tests: OtherTests) -> tuple[str, str]:
+    score = tests.note if tests.c_t is None else f"C_T {tests.c_t:.2f} (far below 0: copies)"
+    authentic = f"AuthPct {tests.auth_percent:.1f}, of held-out images {tests.auth_percent_of_held_out:.1f}"
+    return f"other tests, in {tests.features}", f"{authentic}; {score}"

@@ -1,4 +1,4 @@
-"""How sure a number is: the bootstrap over groups of images that belong together.
+"""Intervals of metrics: the bootstrap over groups of images that belong together.
 
 Fields of one patient resemble each other, so patients are drawn, not fields (the cluster bootstrap; Davison and
 Hinkley 1997, section 3.8). Every metric is a function of how often each group of either set was drawn: one of each
@@ -29,13 +29,26 @@ Statistic = Callable[[Weights, Weights], float]
 
 
 @dataclass(frozen=True)
+class BootstrapConfig:
+    """Settings of intervals.
+
+    Attributes:
+        resamples: replicates of each metric; fewer than 2 give no intervals.
+        seed: random seed of groups, replicates and subsets.
+    """
+
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Groups:
     """A partition of the images of a set.
 
     Attributes:
-        index: (n,) the group of each image.
+        index: (n,) group of each image.
         count: number of groups.
-        unit: what is never torn apart.
+        unit: units that are kept whole.
     """
 
     index: Int[np.ndarray, "n"]
@@ -65,11 +78,11 @@ class Estimate:
 
 
 def partition(patients: Sequence[str] | np.ndarray, *, seed: int) -> Groups:
-    """Groups of whole patients where there are enough of them, of random images otherwise.
+    """Returns groups of whole patients where there are enough of them, of random images otherwise.
 
     Args:
         patients: name of the patient of each image; empty where it has none.
-        seed: of the draw.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
@@ -85,46 +98,44 @@ def estimate(
     reference: Groups,
     other: Groups,
     *,
-    resamples: int,
-    seed: int,
-    minimum: float = -np.inf,
-    maximum: float = np.inf,
+    config: BootstrapConfig,
+    lower: float = -np.inf,
+    upper: float = np.inf,
 ) -> Estimate:
-    """A metric with its interval.
+    """Returns a metric with its interval.
 
     Args:
         statistic: the metric.
         reference: groups of the reference set.
-        other: groups of the other set.
-        resamples: replicates; fewer than 2 give no interval.
-        seed: of the replicates.
-        minimum: least value that the metric can take.
-        maximum: largest.
+        other: groups of the other set; fewer than ``MIN_GROUPS`` in either set give no interval.
+        config: replicates and their seed.
+        lower: least possible value of the metric.
+        upper: greatest possible value.
     """
     value = statistic(np.ones(reference.count, int), np.ones(other.count, int))
-    if resamples < 2 or min(reference.count, other.count) < MIN_GROUPS:
+    if config.resamples < 2 or min(reference.count, other.count) < MIN_GROUPS:
         return Estimate(value)
-    rng = np.random.default_rng(seed)
-    replicates = np.array([statistic(_draw(rng, reference), _draw(rng, other)) for _ in range(resamples)])
+    rng = np.random.default_rng(config.seed)
+    replicates = np.array([statistic(_draw(rng, reference), _draw(rng, other)) for _ in range(config.resamples)])
     tails = np.quantile(replicates - replicates.mean(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    low, high = np.clip(value + tails, minimum, maximum)
+    low, high = np.clip(value + tails, lower, upper)
     return Estimate(value, float(low), float(high), float(replicates.std(ddof=1)))
 
 
 def _draw(rng: np.random.Generator, groups: Groups) -> Weights:
-    """Half of the groups, each drawn twice; of an odd number, one more is drawn once."""
+    """Draws half of the groups twice each; of an odd number, one more is drawn once."""
     half, odd = divmod(groups.count, 2)
     return rng.permutation(np.repeat([2, 1, 0], [half, odd, half]))
 
 
 def group_sums(values: Float[np.ndarray, "n *k"], groups: Groups) -> Float[np.ndarray, "groups *k"]:
-    """Sum of the values of each group."""
+    """Returns the sum of the values of each group."""
     sums = np.zeros((groups.count, *values.shape[1:]))
     np.add.at(sums, groups.index, values)
     return sums
 
 
 def weighted_mean(values: Float[np.ndarray, "n"], groups: Groups) -> Callable[[Weights], float]:
-    """The mean of a value of each image, as a function of how often each group was drawn."""
+    """Returns the mean of a value of each image, as a function of how often each group was drawn."""
     sums, counts = group_sums(values, groups), np.bincount(groups.index, minlength=groups.count)
     return lambda weights: float(weights @ sums / (weights @ counts))

@@ -8,7 +8,7 @@ of ``R_1 R_2'``, a matrix no larger than the smaller set: few images need no d x
 leave singular needs no special case.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights
+from diffpath_jax.metrics.metric import Comparison, Metric
 
 # With no more images a dimension, their features serve as the root: replicates, which lack a third of the images, would
 # leave a covariance singular.
@@ -143,12 +144,17 @@ def _nuclear_norm(matrix: Float[np.ndarray, "k l"]) -> float:
     return float(np.sqrt(values[values > ROUNDING * values[-1]]).sum())
 
 
-def frechet_statistic(
-    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], x_groups: Groups, y_groups: Groups
-) -> Statistic:
-    """The distance as a function of how often each group of either set was drawn."""
-    ours, theirs = pooled(x, x_groups), pooled(y, y_groups)
-    return lambda x_weights, y_weights: frechet_distance(ours(x_weights), theirs(y_weights))
+def frechet_statistic(comparison: Comparison) -> Statistic:
+    """Returns the distance as a function of how often each group of either set was drawn."""
+    reference, other = pooled(comparison.x, comparison.x_groups), pooled(comparison.y, comparison.y_groups)
+    return lambda x_weights, y_weights: frechet_distance(reference(x_weights), other(y_weights))
+
+
+def small_set_notes(counts: Sequence[int], dimension: int, name: str) -> list[str]:
+    """Returns a note where a set has no more images than features; ``name`` is what the distance is called."""
+    if min(counts, default=dimension + 1) > dimension:
+        return []
+    return [f"fewer images than the {dimension} features: {name} is biased upwards"]
 
 
 def extrapolated(reference: Gaussian, features: Float[np.ndarray, "n d"], *, seed: int) -> float:
@@ -169,3 +175,32 @@ def extrapolated(reference: Gaussian, features: Float[np.ndarray, "n d"], *, see
     subsets = (np.sort(rng.choice(count, size, replace=False)) for size in sizes)
     distances = [frechet_distance(reference, fit_gaussian(features[subset])) for subset in subsets]
     return float(np.polyfit(1 / sizes, distances, 1)[1])
+
+
+def _extrapolated_statistic(comparison: Comparison) -> Statistic:
+    value = extrapolated(fit_gaussian(comparison.x), comparison.y, seed=comparison.seed)
+    return lambda x_weights, y_weights: value
+
+
+def _caveats(comparison: Comparison, name: str) -> list[str]:
+    return small_set_notes([len(comparison.x), len(comparison.y)], comparison.x.shape[1], name)
+
+
+FRECHET = Metric(
+    name="FD-{features}",
+    title="Frechet distance",
+    statistic=frechet_statistic,
+    digits=2,
+    lower=0.0,
+    published_name="FID",
+    caveats=_caveats,
+)
+INFINITY = Metric(
+    name="FD-{features}-infinity",
+    title="Frechet distance, extrapolated to infinitely many images",
+    statistic=_extrapolated_statistic,
+    digits=2,
+    published_name="FID-infinity",
+    headline=False,
+    interval=False,
+)

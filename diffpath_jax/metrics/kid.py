@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights
+from diffpath_jax.metrics.metric import Comparison, Metric
 
 # As published: the mean over this many subsets of this size.
 SUBSETS = 100
@@ -54,7 +55,7 @@ def _within(x: np.ndarray) -> float:
     return total
 
 
-def subset_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *, seed: int) -> dict[str, float]:
+def subset_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *, seed: int) -> dict[str, int | float]:
     """Mean and standard deviation of :func:`squared_mmd` over random subsets, as published.
 
     Sets smaller than the published subset size use subsets as large as the smaller set.
@@ -76,10 +77,8 @@ def subset_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *,
     }
 
 
-def kernel_statistic(
-    x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], x_groups: Groups, y_groups: Groups
-) -> Statistic:
-    """The estimate from all pairs, as a function of how often each group of either set was drawn.
+def kernel_statistic(comparison: Comparison) -> Statistic:
+    """Returns the estimate from all pairs, as a function of how often each group of either set was drawn.
 
     An image that was drawn twice still makes no pair with itself: means go over pairs of different images, weighted
     by the product of how often each was drawn.
@@ -87,6 +86,7 @@ def kernel_statistic(
     Raises:
         ValueError: a set has fewer than two members.
     """
+    x, y, x_groups, y_groups = comparison.x, comparison.y, comparison.x_groups, comparison.y_groups
     if min(len(x), len(y)) < 2:
         raise ValueError("the unbiased estimate needs at least 2 images in each set")
     kind = _precision(x, y)
@@ -144,3 +144,17 @@ def _mean_within(sums: np.ndarray, sizes: np.ndarray, weights: Weights) -> float
     # Pairs of different images, each weighted by how often both were drawn.
     pairs = drawn.sum() ** 2 - weights**2 @ sizes
     return float(weights @ sums @ weights / pairs)
+
+
+def _subsets(comparison: Comparison) -> dict[str, int | float]:
+    return subset_distance(comparison.x, comparison.y, seed=comparison.seed)
+
+
+KERNEL = Metric(
+    name="KD-{features}",
+    title="kernel distance",
+    statistic=kernel_statistic,
+    digits=4,
+    published_name="KID",
+    details=_subsets,
+)

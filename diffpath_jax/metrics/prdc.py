@@ -10,11 +10,14 @@ Each score is the mean of its images' values, so an interval comes from resampli
 one patient are alike). As in the package of Naeem et al., an image is not its own neighbour, and a ball is open.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from diffpath_jax.metrics.bootstrap import Statistic, weighted_mean
+from diffpath_jax.metrics.metric import Comparison, Metric
 from diffpath_jax.metrics.neighbours import nearest, separation
 
 # Neighbours, as published.
@@ -76,3 +79,41 @@ def _inside(x: np.ndarray, y: np.ndarray, *radii: np.ndarray) -> list[np.ndarray
     for row in np.flatnonzero(doubtful.any(axis=1)):
         distances[row, doubtful[row]] = separation(x[row, None], y[doubtful[row]])
     return [distances < radius for radius in radii]
+
+
+# The four scores come from one measurement.
+@functools.lru_cache(maxsize=1)
+def _measure(comparison: Comparison) -> Prdc:
+    return measure(comparison.x, comparison.y, k=K)
+
+
+def _of_generated(name: str, comparison: Comparison) -> Statistic:
+    """Returns the mean of a value of each generated image."""
+    mean = weighted_mean(getattr(_measure(comparison), name).astype(np.float64), comparison.y_groups)
+    return lambda x_weights, y_weights: mean(y_weights)
+
+
+def _of_real(name: str, comparison: Comparison) -> Statistic:
+    """Returns the mean of a value of each real image."""
+    mean = weighted_mean(getattr(_measure(comparison), name).astype(np.float64), comparison.x_groups)
+    return lambda x_weights, y_weights: mean(x_weights)
+
+
+SCORES = tuple(
+    Metric(
+        name=name,
+        title=title,
+        statistic=functools.partial(statistic, name),
+        better="higher",
+        lower=0.0,
+        upper=upper,
+        family="precision or recall",
+        headline=False,
+    )
+    for name, title, statistic, upper in (
+        ("precision", "share of generated images that look real", _of_generated, 1.0),
+        ("recall", "share of real images that could have been generated", _of_real, 1.0),
+        ("density", "real neighbourhoods that a generated image lies in, over those expected", _of_generated, np.inf),
+        ("coverage", "share of real images with a generated one near by", _of_real, 1.0),
+    )
+)

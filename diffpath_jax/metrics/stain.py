@@ -4,10 +4,15 @@ Light that a stain absorbs adds up in optical density, ``OD = -log10(I / I_0)``;
 (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution").
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
+
+from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights, group_sums
+from diffpath_jax.metrics.metric import Better, Comparison, Metric
 
 STAINS = ("haematoxylin", "eosin")
 # Optical densities of red, green and blue for one unit of each stain (Ruifrok and Johnston 2001, table 1).
@@ -68,3 +73,31 @@ def stain_drift(generated: StainStatistics, real: StainStatistics) -> dict[str, 
         for i, name in enumerate(STAINS)
         for what, values in (("shift", shift), ("spread_ratio", ratio))
     }
+
+
+def _pooled(moments: Float[np.ndarray, "n 2 2"], groups: Groups) -> Callable[[Weights], StainStatistics]:
+    """Returns the statistics of a set as a function of how often each of its groups was drawn."""
+    sums, counts = group_sums(moments, groups), np.bincount(groups.index, minlength=groups.count)
+    return lambda weights: of_moments(np.tensordot(weights, sums, axes=1) / (weights @ counts))
+
+
+def _drift_statistic(name: str, comparison: Comparison) -> Statistic:
+    """Returns a number of :func:`stain_drift` of two sets, which are given by :func:`image_moments`."""
+    real, generated = _pooled(comparison.x, comparison.x_groups), _pooled(comparison.y, comparison.y_groups)
+    return lambda x_weights, y_weights: stain_drift(generated(y_weights), real(x_weights))[name]
+
+
+_READINGS: dict[str, Better] = {"shift": "nearer 0", "spread_ratio": "nearer 1"}
+DRIFT = tuple(
+    Metric(
+        name=f"{stain}_{kind}",
+        title=f"{stain} {kind.replace('_', ' ')}",
+        statistic=functools.partial(_drift_statistic, f"{stain}_{kind}"),
+        better=better,
+        digits=2,
+        source="stain",
+        headline=False,
+    )
+    for stain in STAINS
+    for kind, better in _READINGS.items()
+)

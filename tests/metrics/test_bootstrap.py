@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from diffpath_jax.metrics import bootstrap, fid
-from diffpath_jax.metrics.bootstrap import Groups
+from diffpath_jax.metrics.bootstrap import BootstrapConfig, Groups
+from diffpath_jax.metrics.metric import Comparison
 
 
 def test_patients_stay_together():
@@ -44,7 +45,8 @@ def coverage(correlated, unit, trials=300):
         values = rng.normal(size=200) + correlated * np.repeat(rng.normal(size=20), 10)
         groups = bootstrap.partition(names, seed=trial)
         mean = bootstrap.weighted_mean(values, groups)
-        found = bootstrap.estimate(lambda w, _, mean=mean: mean(w), groups, groups, resamples=200, seed=trial)
+        config = BootstrapConfig(200, trial)
+        found = bootstrap.estimate(lambda w, _, mean=mean: mean(w), groups, groups, config=config)
         held += found.low <= 0 <= found.high
     return held / trials
 
@@ -60,9 +62,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 def test_replicates_that_lie_above_the_value_are_moved_to_it():
     groups = Groups(np.arange(10), 10, "images")
-    found = bootstrap.estimate(
-        lambda x, y: 5.0 + (x.std() > 0) * (10 + x[0]), groups, groups, resamples=400, seed=0, maximum=5.5
-    )
+    config = BootstrapConfig(400, 0)
+    found = bootstrap.estimate(lambda x, y: 5.0 + (x.std() > 0) * (10 + x[0]), groups, groups, config=config, upper=5.5)
     assert found.value == 5.0
     assert found.low < 5.0 < found.high == 5.5
 
@@ -78,8 +79,8 @@ def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
 
     values, errors = [], []
     for trial in range(60):
-        statistic = fid.frechet_statistic(*draw(), groups, groups)
-        found = bootstrap.estimate(statistic, groups, groups, resamples=60, seed=trial)
+        statistic = fid.frechet_statistic(Comparison(*draw(), groups, groups, seed=trial))
+        found = bootstrap.estimate(statistic, groups, groups, config=BootstrapConfig(60, trial))
         values.append(found.value)
         errors.append(found.standard_error)
     assert 0.75 < np.mean(errors) / np.std(values) < most
@@ -87,5 +88,5 @@ def test_standard_errors_of_a_distance_are_those_of_new_draws(shift, most):
 
 def test_no_replicates_no_interval():
     groups = Groups(np.arange(10), 10, "images")
-    found = bootstrap.estimate(lambda x, y: 1.0, groups, groups, resamples=0, seed=0)
+    found = bootstrap.estimate(lambda x, y: 1.0, groups, groups, config=BootstrapConfig(0, 0))
     assert (found.value, found.low, found.high) == (1.0, None, None)

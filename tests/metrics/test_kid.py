@@ -5,6 +5,7 @@ import pytest
 
 from diffpath_jax.metrics import kid
 from diffpath_jax.metrics.bootstrap import Groups
+from diffpath_jax.metrics.metric import Comparison
 from tests.golden import weights
 from tests.metrics.test_fid import GOLDEN, TOY_X, TOY_Y
 
@@ -32,7 +33,7 @@ def test_definition(monkeypatch, block):
     x, y = rng.normal(size=(9, 5)), rng.normal(size=(14, 5)) + 0.3
     assert kid.squared_mmd(x, y) == pytest.approx(by_definition(x, y), rel=1e-12)
     groups = Groups(np.arange(9) % 4, 4, "images"), Groups(np.arange(14) % 3, 3, "images")
-    statistic = kid.kernel_statistic(x, y, *groups)
+    statistic = kid.kernel_statistic(Comparison(x, y, *groups, seed=0))
     assert statistic(np.ones(4, int), np.ones(3, int)) == pytest.approx(by_definition(x, y), rel=1e-12)
     # A group that is not drawn is not there.
     left = statistic(np.array([1, 0, 1, 1]), np.array([0, 1, 1]))
@@ -44,7 +45,7 @@ def test_what_was_drawn_twice_makes_no_pair_with_itself():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(2, 60, 4))
     groups = Groups(np.arange(60) % 20, 20, "images")
-    statistic = kid.kernel_statistic(x, y, groups, groups)
+    statistic = kid.kernel_statistic(Comparison(x, y, groups, groups, seed=0))
     found = [
         statistic(rng.multinomial(20, np.full(20, 0.05)), rng.multinomial(20, np.full(20, 0.05))) for _ in range(300)
     ]
@@ -58,7 +59,8 @@ def test_large_features_keep_their_digits(mean):
     groups = Groups(np.arange(300) % 20, 20, "images")
     ones = np.ones(20, int)
     single, double = (
-        kid.kernel_statistic(x.astype(kind), y.astype(kind), groups, groups)(ones, ones) for kind in ("f4", "f8")
+        kid.kernel_statistic(Comparison(x.astype(kind), y.astype(kind), groups, groups, seed=0))(ones, ones)
+        for kind in ("f4", "f8")
     )
     assert single == pytest.approx(kid.squared_mmd(x.astype("f4").astype("f8"), y.astype("f4").astype("f8")), rel=1e-4)
     assert np.sign(single) == np.sign(double)

@@ -1,11 +1,11 @@
-"""What a trained classifier sees in images: classes, and pooled features to measure distances in."""
+"""A trained classifier: the classes that it sees, and pooled features to measure distances in."""
 
 from typing import Any
 
 import jax
 
 from diffpath_jax.devices.batched import Batched, batched
-from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.networks.pure import PureNetwork
@@ -14,7 +14,7 @@ from diffpath_jax.shapes import Tree
 
 
 def predictor(network: PureNetwork) -> Batched:
-    """((parameters, model state), images) -> (logits, pooled features) of a classifier."""
+    """Returns ((parameters, model state), images) -> (logits, pooled features) of a classifier."""
 
     def forward(weights: tuple[Tree, Tree], images: jax.Array) -> Any:
         params, model_state = weights
@@ -24,7 +24,7 @@ def predictor(network: PureNetwork) -> Batched:
 
 
 def classifier_features(run: runs.Run) -> FeatureExtractor:
-    """Pooled features of a trained classifier, at the images' own size.
+    """Returns pooled features of a trained classifier, at the images' own size.
 
     Raises:
         DiffpathError: the run is not a classifier.
@@ -44,6 +44,18 @@ def classifier_features(run: runs.Run) -> FeatureExtractor:
 
 
 def check_classifier(run: runs.Run) -> None:
-    """Refuse a run of another kind."""
+    """Refuses a run of another kind.
+
+    Raises:
+        DiffpathError: the run is not a classifier.
+    """
     if run.config.task != "classification":
         raise DiffpathError("run", where=run.workdir, why="not a classifier", fix="name a classifier's --workdir")
+
+
+KIND = ExtractorKind(
+    name="classifier",
+    source="a classifier's run",
+    recognise=lambda path: path.is_dir(),
+    open=lambda path, *, resize: classifier_features(runs.open_run(path)),
+)

@@ -1,13 +1,28 @@
 """Feature extractors: what Frechet and kernel distances are measured in.
 
 An extractor is a name, a digest and a function. The name decides what a distance may be called: only the published
-FID Inception network gives "FID" and "KID"; every other extractor gives "FD-<name>" and "KD-<name>".
+FID Inception network gives "FID" and "KID"; every other extractor gives "FD-<name>" and "KD-<name>". The kinds of
+extractors are rows beside their code, and :mod:`diffpath_jax.evaluation.features.open` lists them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from diffpath_jax.metrics import fid, kid
+from diffpath_jax.metrics.metric import Metric
+
+
+@runtime_checkable
+class Extract(Protocol):
+    """Computes features."""
+
+    def __call__(self, images: UInt8[ndarray, "n h w 3"]) -> Float[ndarray, "n d"]:
+        """Returns the float32 features of any number of images."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,25 +34,72 @@ class FeatureExtractor:
         description: network, training data and size of the features, in words.
         digest: SHA-256 of its parameters.
         resize: how images are brought to the network's size.
+        extract: images -> features.
         image_px: (height, width) of the images it takes; none where it resizes images of any size.
-        published: the network of published FID and KID, with the published parameters.
-        extract: (n, h, w, 3) uint8 images, any n -> (n, d) float32 features.
+        published: whether it is the network of published FID and KID, with the published parameters.
     """
 
     name: str
     description: str
     digest: str
     resize: str
-    extract: Callable[[np.ndarray], np.ndarray]
+    extract: Extract
     image_px: tuple[int, int] | None = None
     published: bool = False
+
+    def name_of(self, metric: Metric) -> str:
+        """Returns what a metric is called in these features."""
+        return metric.name_in(self.name, published=self.published)
 
     @property
     def frechet_name(self) -> str:
         """What the Frechet distance in these features is called."""
-        return "FID" if self.published else f"FD-{self.name}"
+        return self.name_of(fid.FRECHET)
 
     @property
     def kernel_name(self) -> str:
         """What the kernel distance in these features is called."""
-        return "KID" if self.published else f"KD-{self.name}"
+        return self.name_of(kid.KERNEL)
+
+
+@runtime_checkable
+class Recognise(Protocol):
+    """Tells whether something on disk is an extractor of a kind."""
+
+    def __call__(self, path: Path) -> bool:
+        """Returns whether it is, by its name."""
+        ...
+
+
+@runtime_checkable
+class OpenExtractor(Protocol):
+    """Opens an extractor."""
+
+    def __call__(self, path: Path, *, resize: str) -> FeatureExtractor:
+        """Returns the extractor.
+
+        Args:
+            path: directory or file.
+            resize: how images are brought to its size, where that can be chosen.
+
+        Raises:
+            DiffpathError: it is something else, or damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ExtractorKind:
+    """A kind of feature extractor.
+
+    Attributes:
+        name: unique name.
+        source: what a user names, in a few words.
+        recognise: whether a path is one.
+        open: opens it.
+    """
+
+    name: str
+    source: str
+    recognise: Recognise
+    open: OpenExtractor

@@ -8,14 +8,16 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from diffpath_jax.devices.batched import batched
 from diffpath_jax.evaluation.features import resize as resizing
+from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.networks.inception import Inception as Network
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import PixelImages, Tree
 from diffpath_jax.training.checkpoint import tree_digest
-from diffpath_jax.weights.from_inception import KIND
+from diffpath_jax.weights import from_inception
 from diffpath_jax.weights.safetensors_file import adapt, read_parameters
 
 _FIX = "make the file with `diffpath convert --from inception`"
@@ -41,18 +43,18 @@ class Inception:
 
 
 def load_inception(path: Path, *, resize: str) -> Inception:
-    """Read converted weights.
+    """Reads converted weights.
 
     Raises:
         DiffpathError: an unknown resize, no such file, a damaged one, or parameters of another network.
     """
     kind = resizing.check_resize(resize)
-    found, about = read_parameters(path)
-    if about.get("network") != {"kind": KIND}:
+    stored, about = read_parameters(path)
+    if about.get("network") != {"kind": from_inception.KIND}:
         raise DiffpathError("parameters", where=path, why="not those of the Inception network", fix=_FIX)
     network = purify(lambda rngs: Network(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
-    params = adapt(found, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), where=str(path)).params
+    params = adapt(stored, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), where=str(path)).params
     if tree_digest(params) != about.get("digest"):
         why = "they do not match the digest written with them"
         raise DiffpathError("parameters", where=path, why=why, fix=_FIX, code=ExitCode.DAMAGED)
@@ -62,3 +64,34 @@ def load_inception(path: Path, *, resize: str) -> Inception:
         return activations.features
 
     return Inception(apply, params, sha256_file(path), about.get("published") is True, kind)
+
+
+def inception_features(path: Path, *, resize: str) -> FeatureExtractor:
+    """Returns pooled features of the network that FID and KID are defined by.
+
+    Raises:
+        DiffpathError: the file holds something else, or is damaged.
+    """
+    inception = load_inception(path, resize=resize)
+    run, params = batched(inception.apply), inception.params
+    weights = "the published weights" if inception.published else "weights that are not the published ones"
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        return run(params, images)
+
+    return FeatureExtractor(
+        name="inception",
+        description=f"pooled features of Inception-v3 (the FID network of 2015-12-05) with {weights}",
+        digest=inception.digest,
+        resize=inception.resize,
+        extract=extract,
+        published=inception.published,
+    )
+
+
+KIND = ExtractorKind(
+    name="inception",
+    source="inception.safetensors of `diffpath convert`",
+    recognise=lambda path: path.is_file() and path.suffix == ".safetensors",
+    open=inception_features,
+)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.evaluation.features.resize import bicubic_matrix
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_file, sha256_json
@@ -44,7 +44,7 @@ class Preparation:
 
 
 def onnx_features(path: Path) -> FeatureExtractor:
-    """The first output of an ONNX encoder: a vector for each image, or the first of several tokens (the class token).
+    """Returns the features of an ONNX encoder: its first output, of several tokens the first (the class token).
 
     Raises:
         DiffpathError: onnxruntime is not installed, or the file or the JSON beside it is not what it should be.
@@ -52,7 +52,7 @@ def onnx_features(path: Path) -> FeatureExtractor:
     session = _open(path)
     (image, *more), output = session.get_inputs(), session.get_outputs()[0]
     if more or len(image.shape) != 4 or CHANNELS not in (image.shape[1], image.shape[3]):
-        why = f"its inputs are {[(given.name, given.shape) for given in session.get_inputs()]}, not one batch of images"
+        why = f"its inputs are {[(entry.name, entry.shape) for entry in session.get_inputs()]}, not one batch of images"
         raise DiffpathError(
             "encoder", where=path, why=why, fix="export it with one input, (n, 3, h, w) or (n, h, w, 3)"
         )
@@ -67,28 +67,28 @@ def onnx_features(path: Path) -> FeatureExtractor:
             parts.append(_run(session, path, {image.name: x.transpose(0, 3, 1, 2) if channels_first else x}, output))
         return np.concatenate(parts)
 
-    how = f"{preparation.size} px, mean {list(preparation.mean)}, std {list(preparation.std)} of images in [0, 1]"
+    words = f"{preparation.size} px, mean {list(preparation.mean)}, std {list(preparation.std)} of images in [0, 1]"
     token = ", its first token" if len(output.shape) == 3 else ""
     return FeatureExtractor(
         name=preparation.name,
-        description=f"output {output.name!r} of the ONNX encoder {path.name}{token}; images at {how}",
-        digest=sha256_json([*_digests(path), how]),
+        description=f"output {output.name!r} of the ONNX encoder {path.name}{token}; images at {words}",
+        digest=sha256_json([*_digests(path), words]),
         resize=RESIZE,
         extract=extract,
     )
 
 
-def prepare(images: UInt8[np.ndarray, "n h w 3"], how: Preparation) -> Float[np.ndarray, "n size size 3"]:
-    """Resized, in [0, 1], less the mean, over the standard deviation."""
+def prepare(images: UInt8[np.ndarray, "n h w 3"], preparation: Preparation) -> Float[np.ndarray, "n size size 3"]:
+    """Returns images resized, in [0, 1], less the mean, over the standard deviation."""
     x = images.astype(np.float32)
-    if images.shape[1:3] != (how.size, how.size):
-        rows, columns = (bicubic_matrix(side, how.size).astype(np.float32) for side in images.shape[1:3])
+    if images.shape[1:3] != (preparation.size, preparation.size):
+        rows, columns = (bicubic_matrix(side, preparation.size).astype(np.float32) for side in images.shape[1:3])
         x = np.einsum("jw,niwc->nijc", columns, np.einsum("ih,nhwc->niwc", rows, x, optimize=True), optimize=True)
-    return (x.clip(0, 255) / 255 - np.asarray(how.mean, np.float32)) / np.asarray(how.std, np.float32)
+    return (x.clip(0, 255) / 255 - np.asarray(preparation.mean, np.float32)) / np.asarray(preparation.std, np.float32)
 
 
 def _digests(path: Path) -> list[str]:
-    """Of the encoder, and of files beside it that it names: large encoders keep their weights there."""
+    """Returns digests of the encoder, and of files beside it that it names: large encoders keep their weights there."""
     content = path.read_bytes()
     beside = (file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path)
     return [sha256_file(path), *(sha256_file(file) for file in beside if file.name.encode() in content)]
@@ -109,32 +109,32 @@ def _open(path: Path) -> Any:
 
 def _run(session: Any, path: Path, inputs: dict[str, np.ndarray], output: Any) -> Float[np.ndarray, "n d"]:
     try:
-        found = np.asarray(session.run([output.name], inputs)[0])
+        features = np.asarray(session.run([output.name], inputs)[0])
     except Exception as error:  # as above
         raise _damaged(path, str(error)) from error
-    if found.ndim == 3:
-        return found[:, 0]
-    if found.ndim != 2:
-        raise _damaged(path, f"its output has shape {found.shape}, not (n, d) or (n, tokens, d)")
-    return found
+    if features.ndim == 3:
+        return features[:, 0]
+    if features.ndim != 2:
+        raise _damaged(path, f"its output has shape {features.shape}, not (n, d) or (n, tokens, d)")
+    return features
 
 
 def _preparation(path: Path, size: int) -> Preparation:
-    """What the JSON file beside an encoder says, and what it leaves out."""
+    """Reads the JSON file beside an encoder, and fills in what it leaves out."""
     beside = path.with_suffix(".json")
-    said = read_json(beside, what="encoder", fix="write JSON, or delete it") if beside.exists() else {}
+    stored = read_json(beside, what="encoder", fix="write JSON, or delete it") if beside.exists() else {}
     try:
-        given: dict[str, Any] = {"name": path.stem, "size": size, **dict(said)}
-        given |= {key: tuple(given[key]) for key in ("mean", "std") if key in given}
-        found = Preparation(**given)
-        if not (isinstance(found.name, str) and re.fullmatch(r"\w[\w.-]{0,63}", found.name)):
+        settings: dict[str, Any] = {"name": path.stem, "size": size, **dict(stored)}
+        settings |= {key: tuple(settings[key]) for key in ("mean", "std") if key in settings}
+        preparation = Preparation(**settings)
+        if not (isinstance(preparation.name, str) and re.fullmatch(r"\w[\w.-]{0,63}", preparation.name)):
             raise ValueError("a name has letters, digits, _, - and . only")
-        if not (isinstance(found.size, int) and 0 < found.size <= MAX_SIZE):
+        if not (isinstance(preparation.size, int) and 0 < preparation.size <= MAX_SIZE):
             raise ValueError(f"size is not a whole number up to {MAX_SIZE}")
-        numbers = np.array([found.mean, found.std], np.float64)
+        numbers = np.array([preparation.mean, preparation.std], np.float64)
         if numbers.shape != (2, CHANNELS) or not np.isfinite(numbers).all() or numbers[1].min() <= 0:
             raise ValueError("mean and std have a number for each channel, std a positive one")
-        return found
+        return preparation
     except (TypeError, ValueError) as error:
         fix = 'write {"name": "...", "size": 224, "mean": [r, g, b], "std": [r, g, b]}, each optional'
         raise DiffpathError("encoder", where=beside, why=str(error), fix=fix) from error
@@ -143,3 +143,11 @@ def _preparation(path: Path, size: int) -> Preparation:
 def _damaged(path: Path, why: str) -> DiffpathError:
     fix = "export the encoder again"
     return DiffpathError("encoder", where=path, why=why[:200], fix=fix, code=ExitCode.DAMAGED)
+
+
+KIND = ExtractorKind(
+    name="onnx",
+    source="an encoder *.onnx",
+    recognise=lambda path: path.is_file() and path.suffix == ".onnx",
+    open=lambda path, *, resize: onnx_features(path),
+)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from diffpath_jax import cli
+from diffpath_jax.evaluation.features import inception
 from diffpath_jax.evaluation.features import open as open_features
+from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.evaluation.features.inception import Inception
 from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.io.errors import DiffpathError
@@ -35,7 +37,7 @@ def weights_file(tmp_path):
 
 @pytest.mark.parametrize(("published", "names"), [(True, ("FID", "KID")), (False, ("FD-inception", "KD-inception"))])
 def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_file, dataset, samples, published, names):
-    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: stand_in(published))
+    monkeypatch.setattr(inception, "load_inception", lambda path, *, resize: stand_in(published))
     words = ["--real", dataset, "--generated", samples, "--features", weights_file, ENCODER, "--audit", "none"]
     assert cli.main(eval_words(tmp_path / "out", *words)) == 0
     first, second = content(tmp_path / "out")["distances"]
@@ -62,7 +64,7 @@ def test_two_extractors_of_one_name_are_told_apart(tmp_path, dataset, samples):
 
 def test_the_resize_reaches_the_network(monkeypatch, weights_file):
     asked = []
-    monkeypatch.setattr(open_features, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
+    monkeypatch.setattr(inception, "load_inception", lambda path, *, resize: asked.append(resize) or stand_in(True))
     open_extractor(weights_file, resize="tf_bilinear")
     assert asked == ["tf_bilinear"]
 
@@ -80,3 +82,35 @@ def test_what_is_no_extractor(tmp_path, name, why):
         (tmp_path / name).write_text(json.dumps({}))
     with pytest.raises(DiffpathError, match=why):
         open_extractor(tmp_path / name, resize="clean")
+
+
+@pytest.fixture
+def means(monkeypatch):
+    """A kind of extractor that the package does not have: the mean of each channel, from a file of weights."""
+
+    def open_means(path, *, resize):
+        def extract(images):
+            return images.mean(axis=(1, 2), dtype=np.float32) * np.float32(path.read_text())
+
+        return FeatureExtractor("means", "mean of each channel", "2" * 64, resize, extract)
+
+    monkeypatch.setattr(open_features, "KINDS", dict(open_features.KINDS))
+    kind = ExtractorKind("means", "a file *.means", lambda path: path.suffix == ".means", open_means)
+    open_features.register(kind)
+    return kind
+
+
+def test_a_kind_from_outside(means, tmp_path, dataset, samples, capsys):
+    (tmp_path / "x.means").write_text("0.01")
+    words = ["--real", dataset, "--generated", samples, "--features", tmp_path / "x.means", "--audit", "none"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
+    (distances,) = content(tmp_path / "out")["distances"]
+    assert {"FD-means", "KD-means", "FD-means-infinity"} <= set(distances["rows"]["generated"]["overall"]["metrics"])
+    with pytest.raises(DiffpathError, match=r"no kind of extractor; fix: name one of: .*a file \*.means"):
+        open_extractor(tmp_path / "out" / "metrics.json", resize="clean")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["eval", "--help"])
+    assert "a file *.means" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="there is a kind 'means'"):
+        open_features.register(means)
