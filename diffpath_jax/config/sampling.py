@@ -76,8 +76,15 @@ def _variance(config: RunConfig, options: SamplerConfig) -> str:
 
 
 def threshold(config: RunConfig, options: SamplerConfig) -> thresholding.Threshold:
-    """Returns the bounds of a sampler's estimates of the image; latents have none."""
-    chosen = {"auto": "clip" if config.codec is None else "none"}.get(options.limit, options.limit)
-    if chosen == "dynamic":
-        return thresholding.dynamic_threshold(options.percentile)
-    return {"clip": thresholding.clip, "none": thresholding.unbounded}[chosen]
+    """Returns the thresholding of a sampler's estimates of the image; by default pixels are clipped, latents are not.
+
+    Raises:
+        DiffpathError: there is none of that name, or it bounds latents.
+    """
+    if options.thresholding == AUTO:
+        kind = thresholding.CLIP if config.codec is None else thresholding.NONE
+    else:
+        kind = _row(thresholding.THRESHOLDINGS, "thresholding", options.thresholding)
+    if kind.bounds and config.codec is not None:
+        raise DiffpathError("thresholding", where=WHERE, why="latents have no bounds", fix="leave it out")
+    return kind.make(options.percentile)

@@ -16,6 +16,7 @@ from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
+from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 from diffpath_jax.diffusion.schedule import Prediction
 from diffpath_jax.ranges import Positive, Share
 from diffpath_jax.training.loop import TrainConfig
@@ -195,6 +196,7 @@ def _one_of(names: Iterable[str], *others: str) -> AfterValidator:
 SamplerName = Annotated[str, _one_of(SAMPLERS)]
 SpacingName = Annotated[str, _one_of(SPACINGS, AUTO)]
 VarianceName = Annotated[str, _one_of(VARIANCES, AUTO)]
+ThresholdingName = Annotated[str, _one_of(THRESHOLDINGS, AUTO)]
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,8 @@ class SamplerConfig:
         guidance_to: highest such share.
         classifier_scale: of a noisy classifier's gradient; 0 for none.
         unconditional: do not tell the network the class, so that a classifier alone chooses it.
-        limit: what keeps estimates of the image within [-1, 1]: ``clip``, ``dynamic`` thresholding, or ``none`` (the
-            authors' code); ``auto`` clips pixels and leaves latents, which have no bounds.
+        thresholding: of estimates of the image, one of ``THRESHOLDINGS`` (the authors' code: ``none``); ``auto`` clips
+            pixels and leaves latents, which have no bounds.
         percentile: share of an image's values that dynamic thresholding leaves uncut.
     """
 
@@ -231,5 +233,5 @@ class SamplerConfig:
     guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
     classifier_scale: Annotated[float, Field(ge=0)] = 0.0
     unconditional: bool = False
-    limit: Literal["auto", "clip", "dynamic", "none"] = "auto"
+    thresholding: ThresholdingName = AUTO
     percentile: Annotated[float, Field(gt=0, le=1)] = 0.995

@@ -34,23 +34,25 @@ from diffpath_jax.shapes import Labels, PRNGKey, Tree
 Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
 TABLE = "samples.parquet"
+# Names that earlier versions gave to fields of a job and of its sampler: in records on disk, and on the command line.
+RENAMED = {"limit": "thresholding", "twins": "shared_noise"}
 # Parts of the weights.
 DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
 
 
 @dataclass(frozen=True)
 class SampleJob:
-    """What to draw.
+    """A set of images to draw.
 
     Attributes:
         out: dataset directory to write.
         name: dataset name.
         counts: images of each class.
-        sampler: method and its numbers.
+        sampler: the sampler and its numbers.
         image_px: (height, width); other sizes than the training size change the field of view, not the um/px.
         batch_size: images a device draws at once.
-        seed: of all noise.
-        twins: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
+        seed: random seed for all noise.
+        shared_noise: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
     """
 
     out: Path
@@ -60,12 +62,12 @@ class SampleJob:
     image_px: tuple[int, int]
     batch_size: int
     seed: int
-    twins: bool = False
+    shared_noise: bool = False
 
 
 @dataclass(frozen=True)
 class Model:
-    """What draws: a diffusion model, and the noisy classifier that guides it, if one does."""
+    """A diffusion model, and the noisy classifier that guides it, if one does."""
 
     run: Run
     trained: Trained
@@ -74,10 +76,10 @@ class Model:
     @property
     def weights(self) -> Tree:
         """Parameters and model states, as :data:`Draw` takes them."""
-        found = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec}
+        weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec}
         if self.classifier:
-            found[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
-        return found
+            weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
+        return weights
 
 
 def make_draw(
@@ -87,7 +89,7 @@ def make_draw(
     image_px: tuple[int, int],
     mesh: Mesh,
     classifier: Run | None = None,
-    twins: bool = False,
+    shared_noise: bool = False,
     trajectory_frames: int = 0,
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
@@ -109,7 +111,7 @@ def make_draw(
         denoiser = compose.denoiser(
             run.config, options, sampler.schedule, params=params, model_state=state, classifier=guide, **common
         )
-        numbers = indices // num_classes if twins else indices
+        numbers = indices // num_classes if shared_noise else indices
         x, trajectory = loop.sample(
             denoiser,
             sampler,
@@ -140,7 +142,7 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         image_px=job.image_px,
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
-        twins=job.twins,
+        shared_noise=job.shared_noise,
         trajectory_frames=trajectory_frames,
     )
 
@@ -157,27 +159,27 @@ def class_of(indices: Int[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray,
 
 
 def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
-    """Draw what is missing of a job and write the data set; a finished job is returned as it is.
+    """Draw the images that a job still lacks and write the data set; a finished job is returned as it is.
 
     Several processes share the batches of the job; each draws its own on its own devices, and the first writes the
     data set when all are done.
 
     Args:
-        job: what to draw.
-        model: what draws.
+        job: the images to draw.
+        model: draws them.
         mesh: devices of this process.
 
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
     fingerprint = _fingerprint(job, model)
-    complete = finished(job.out, fingerprint)
+    complete = finished(job.out, fingerprint, _renewed)
     if complete:
         return complete
     if processes.is_first():
-        Staging(job.out, fingerprint)
+        Staging(job.out, fingerprint, _renewed)
     processes.wait_for_all("the job is described")
-    staging = Staging(job.out, fingerprint)
+    staging = Staging(job.out, fingerprint, _renewed)
     indices = image_indices(job.counts)
     batches = {start: indices[start : start + job.batch_size] for start in range(0, len(indices), job.batch_size)}
     mine = list(batches)[jax.process_index() :: jax.process_count()]
@@ -247,12 +249,12 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
 
 
 def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
-    """What made the images, as it is written with each of them."""
-    found = {
+    """Returns everything that made the images, as it is written with each of them."""
+    provenance = {
         **asdict(job.sampler),
         "evaluations": samplers.sampler(model.run.config, job.sampler).num_evaluations,
         "seed": job.seed,
-        "twins": job.twins,
+        "shared_noise": job.shared_noise,
         "batch_size": job.batch_size,
         "checkpoint_step": model.trained.step,
         "checkpoint_digest": model.trained.digest,
@@ -261,12 +263,12 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         **({"codec_digest": model.run.space.digest} if model.run.space else {}),
     }
     if model.classifier:
-        found["classifier_digest"] = model.classifier[1].digest
-    return found
+        provenance["classifier_digest"] = model.classifier[1].digest
+    return provenance
 
 
 def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
-    """Everything that decides the pixels."""
+    """Returns everything that decides the pixels."""
     return {
         "parameters": model.trained.digest,
         "run": model.run.digest,
@@ -277,8 +279,18 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "image_px": list(job.image_px),
         "batch_size": job.batch_size,
         "seed": job.seed,
-        "twins": job.twins,
+        "shared_noise": job.shared_noise,
     }
+
+
+def _renewed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fingerprint of a job as an earlier version recorded it, in today's names, defaults filled in."""
+
+    def renamed(content: Mapping[str, Any]) -> dict[str, Any]:
+        return {RENAMED.get(name, name): value for name, value in content.items()}
+
+    sampler = {**asdict(sections.SamplerConfig()), **renamed(record.get("sampler", {}))}
+    return {**renamed(record), "sampler": sampler}
 
 
 def _repeated(value: str | int | float, count: int) -> pa.Array:
