@@ -89,7 +89,7 @@ def _choices() -> dict[str, str]:
 
     return {
         "sampler": listed(SAMPLERS),
-        "spacing": f"steps visited, by default the sampler's own. {listed(SPACINGS)}",
+        "spacing": f"steps visited, by default the sampler's own. {listed(SPACINGS)}; N,N,...: steps of equal sections",
         "thresholding": f"of estimates of the image, by default clip for pixels. {listed(THRESHOLDINGS)}",
         "variance": f"of DDPM, by default as trained. {listed(VARIANCES)}",
     }
@@ -137,7 +137,10 @@ def _finish(
     console.print(card.summary(dataset))
     mpp, sampling = model.run.mpp, dataset.details["sampling"]
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
-    console.print(f"  {field}; {sampling['evaluations']} evaluations of the network an image", soft_wrap=True)
+    calls = f"{sampling['evaluations']} evaluations of the network an image"
+    if "first_timestep" in sampling:
+        calls += f", the first at t = {sampling['first_timestep']}"
+    console.print(f"  {field}; {calls}", soft_wrap=True)
 
 
 def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
@@ -181,7 +184,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
     checks.check_image_size(run.config, image_px, space=run.space, where="the command line", fix=fix)
-    return sampling_job.SampleJob(
+    job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
         counts=_counts(arguments.num_per_class, run.classes),
@@ -191,6 +194,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         seed=arguments.seed,
         shared_noise=arguments.shared_noise,
     )
+    return sampling_job.as_begun(job)
 
 
 @contextlib.contextmanager

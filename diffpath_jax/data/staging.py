@@ -150,7 +150,8 @@ def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any
 def recorded_job(out: Path) -> Mapping[str, Any] | None:
     """Returns the job that began or finished the directory, as it was recorded; none where there is none."""
     if (out / manifest.MANIFEST).exists():
-        return manifest.open_dataset(out).details["job"]
+        content = read_json(out / manifest.MANIFEST, what="manifest", fix="name a new output directory")
+        return content.get("details", {}).get("job")
     return _recorded_job(out) if (out / STAGING / JOB).exists() else None
 
 

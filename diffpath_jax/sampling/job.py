@@ -6,7 +6,7 @@ an interruption changes a pixel.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from jaxtyping import Int
 from diffpath_jax.config import build, sections
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.data import card, manifest, records, writer
-from diffpath_jax.data.staging import Staging, Unit, finished
+from diffpath_jax.data.staging import Staging, Unit, finished, recorded_job
 from diffpath_jax.devices import processes, sharding
-from diffpath_jax.diffusion.samplers import loop
+from diffpath_jax.diffusion.samplers import loop, spacing
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
 from diffpath_jax.runs.run import Run, Trained
@@ -172,6 +172,7 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
+    job = as_begun(job)
     fingerprint = _fingerprint(job, model)
     complete = finished(job.out, fingerprint, _renewed)
     if complete:
@@ -250,9 +251,11 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
 
 def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     """Returns everything that made the images, as it is written with each of them."""
+    sampler = samplers.sampler(model.run.config, job.sampler)
     provenance = {
         **asdict(job.sampler),
-        "evaluations": samplers.sampler(model.run.config, job.sampler).num_evaluations,
+        "evaluations": sampler.num_evaluations,
+        "first_timestep": int(sampler.schedule.timesteps[sampler.step_indices[0]]),
         "seed": job.seed,
         "shared_noise": job.shared_noise,
         "batch_size": job.batch_size,
@@ -290,7 +293,23 @@ def _renewed(record: Mapping[str, Any]) -> dict[str, Any]:
         return {RENAMED.get(name, name): value for name, value in content.items()}
 
     sampler = {**asdict(sections.SamplerConfig()), **renamed(record.get("sampler", {}))}
+    if _leads(record):
+        sampler["spacing"] = spacing.LEADING.name
     return {**renamed(record), "sampler": sampler}
+
+
+def _leads(record: Mapping[str, Any]) -> bool:
+    """Returns true for a job of an earlier version on DDIM's own spacing, which was ``leading`` then."""
+    sampler = record.get("sampler", {})
+    return "twins" in record and (sampler["sampler"], sampler["spacing"]) == ("ddim", sections.AUTO)
+
+
+def as_begun(job: SampleJob) -> SampleJob:
+    """Returns the job on the spacing that its directory was begun with, so that the same command goes on with it."""
+    record = recorded_job(job.out)
+    if record is None or not _leads(record) or job.sampler.spacing != sections.AUTO:
+        return job
+    return replace(job, sampler=replace(job.sampler, spacing=spacing.LEADING.name))
 
 
 def _repeated(value: str | int | float, count: int) -> pa.Array:

@@ -20,6 +20,7 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.config import sections
+from diffpath_jax.data import staging
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -149,6 +150,7 @@ def test_every_image_says_how_it_was_made(denoiser_run, classifier_run, tmp_path
     assert {**expected, "seed": 7}.items() <= dataset.details["sampling"].items()
     said = " ".join(capsys.readouterr().err.split())
     assert "24 px at 2 um/px: field of view 48 um; 5 evaluations" in said
+    assert f"the first at t = {rows[0]['first_timestep']}" in said
 
 
 def test_pictures(denoiser_run, tmp_path):
@@ -205,6 +207,9 @@ def test_a_sweep_draws_every_point_from_the_same_noise(denoiser_run, tmp_path, c
         (["--sampler", "euler"], "sampler"),
         (["--spacing", "odd"], "spacing"),
         (["--sampler", "ddim_author_code", "--steps", "1000"], "authors"),
+        (["--sampler", "ddim", "--spacing", "100,50,10"], "sections 100,50,10 have 160; fix: .*--steps"),
+        (["--spacing", "100,0"], "spacing.*even, leading"),
+        (["--spacing", "strided", "--steps", "501"], "exactly 501 steps"),
         (["--guidance", "-1"], "guidance"),
         (["--guidance_scale", "0.5"], "guidance_scale.*conditional"),
         (["--guidance_scale", "2", "--guidance", "1"], "guidance_scale"),
@@ -255,6 +260,23 @@ def test_names_of_earlier_versions_are_read(denoiser_run, tmp_path):
     assert cli.main(sample_command(denoiser_run, tmp_path / "now", *now)) == 0
     points = sweep.points(["limit=none"], {"thresholding": "auto"})
     assert points == {"limit-none": {"thresholding": "none"}}
+
+
+def test_a_job_goes_on_with_the_spacing_that_it_was_begun_with(model, tmp_path):
+    """DDIM's own was ``leading`` in earlier versions, whose records say ``twins`` and ``limit``."""
+    options = {"sampler": "ddim", "steps": 334}
+    begun = job_of(tmp_path / "begun", {**options, "spacing": "leading"})
+    fingerprint = sampling_job._fingerprint(begun, model)
+    record = {**fingerprint, "sampler": {**fingerprint["sampler"], "spacing": "auto"}}
+    record["twins"], record["sampler"]["limit"] = record.pop("shared_noise"), record["sampler"].pop("thresholding")
+    staging.Staging(begun.out, record)
+    assert sampling_job.as_begun(job_of(begun.out, options)) == begun
+    new = job_of(tmp_path / "new", options)
+    assert sampling_job.as_begun(new) == new
+    # The old record is that of the job: another one would be refused.
+    staging.Staging(begun.out, fingerprint, sampling_job._renewed)
+    with pytest.raises(DiffpathError, match="another sampler"):
+        staging.Staging(begun.out, sampling_job._fingerprint(new, model), sampling_job._renewed)
 
 
 def refused(capsys, words, code=2):

@@ -45,7 +45,7 @@ KINDS = (
         reference="Song et al. 2021, Denoising diffusion implicit models",
         order=1,
         make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
-        spacing=spacing.LEADING,
+        spacing=spacing.DDIM,
         options=("spacing", "eta"),
     ),
     SamplerKind(
