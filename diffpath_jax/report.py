@@ -127,7 +127,7 @@ def save(path: Path, study: Study) -> None:
         overlays=[path.read_bytes() for path in sorted((study.dataset.directory / "qa").glob("*.png"))],
         first_stage=_first_stage(study.first_stage) if study.first_stage else None,
         galleries=_galleries(study),
-        films=_films(study),
+        trajectories=_trajectories(study),
         losses=_loss_figure(study),
         distances=_distances(study),
         classifications=_classifications(study),
@@ -174,9 +174,14 @@ def _galleries(study: Study) -> list[dict[str, Any]]:
     return galleries
 
 
-def _films(study: Study) -> list[dict[str, Any]]:
-    paths = {name: dataset.directory / "qa" / "film.png" for name, dataset in study.samples.items()}
-    return [{"source": name, "picture": path.read_bytes()} for name, path in paths.items() if path.exists()]
+def _trajectories(study: Study) -> list[dict[str, Any]]:
+    """Returns the estimates of each sampler on its way; earlier versions called their picture a film."""
+    paths = {
+        dataset.directory / "qa" / file: name
+        for name, dataset in study.samples.items()
+        for file in ("film.png", "trajectory.png")
+    }
+    return [{"source": name, "picture": path.read_bytes()} for path, name in paths.items() if path.exists()]
 
 
 def _loss_figure(study: Study) -> bytes:

@@ -27,8 +27,8 @@ class DenoiserOutput(NamedTuple):
     Attributes:
         eps: the noise in it.
         variance: the learned variance of a step, as a fraction in [-1, 1]; none where none is learnt.
-        score: gradient (of a classifier, times its scale) that is to move the mean of an ancestral step by the step's
-            variance times it; none where there is none, or where it is already in ``eps``.
+        score: gradient of a classifier, times its scale, that is left to the sampler's step; none where there is none,
+            or where it is already in ``eps``.
     """
 
     eps: Images

@@ -55,7 +55,7 @@ def test_generated_sets_are_data_sets_like_real_ones(demo):
         assert [r.index for r in records] == list(range(8))
         assert {(r.mpp, r.fov_um) for r in records} == {(real.details["mpp"], real.details["fov_um"])}
         assert samples.details["sampling"]["checkpoint_digest"][:16] == records[0].slide.partition(":")[2]
-        for picture in ("grid.png", "film.png") if name == "ddpm" else ("grid.png",):
+        for picture in ("grid.png", "trajectory.png") if name == "ddpm" else ("grid.png",):
             assert (samples.directory / "qa" / picture).stat().st_size > 100
 
 

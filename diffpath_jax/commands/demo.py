@@ -124,7 +124,7 @@ class _Demo:
         steps = ["--steps", "2"] if self.variant else []
         commands = []
         for number, (name, options) in enumerate(samplers.items()):
-            pictures = ["--grid", "--film"] if number == 0 else ["--grid"]
+            pictures = ["--grid", "--trajectory"] if number == 0 else ["--grid"]
             place = ["--workdir", str(workdir), "--out", str(sets[name])]
             commands.append(["sample", *place, *count, *options, *steps, *pictures])
         return commands

@@ -21,6 +21,7 @@ from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
+from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
@@ -41,8 +42,7 @@ _SAMPLER_HELP = {
     "guidance_from": "lowest share of the trained schedule at which w applies, 0 clean to 1 noise",
     "guidance_to": "highest such share",
     "classifier_scale": "of the gradient of --classifier",
-    "limit": "of estimates of the image: clip, dynamic, none",
-    "percentile": "share of values that --limit dynamic leaves uncut",
+    "percentile": "share of values that --thresholding dynamic leaves uncut",
 }
 
 
@@ -63,14 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
     parser.add_argument("--patch_px", type=int, help="side of the images (default: as in training)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of all noise (default: %(default)s)")
-    parser.add_argument("--twins", action="store_true", help="the same noise for all classes")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for all noise (default: %(default)s)")
+    parser.add_argument("--shared_noise", action="store_true", help="the same noise for all classes")
     parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
     parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
     parser.add_argument("--png", action="store_true", help="write every image as a PNG file too")
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
-    parser.add_argument("--film", action="store_true", help="write a strip of the denoising, by class")
+    parser.add_argument("--trajectory", action="store_true", help="write how the first images emerge, by class")
     processes.add_arguments(parser)
+    _add_old_names(parser)
+
+
+def _add_old_names(parser: argparse.ArgumentParser) -> None:
+    """Options by the names that they had in earlier versions; help does not show them."""
+    old: dict[str, Any] = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--limit", dest="thresholding", **old)
+    parser.add_argument("--twins", dest="shared_noise", action="store_true", **old)
+    parser.add_argument("--film", dest="trajectory", action="store_true", **old)
 
 
 def _choices() -> dict[str, str]:
@@ -81,7 +90,8 @@ def _choices() -> dict[str, str]:
 
     return {
         "sampler": listed(SAMPLERS),
-        "spacing": f"steps visited, by default the sampler's own. {listed(SPACINGS)}",
+        "spacing": f"steps visited, by default the sampler's own. {listed(SPACINGS)}; N,N,...: steps of equal sections",
+        "thresholding": f"of estimates of the image, by default clip for pixels. {listed(THRESHOLDINGS)}",
         "variance": f"of DDPM, by default as trained. {listed(VARIANCES)}",
     }
 
@@ -123,12 +133,15 @@ def _finish(
         _write_images(dataset)
     if arguments.grid:
         _write_grid(dataset)
-    if arguments.film:
+    if arguments.trajectory:
         _write_trajectory(job, model)
     console.print(card.summary(dataset))
     mpp, sampling = model.run.mpp, dataset.details["sampling"]
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
-    console.print(f"  {field}; {sampling['evaluations']} evaluations of the network an image", soft_wrap=True)
+    calls = f"{sampling['evaluations']} evaluations of the network an image"
+    if "first_timestep" in sampling:
+        calls += f", the first at t = {sampling['first_timestep']}"
+    console.print(f"  {field}; {calls}", soft_wrap=True)
 
 
 def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
@@ -172,7 +185,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
     checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
-    return sampling_job.SampleJob(
+    job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
         counts=_counts(arguments.num_per_class, run.classes),
@@ -180,8 +193,9 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         image_px=image_px,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
-        twins=arguments.twins,
+        shared_noise=arguments.shared_noise,
     )
+    return sampling_job.as_begun(job)
 
 
 @contextlib.contextmanager
@@ -270,4 +284,4 @@ def _write_trajectory(job: sampling_job.SampleJob, model: sampling_job.Model) ->
     labels = sampling_job.class_of(indices, count)
     _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
-    image_grid.write_png(job.out / "qa" / "film.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))
+    image_grid.write_png(job.out / "qa" / "trajectory.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

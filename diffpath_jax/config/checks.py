@@ -281,16 +281,11 @@ def check_sampler(config: RunConfig, options: SamplerConfig, *, classifier: bool
         ("guidance_from", least >= most, f"{least} is not below `guidance_to` {most}", "change one"),
         ("classifier_scale", options.classifier_scale > 0 and not classifier, "no classifier", "add `classifier`"),
         ("classifier", classifier and not options.classifier_scale, "its scale is 0", "add `classifier_scale`"),
-        (
-            "limit",
-            options.limit in ("clip", "dynamic") and config.codec is not None,
-            "latents have no bounds",
-            "leave it out",
-        ),
     ):
         if wrong:
             raise DiffpathError(parameter, where=sampling.WHERE, why=why, fix=fix)
     sampling.sampler(config, options)
+    sampling.threshold(config, options)
 
 
 def _check_options_of_kind(options: SamplerConfig) -> None:

@@ -5,13 +5,13 @@ from typing import TypeVar
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import AUTO, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.samplers import thresholding
+from diffpath_jax.diffusion.samplers import spacing, thresholding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
 from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.diffusion.samplers.registry import Named, Registry
-from diffpath_jax.diffusion.samplers.spacing import SPACINGS, SpacingKind
+from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.io.errors import DiffpathError
 
 # Where errors place a parameter; a command says which of its options that is.
@@ -32,7 +32,7 @@ def sampler(config: RunConfig, options: SamplerConfig) -> Sampler:
         respaced = diffusion.respace(trained, indices)
     except ValueError as error:
         why = f"{options.steps} steps of the {trained.num_steps} that the model was trained with: {error}"
-        raise DiffpathError("steps", where=WHERE, why=why, fix="give fewer") from error
+        raise DiffpathError("steps", where=WHERE, why=why, fix="change `steps` or `spacing`") from error
     settings = SamplerSettings(trained=trained, variance=_variance(config, options), eta=options.eta)
     return kind.make(respaced, settings)
 
@@ -54,7 +54,7 @@ def spacing_kind(options: SamplerConfig) -> SpacingKind:
     """
     if options.spacing == AUTO:
         return sampler_kind(options).spacing
-    return _row(SPACINGS, "spacing", options.spacing)
+    return spacing.find(options.spacing) or _row(spacing.SPACINGS, "spacing", options.spacing)
 
 
 def _row(registry: Registry[Row], parameter: str, name: str) -> Row:
@@ -76,8 +76,15 @@ def _variance(config: RunConfig, options: SamplerConfig) -> str:
 
 
 def threshold(config: RunConfig, options: SamplerConfig) -> thresholding.Threshold:
-    """Returns the bounds of a sampler's estimates of the image; latents have none."""
-    chosen = {"auto": "clip" if config.codec is None else "none"}.get(options.limit, options.limit)
-    if chosen == "dynamic":
-        return thresholding.dynamic_threshold(options.percentile)
-    return {"clip": thresholding.clip, "none": thresholding.unbounded}[chosen]
+    """Returns the thresholding of a sampler's estimates of the image; by default pixels are clipped, latents are not.
+
+    Raises:
+        DiffpathError: there is none of that name, or it bounds latents.
+    """
+    if options.thresholding == AUTO:
+        kind = thresholding.CLIP if config.codec is None else thresholding.NONE
+    else:
+        kind = _row(thresholding.THRESHOLDINGS, "thresholding", options.thresholding)
+    if kind.bounds and config.codec is not None:
+        raise DiffpathError("thresholding", where=WHERE, why="latents have no bounds", fix="leave it out")
+    return kind.make(options.percentile)

@@ -6,6 +6,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from diffpath_jax.config.network import network_section
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
-from diffpath_jax.diffusion.samplers.spacing import SPACINGS
+from diffpath_jax.diffusion.samplers.spacing import SECTIONS, SPACINGS
+from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.config import NetworkConfig, TaskName
 from diffpath_jax.ranges import (
@@ -207,12 +209,18 @@ RUN_CONFIGS: dict[TaskName, type[RunConfig]] = {
 AUTO = "auto"
 
 
-def _one_of(names: Iterable[str], *others: str) -> AfterValidator:
-    """Returns a check that a name is known by the time the check is made: others can be added from outside."""
+def _one_of(names: Iterable[str], *others: str, pattern: re.Pattern[str] | None = None) -> AfterValidator:
+    """Returns a check that a name is known by the time the check is made: others can be added from outside.
+
+    Args:
+        names: of a registry.
+        others: further words that are allowed.
+        pattern: further text that is allowed.
+    """
 
     def check(name: str) -> str:
         known = (*others, *names)
-        if name not in known:
+        if name not in known and not (pattern and pattern.fullmatch(name)):
             raise PydanticCustomError("unknown_name", "use one of {known}", {"known": ", ".join(known)})
         return name
 
@@ -220,8 +228,9 @@ def _one_of(names: Iterable[str], *others: str) -> AfterValidator:
 
 
 SamplerName = Annotated[str, _one_of(SAMPLERS)]
-SpacingName = Annotated[str, _one_of(SPACINGS, AUTO)]
+SpacingName = Annotated[str, _one_of(SPACINGS, AUTO, pattern=SECTIONS)]
 VarianceName = Annotated[str, _one_of(VARIANCES, AUTO)]
+ThresholdingName = Annotated[str, _one_of(THRESHOLDINGS, AUTO)]
 
 
 @dataclass(frozen=True)
@@ -231,7 +240,8 @@ class SamplerConfig:
     Attributes:
         sampler: name of the sampler, one of ``SAMPLERS``; the two of the authors' code repeat its slips.
         steps: steps of the respaced schedule; Heun calls the network twice in each but the last.
-        spacing: the trained steps that are visited, one of ``SPACINGS``; ``auto`` is the sampler's own.
+        spacing: the trained steps that are visited, one of ``SPACINGS``, or the numbers of steps of equal sections
+            ("100,50,10"); ``auto`` is the sampler's own.
         variance: of DDPM steps, one of ``VARIANCES``; ``auto`` is the variance that the network was trained for.
         eta: DDIM's noise, 0 (none) to 1 (as much as DDPM).
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
@@ -241,8 +251,8 @@ class SamplerConfig:
         guidance_to: highest such share.
         classifier_scale: of a noisy classifier's gradient; 0 for none.
         unconditional: do not tell the network the class, so that a classifier alone chooses it.
-        limit: what keeps estimates of the image within [-1, 1]: ``clip``, ``dynamic`` thresholding, or ``none`` (the
-            authors' code); ``auto`` clips pixels and leaves latents, which have no bounds.
+        thresholding: of estimates of the image, one of ``THRESHOLDINGS`` (the authors' code: ``none``); ``auto`` clips
+            pixels and leaves latents, which have no bounds.
         percentile: share of an image's values that dynamic thresholding leaves uncut.
     """
 
@@ -258,5 +268,5 @@ class SamplerConfig:
     guidance_to: Fraction = 1.0
     classifier_scale: NonNegativeReal = 0.0
     unconditional: bool = False
-    limit: Literal["auto", "clip", "dynamic", "none"] = "auto"
+    thresholding: ThresholdingName = AUTO
     percentile: PositiveFraction = 0.995

@@ -5,7 +5,7 @@ and its description; :mod:`diffpath_jax.data.writer` then lays the records of al
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from diffpath_jax.io.files import read_json, sha256_file, write_json
 
 STAGING = ".staging"
 JOB = "job.json"
+Renew = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,18 @@ class Staging:
     Args:
         out: dataset directory.
         job: everything that decides what the records are (settings, digests); a rerun must match it.
+        renew: brings the record of a job that an earlier version began to today's names.
 
     Raises:
         DiffpathError: ``out`` was begun or finished by another job (exit code 4).
     """
 
-    def __init__(self, out: Path, job: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, job: Mapping[str, Any], renew: Renew = dict) -> None:
         self._directory = out / STAGING
         self._directory.mkdir(parents=True, exist_ok=True)
         recorded = out / STAGING / JOB
         if recorded.exists():
-            refuse_other_job(out, _recorded_job(out), job)
+            refuse_other_job(out, renew(_recorded_job(out)), job)
         else:
             write_json(recorded, job)
 
@@ -145,8 +147,16 @@ def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any
         )
 
 
-def finished(out: Path, job: Mapping[str, Any]) -> manifest.Dataset | None:
-    """The finished dataset in ``out`` if this very job wrote it.
+def recorded_job(out: Path) -> Mapping[str, Any] | None:
+    """Returns the job that began or finished the directory, as it was recorded; none where there is none."""
+    if (out / manifest.MANIFEST).exists():
+        content = read_json(out / manifest.MANIFEST, what="manifest", fix="name a new output directory")
+        return content.get("details", {}).get("job")
+    return _recorded_job(out) if (out / STAGING / JOB).exists() else None
+
+
+def finished(out: Path, job: Mapping[str, Any], renew: Renew = dict) -> manifest.Dataset | None:
+    """The finished dataset in ``out`` if this very job wrote it; ``renew`` as in :class:`Staging`.
 
     Raises:
         DiffpathError: another job wrote it (exit code 4), or it is damaged (exit code 5).
@@ -154,5 +164,5 @@ def finished(out: Path, job: Mapping[str, Any]) -> manifest.Dataset | None:
     if not (out / manifest.MANIFEST).exists():
         return None
     dataset = manifest.open_dataset(out)
-    refuse_other_job(out, dataset.details["job"], job)
+    refuse_other_job(out, renew(dataset.details["job"]), job)
     return dataset

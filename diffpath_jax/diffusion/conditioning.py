@@ -91,7 +91,7 @@ def with_guidance(
 
 
 def with_classifier(
-    denoiser: Denoiser, log_likelihood: LogLikelihood, schedule: NoiseSchedule, *, scale: float, moves_mean: bool
+    denoiser: Denoiser, log_likelihood: LogLikelihood, schedule: NoiseSchedule, *, scale: float, as_score: bool
 ) -> Denoiser:
     """Classifier guidance (Dhariwal and Nichol 2021, section 4): towards noisy images that a classifier knows.
 
@@ -103,7 +103,7 @@ def with_classifier(
         log_likelihood: of a classifier of noisy images.
         schedule: the schedule that t is an index into.
         scale: of the gradient.
-        moves_mean: hand g on as the score of an ancestral step, rather than putting it into eps.
+        as_score: hand g on as the score, for the step of the sampler, rather than putting it into eps.
     """
     if scale < 0:
         raise ValueError(f"the scale of a classifier must be 0 or more, not {scale}")
@@ -113,7 +113,7 @@ def with_classifier(
     def guided(x_t: Images, t: Timesteps) -> DenoiserOutput:
         output = denoiser(x_t, t)
         score = scale * jax.grad(lambda x: log_likelihood(x, t).sum())(x_t)
-        if moves_mean:
+        if as_score:
             return output._replace(score=score)
         return output._replace(eps=output.eps - at(np.sqrt(1 - schedule.alpha_bar), t, x_t.ndim) * score)
 

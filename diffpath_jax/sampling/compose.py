@@ -61,7 +61,7 @@ def denoiser(
             classifier,
             respaced,
             scale=options.classifier_scale,
-            moves_mean=sampler_kind(options).moves_mean,
+            as_score=sampler_kind(options).takes_score,
         )
     return eps_scaling.scale_eps(combined, slope=options.eps_slope, offset=options.eps_scale)
 

@@ -6,7 +6,7 @@ an interruption changes a pixel.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from jaxtyping import Int
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, records, writer
-from diffpath_jax.data.staging import Staging, Unit, finished
+from diffpath_jax.data.staging import Staging, Unit, finished, recorded_job
 from diffpath_jax.devices import processes, sharding
-from diffpath_jax.diffusion.samplers import loop
+from diffpath_jax.diffusion.samplers import loop, spacing
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
 from diffpath_jax.runs.run import Run, Weights
@@ -34,23 +34,25 @@ from diffpath_jax.shapes import Labels, PRNGKey, Tree
 Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
 TABLE = "samples.parquet"
+# Names that earlier versions gave to fields of a job and of its sampler: in records on disk, and on the command line.
+RENAMED = {"limit": "thresholding", "twins": "shared_noise"}
 # Parts of the weights.
 DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
 
 
 @dataclass(frozen=True)
 class SampleJob:
-    """What to draw.
+    """A set of images to draw.
 
     Attributes:
         out: dataset directory to write.
         name: dataset name.
         counts: images of each class.
-        sampler: method and its numbers.
+        sampler: the sampler and its numbers.
         image_px: (height, width); other sizes than the training size change the field of view, not the um/px.
         batch_size: images a device draws at once.
-        seed: of all noise.
-        twins: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
+        seed: random seed for all noise.
+        shared_noise: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
     """
 
     out: Path
@@ -60,12 +62,12 @@ class SampleJob:
     image_px: tuple[int, int]
     batch_size: int
     seed: int
-    twins: bool = False
+    shared_noise: bool = False
 
 
 @dataclass(frozen=True)
 class Model:
-    """What draws: a diffusion model, and the noisy classifier that guides it, if one does."""
+    """A diffusion model, and the noisy classifier that guides it, if one does."""
 
     run: Run
     trained: Weights
@@ -74,10 +76,10 @@ class Model:
     @property
     def weights(self) -> Tree:
         """Parameters and model states, as :data:`Draw` takes them."""
-        found = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
+        weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
         if self.classifier:
-            found[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
-        return found
+            weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
+        return weights
 
 
 def make_draw(
@@ -87,7 +89,7 @@ def make_draw(
     image_px: tuple[int, int],
     mesh: Mesh,
     classifier: Run | None = None,
-    twins: bool = False,
+    shared_noise: bool = False,
     trajectory_frames: int = 0,
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
@@ -109,7 +111,7 @@ def make_draw(
         denoiser = compose.denoiser(
             run.config, options, sampler.schedule, params=params, model_state=state, classifier=guide, **common
         )
-        numbers = indices // num_classes if twins else indices
+        numbers = indices // num_classes if shared_noise else indices
         x, trajectory = loop.sample(
             denoiser,
             sampler,
@@ -140,7 +142,7 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         image_px=job.image_px,
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
-        twins=job.twins,
+        shared_noise=job.shared_noise,
         trajectory_frames=trajectory_frames,
     )
 
@@ -157,27 +159,28 @@ def class_of(indices: Int[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray,
 
 
 def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
-    """Draw what is missing of a job and write the data set; a finished job is returned as it is.
+    """Draw the images that a job still lacks and write the data set; a finished job is returned as it is.
 
     Several processes share the batches of the job; each draws its own on its own devices, and the first writes the
     data set when all are done.
 
     Args:
-        job: what to draw.
-        model: what draws.
+        job: the images to draw.
+        model: draws them.
         mesh: devices of this process.
 
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
+    job = as_begun(job)
     fingerprint = _fingerprint(job, model)
-    complete = finished(job.out, fingerprint)
+    complete = finished(job.out, fingerprint, _renewed)
     if complete:
         return complete
     if processes.is_first():
-        Staging(job.out, fingerprint)
+        Staging(job.out, fingerprint, _renewed)
     processes.wait_for_all("the job is described")
-    staging = Staging(job.out, fingerprint)
+    staging = Staging(job.out, fingerprint, _renewed)
     indices = image_indices(job.counts)
     batches = {start: indices[start : start + job.batch_size] for start in range(0, len(indices), job.batch_size)}
     mine = list(batches)[jax.process_index() :: jax.process_count()]
@@ -247,12 +250,14 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
 
 
 def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
-    """What made the images, as it is written with each of them."""
-    found = {
+    """Returns everything that made the images, as it is written with each of them."""
+    sampler = samplers.sampler(model.run.config, job.sampler)
+    provenance = {
         **asdict(job.sampler),
-        "evaluations": samplers.sampler(model.run.config, job.sampler).num_evaluations,
+        "evaluations": sampler.num_evaluations,
+        "first_timestep": int(sampler.schedule.timesteps[sampler.step_indices[0]]),
         "seed": job.seed,
-        "twins": job.twins,
+        "shared_noise": job.shared_noise,
         "batch_size": job.batch_size,
         "checkpoint_step": model.trained.step,
         "checkpoint_digest": model.trained.digest,
@@ -261,12 +266,12 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         **({"codec_digest": model.run.latents.digest} if model.run.latents else {}),
     }
     if model.classifier:
-        found["classifier_digest"] = model.classifier[1].digest
-    return found
+        provenance["classifier_digest"] = model.classifier[1].digest
+    return provenance
 
 
 def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
-    """Everything that decides the pixels."""
+    """Returns everything that decides the pixels."""
     return {
         "parameters": model.trained.digest,
         "run": model.run.digest,
@@ -277,8 +282,34 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "image_px": list(job.image_px),
         "batch_size": job.batch_size,
         "seed": job.seed,
-        "twins": job.twins,
+        "shared_noise": job.shared_noise,
     }
+
+
+def _renewed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fingerprint of a job as an earlier version recorded it, in today's names, defaults filled in."""
+
+    def renamed(content: Mapping[str, Any]) -> dict[str, Any]:
+        return {RENAMED.get(name, name): value for name, value in content.items()}
+
+    sampler = {**asdict(sections.SamplerConfig()), **renamed(record.get("sampler", {}))}
+    if _leads(record):
+        sampler["spacing"] = spacing.LEADING.name
+    return {**renamed(record), "sampler": sampler}
+
+
+def _leads(record: Mapping[str, Any]) -> bool:
+    """Returns true for a job of an earlier version on DDIM's own spacing, which was ``leading`` then."""
+    sampler = record.get("sampler", {})
+    return "twins" in record and (sampler["sampler"], sampler["spacing"]) == ("ddim", sections.AUTO)
+
+
+def as_begun(job: SampleJob) -> SampleJob:
+    """Returns the job on the spacing that its directory was begun with, so that the same command goes on with it."""
+    record = recorded_job(job.out)
+    if record is None or not _leads(record) or job.sampler.spacing != sections.AUTO:
+        return job
+    return replace(job, sampler=replace(job.sampler, spacing=spacing.LEADING.name))
 
 
 def _repeated(value: str | int | float, count: int) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Many sampling jobs from the same noise, side by side: what a sampler's numbers do to the images."""
+"""Many sampling jobs from the same noise, side by side: the effect of a sampler's numbers on the images."""
 
 import difflib
 import itertools
@@ -37,18 +37,19 @@ def points(texts: Sequence[str], base: Mapping[str, Any]) -> dict[str, dict[str,
     """
     if not texts:
         return {"": dict(base)}
-    found = {}
+    combinations = {}
     for text in texts:
         axes = [_axis(part, base) for part in text.split()]
         for values in itertools.product(*(values for _, values in axes)):
             chosen = dict(zip((name for name, _ in axes), values, strict=True))
-            found["_".join(f"{name}-{value}" for name, value in chosen.items())] = {**base, **chosen}
-    return found
+            changed = {sampling_job.RENAMED.get(name, name): value for name, value in chosen.items()}
+            combinations["_".join(f"{name}-{value}" for name, value in chosen.items())] = {**base, **changed}
+    return combinations
 
 
 def _axis(text: str, base: Mapping[str, Any]) -> tuple[str, list[str]]:
     name, _, values = text.partition("=")
-    if name not in base:
+    if sampling_job.RENAMED.get(name, name) not in base:
         near = difflib.get_close_matches(name, base, n=1)
         fix = f"write {near[0]!r}" if near else f"use {', '.join(base)}"
         raise DiffpathError(f"option {name!r}", where="--sweep", why="unknown", fix=fix)
@@ -75,7 +76,7 @@ def run(
     path = out / SUMMARY
     before = read_json(path, what="summary", fix="delete it")["points"] if path.exists() else {}
     rows: dict[str, dict[str, Any]] = {}
-    shown: dict[str, np.ndarray] = {}
+    sheets: dict[str, np.ndarray] = {}
     for number, (name, job) in enumerate(jobs.items(), 1):
         console.print(f"[bold]{number} of {len(jobs)}: {name}[/bold]", soft_wrap=True)
         fresh = not (job.out / MANIFEST).exists()
@@ -83,19 +84,19 @@ def run(
         dataset = sampling_job.run_job(job, model, mesh)
         seconds = time.monotonic() - start if fresh else before.get(name, {}).get("seconds")
         finish(job, model, dataset)
-        shown[name] = _shown(dataset)
-        first = next(iter(shown.values())).astype(np.float32)
+        sheets[name] = _sheet_images(dataset)
+        first = next(iter(sheets.values())).astype(np.float32)
         rows[name] = {
             "evaluations": dataset.details["sampling"]["evaluations"],
             "images": dataset.count(sampling_job.SPLIT),
             "seconds": seconds,
-            "rms_from_first": float(np.sqrt(np.square(shown[name] - first).mean())),
+            "rms_from_first": float(np.sqrt(np.square(sheets[name] - first).mean())),
             "digest": dataset.digest,
             "sampling": dataset.details["sampling"],
         }
     if processes.is_first():
         write_json(path, {"points": {**before, **rows}})
-        image_grid.write_png(out / CONTACT_SHEET, image_grid.sheet(shown, _headings(jobs, model)))
+        image_grid.write_png(out / CONTACT_SHEET, image_grid.sheet(sheets, _headings(jobs, model)))
         _print(rows)
         console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)
 
@@ -104,7 +105,7 @@ def _per_class(num_classes: int) -> int:
     return max(1, SHEET_COLUMNS // num_classes)
 
 
-def _shown(dataset: Dataset) -> np.ndarray:
+def _sheet_images(dataset: Dataset) -> np.ndarray:
     num_classes = len(dataset.schema.classes)
     rows = image_grid.first_of_each_class(dataset.read(sampling_job.SPLIT), num_classes, _per_class(num_classes))
     return np.stack([image for row in rows for image in row])

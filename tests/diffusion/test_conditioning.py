@@ -104,7 +104,7 @@ def log_likelihood(x, t):
 
 def test_a_classifier_moves_eps_by_its_gradient():
     t = jnp.array([10, 500, 999])
-    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=False)(X, t)
+    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, as_score=False)(X, t)
     noise = np.sqrt(1 - SCHEDULE.alpha_bar[t]).reshape(-1, 1, 1, 1)
     np.testing.assert_allclose(found.eps, 0.3 * X - noise * 2.0 * (1 - X), rtol=1e-4, atol=1e-6)
     assert found.score is None
@@ -112,7 +112,7 @@ def test_a_classifier_moves_eps_by_its_gradient():
 
 
 def test_for_ancestral_steps_it_is_handed_on_and_eps_is_left_alone():
-    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=True)(X, TIME)
+    found = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, as_score=True)(X, TIME)
     np.testing.assert_allclose(found.score, 2.0 * (1 - X), rtol=1e-5)
     np.testing.assert_array_equal(found.eps, 0.3 * X)
 
@@ -120,12 +120,12 @@ def test_for_ancestral_steps_it_is_handed_on_and_eps_is_left_alone():
 def test_eps_is_scaled_once_after_all_guidance():
     """(eps of both guidances) / lambda: neither is scaled twice, nor left out."""
     t, lam = jnp.array([10, 500, 999]), 1.25
-    guided = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, moves_mean=False)
+    guided = conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=2.0, as_score=False)
     scaled = eps_scaling.scale_eps(guided, offset=lam)(X, t)
     np.testing.assert_allclose(scaled.eps, guided(X, t).eps / lam, rtol=1e-6)
 
 
 def test_a_classifier_of_scale_zero_changes_nothing():
-    assert conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=0.0, moves_mean=True) is denoise
+    assert conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=0.0, as_score=True) is denoise
     with pytest.raises(ValueError, match="0 or more"):
-        conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=-1.0, moves_mean=True)
+        conditioning.with_classifier(denoise, log_likelihood, SCHEDULE, scale=-1.0, as_score=True)

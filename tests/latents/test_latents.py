@@ -210,7 +210,7 @@ def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys)
     assert len(list((ldm_run / "previews").glob("*.png"))) == 1
     words = ("sample", "--workdir", ldm_run, "--num_per_class", 3, "--steps", 2, "--batch_size", 4)
     for name, *options in (
-        ("larger", "--sampler", "ddpm", "--patch_px", 24, "--guidance", 2, "--grid", "--film"),
+        ("larger", "--sampler", "ddpm", "--patch_px", 24, "--guidance", 2, "--grid", "--trajectory"),
         ("smaller", "--sampler", "dpmpp", "--patch_px", 8, "--eps_scale", 1.01),
     ):
         assert run_cli(*words, "--out", tmp_path / name, *options) == 0
@@ -221,7 +221,10 @@ def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys)
     # The audit looks for copies among the images that the latents were made from.
     assert larger.details["training_data"] == list(run.images) != list(run.data)
     capsys.readouterr()
-    for words_of_error, *options in (("stride 2", "--patch_px", 15), ("latents have no bounds", "--limit", "clip")):
+    for words_of_error, *options in (
+        ("stride 2", "--patch_px", 15),
+        ("latents have no bounds", "--thresholding", "clip"),
+    ):
         assert run_cli(*words, "--out", tmp_path / "odd", *options) == 2
         assert words_of_error in error_line(capsys)
     assert not (tmp_path / "odd").exists()

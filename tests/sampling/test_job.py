@@ -20,11 +20,13 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.config import sections
+from diffpath_jax.data import staging
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling import sweep
 from tests.conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
 
@@ -50,7 +52,14 @@ def drawn(path):
 
 SAMPLERS = [
     {"sampler": "ddpm", "steps": 3, "guidance": 0.5},
-    {"sampler": "unipc", "steps": 3, "guidance": 2.0, "guidance_from": 0.3, "guidance_to": 0.8, "limit": "dynamic"},
+    {
+        "sampler": "unipc",
+        "steps": 3,
+        "guidance": 2.0,
+        "guidance_from": 0.3,
+        "guidance_to": 0.8,
+        "thresholding": "dynamic",
+    },
 ]
 
 
@@ -95,9 +104,9 @@ def test_a_class_does_not_depend_on_how_many_the_others_have(model, tmp_path):
     assert open_dataset(tmp_path / "odd").class_counts["train"] == {"pink": 1, "purple": 4}
 
 
-def test_twins_share_their_noise(model, tmp_path):
+def test_classes_can_share_their_noise(model, tmp_path):
     denoise_only = {"sampler": "ddim", "steps": 1, "unconditional": True}
-    sampling_job.run_job(job_of(tmp_path, denoise_only, twins=True), model, mesh(1))
+    sampling_job.run_job(job_of(tmp_path, denoise_only, shared_noise=True), model, mesh(1))
     images = drawn(tmp_path)
     for rank in range(5):
         np.testing.assert_array_equal(images[2 * rank], images[2 * rank + 1])
@@ -141,20 +150,31 @@ def test_every_image_says_how_it_was_made(denoiser_run, classifier_run, tmp_path
     assert {**expected, "seed": 7}.items() <= dataset.details["sampling"].items()
     said = " ".join(capsys.readouterr().err.split())
     assert "24 px at 2 um/px: field of view 48 um; 5 evaluations" in said
+    assert f"the first at t = {rows[0]['first_timestep']}" in said
 
 
 def test_pictures(denoiser_run, tmp_path):
-    words = ["--sampler", "dpmpp", "--steps", 4, "--png", "--grid", "--film", "--num_per_class", "pink=3,purple=1"]
+    words = [
+        "--sampler",
+        "dpmpp",
+        "--steps",
+        4,
+        "--png",
+        "--grid",
+        "--trajectory",
+        "--num_per_class",
+        "pink=3,purple=1",
+    ]
     assert cli.main(sample_command(denoiser_run, tmp_path / "set", *words)) == 0
     images = drawn(tmp_path / "set")
     for index, name in ((0, "pink"), (1, "purple"), (2, "pink"), (4, "pink")):
         found = cv2.imread(str(tmp_path / "set" / "png" / name / f"{index:07d}.png"))[..., ::-1]
         np.testing.assert_array_equal(found, images[index])
     assert cv2.imread(str(tmp_path / "set" / "qa" / "grid.png")).shape == (2 + 2 * 18, 2 + 3 * 18, 3)
-    film = cv2.imread(str(tmp_path / "set" / "qa" / "film.png"))[..., ::-1]
-    assert film.shape == (2 + 2 * 18, 2 + 10 * 18, 3)
+    trajectory = cv2.imread(str(tmp_path / "set" / "qa" / "trajectory.png"))[..., ::-1]
+    assert trajectory.shape == (2 + 2 * 18, 2 + 10 * 18, 3)
     # It ends with the image itself.
-    last = film[2:18, -18:-2]
+    last = trajectory[2:18, -18:-2]
     assert np.abs(last.astype(int) - images[0]).max() <= 1
 
 
@@ -187,6 +207,9 @@ def test_a_sweep_draws_every_point_from_the_same_noise(denoiser_run, tmp_path, c
         (["--sampler", "euler"], "sampler"),
         (["--spacing", "odd"], "spacing"),
         (["--sampler", "ddim_author_code", "--steps", "1000"], "authors"),
+        (["--sampler", "ddim", "--spacing", "100,50,10"], "sections 100,50,10 have 160; fix: .*--steps"),
+        (["--spacing", "100,0"], "spacing.*even, leading"),
+        (["--spacing", "strided", "--steps", "501"], "exactly 501 steps"),
         (["--guidance", "-1"], "guidance"),
         (["--guidance_scale", "0.5"], "guidance_scale.*conditional"),
         (["--guidance_scale", "2", "--guidance", "1"], "guidance_scale"),
@@ -196,7 +219,8 @@ def test_a_sweep_draws_every_point_from_the_same_noise(denoiser_run, tmp_path, c
         (["--sampler", "ddim", "--variance", "large"], "variance"),
         (["--variance", "learned"], "without a learned variance"),
         (["--eps_scale", "0"], "eps_scale"),
-        (["--limit", "dynamic", "--percentile", "1.5"], "percentile"),
+        (["--thresholding", "dynamic", "--percentile", "1.5"], "percentile"),
+        (["--limit", "odd"], "thresholding.*clip, dynamic, none"),
         (["--unconditional", "--guidance", "1"], "unconditional"),
         (["--classifier_scale", "1"], "add --classifier"),
         (["--patch_px", "33"], "stride 2.*multiple"),
@@ -219,6 +243,40 @@ def test_bad_sampling_options(denoiser_run, tmp_path, capsys, words, why):
     assert line.startswith("error: ") and "; fix: " in line
     assert re.search(why, line), line
     assert not (tmp_path / "x").exists()
+
+
+def test_names_of_earlier_versions_are_read(denoiser_run, tmp_path):
+    """Options, values of a sweep, and the record of a finished set."""
+    now = ["--sampler", "ddim", "--steps", 2, "--thresholding", "dynamic", "--shared_noise", "--trajectory"]
+    then = ["--sampler", "ddim", "--steps", 2, "--limit", "dynamic", "--twins", "--film"]
+    assert cli.main(sample_command(denoiser_run, tmp_path / "now", *now)) == 0
+    assert cli.main(sample_command(denoiser_run, tmp_path / "then", *then)) == 0
+    assert open_dataset(tmp_path / "now").digest == open_dataset(tmp_path / "then").digest
+    assert (tmp_path / "then" / "qa" / "trajectory.png").exists()
+    manifest = json.loads((tmp_path / "now" / "manifest.json").read_text())
+    record = manifest["details"]["job"]
+    record["twins"], record["sampler"]["limit"] = record.pop("shared_noise"), record["sampler"].pop("thresholding")
+    (tmp_path / "now" / "manifest.json").write_text(json.dumps(manifest))
+    assert cli.main(sample_command(denoiser_run, tmp_path / "now", *now)) == 0
+    points = sweep.points(["limit=none"], {"thresholding": "auto"})
+    assert points == {"limit-none": {"thresholding": "none"}}
+
+
+def test_a_job_goes_on_with_the_spacing_that_it_was_begun_with(model, tmp_path):
+    """DDIM's own was ``leading`` in earlier versions, whose records say ``twins`` and ``limit``."""
+    options = {"sampler": "ddim", "steps": 334}
+    begun = job_of(tmp_path / "begun", {**options, "spacing": "leading"})
+    fingerprint = sampling_job._fingerprint(begun, model)
+    record = {**fingerprint, "sampler": {**fingerprint["sampler"], "spacing": "auto"}}
+    record["twins"], record["sampler"]["limit"] = record.pop("shared_noise"), record["sampler"].pop("thresholding")
+    staging.Staging(begun.out, record)
+    assert sampling_job.as_begun(job_of(begun.out, options)) == begun
+    new = job_of(tmp_path / "new", options)
+    assert sampling_job.as_begun(new) == new
+    # The old record is that of the job: another one would be refused.
+    staging.Staging(begun.out, fingerprint, sampling_job._renewed)
+    with pytest.raises(DiffpathError, match="another sampler"):
+        staging.Staging(begun.out, sampling_job._fingerprint(new, model), sampling_job._renewed)
 
 
 def refused(capsys, words, code=2):

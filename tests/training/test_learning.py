@@ -169,7 +169,7 @@ def train_and_sample(effort):
         alone = told(jnp.full(GUIDED, conditioning.null_label(CLASSES)))
         return draw(
             conditioning.with_classifier(
-                alone, lambda x, t: scale * log_likelihood(x, t), respaced, scale=1.0, moves_mean=True
+                alone, lambda x, t: scale * log_likelihood(x, t), respaced, scale=1.0, as_score=True
             ),
             GUIDED,
         )

@@ -17,6 +17,8 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
     ``sigma_t = eta sqrt((1 - abar_p) / (1 - abar_t)) sqrt(1 - abar_t / abar_p)`` and
     ``x_p = sqrt(abar_p) x_0 + sqrt(1 - abar_p - sigma_t^2) eps + sigma_t z``. eta = 0 is deterministic; eta = 1 on
     the full grid is DDPM with the posterior variance. eps is taken from the thresholded x_0, so that both agree.
+    A score g (of a classifier, left to the step) moves that eps by -sqrt(1 - abar_t) g, and x_0 with it, which is not
+    thresholded again.
 
     Args:
         schedule: the schedule.
@@ -30,8 +32,11 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
     direction = np.sqrt(np.maximum(1 - before - sigma**2, 0))
 
     def step(inputs: StepInput) -> Images:
-        x_0, t, ndim = inputs.x_0, inputs.t, inputs.x.ndim
-        eps = diffusion.eps_from_x0(schedule, inputs.x, t, x_0)
+        x, x_0, t, ndim = inputs.x, inputs.x_0, inputs.t, inputs.x.ndim
+        eps = diffusion.eps_from_x0(schedule, x, t, x_0)
+        if inputs.score is not None:
+            eps = eps - at(np.sqrt(1 - now_bar), t, ndim) * inputs.score
+            x_0 = diffusion.x0_from_eps(schedule, x, t, eps)
         mean = at(np.sqrt(before), t, ndim) * x_0 + at(direction, t, ndim) * eps
         return mean + at(sigma, t, ndim) * inputs.noise if eta else mean
 
@@ -45,8 +50,18 @@ KINDS = (
         reference="Song et al. 2021, Denoising diffusion implicit models",
         order=1,
         make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
-        spacing=spacing.LEADING,
+        spacing=spacing.DDIM,
         options=("spacing", "eta"),
+    ),
+    SamplerKind(
+        "ddim_guided_diffusion",
+        summary="DDIM that adds a classifier's gradient after clipping, as guided-diffusion's code does",
+        reference="github.com/openai/guided-diffusion, of Dhariwal and Nichol 2021, Diffusion models beat GANs",
+        order=1,
+        make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
+        spacing=spacing.DDIM,
+        options=("spacing", "eta"),
+        takes_score=True,
     ),
     SamplerKind(
         "ddim_author_code",

@@ -112,7 +112,7 @@ KINDS = (
         spacing=spacing.EVEN,
         stochastic=True,
         options=("spacing", "variance"),
-        moves_mean=True,
+        takes_score=True,
     ),
     SamplerKind(
         "ddpm_author_code",
@@ -122,6 +122,6 @@ KINDS = (
         make=lambda schedule, settings: ddpm_author_code(schedule),
         spacing=spacing.EVEN,
         stochastic=True,
-        moves_mean=True,
+        takes_score=True,
     ),
 )

@@ -44,8 +44,8 @@ class SamplerKind:
         spacing: the spacing of steps that belongs to it.
         stochastic: it draws noise on the way, besides the noise that it starts from.
         options: those that not every sampler takes and this one does: ``spacing``, ``variance``, ``eta``.
-        moves_mean: it takes the gradient of a classifier itself, to move the mean of its step; otherwise the gradient
-            is put into eps.
+        takes_score: the gradient of a classifier is left to its step, as ``StepInput.score``; otherwise it is put into
+            eps.
     """
 
     name: str
@@ -56,4 +56,4 @@ class SamplerKind:
     spacing: SpacingKind
     stochastic: bool = False
     options: tuple[str, ...] = ("spacing",)
-    moves_mean: bool = False
+    takes_score: bool = False

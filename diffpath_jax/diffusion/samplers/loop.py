@@ -25,7 +25,7 @@ class StepInput(NamedTuple):
         x: x_t, the input of the call.
         x_0: estimate of the clean image, thresholded.
         variance: learned variance as a fraction, or none.
-        score: gradient that is to move the mean of an ancestral step, or none.
+        score: gradient of a classifier, times its scale, where it is left to the step; or none.
         t: index into the schedule, the same for all images.
         call: number of calls of the denoiser before this one.
         noise: fresh standard normal noise; costs nothing where it is not used.

@@ -5,6 +5,7 @@ out the highest calls an image with a little signal pure noise: with few steps i
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,6 +16,8 @@ from diffpath_jax.diffusion.samplers.registry import Registry
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 
 StepIndices = Int[np.ndarray, "N"]
+# Numbers of steps of several sections.
+SECTIONS = re.compile(r"[1-9][0-9]*(,[1-9][0-9]*)+")
 # Of Karras et al. 2022, table 1: how levels are spread, and least and most sigma / alpha. More noise than that, which a
 # cosine schedule has, differs from pure noise by a hundredth; steps spent there are lost, and Heun's go astray.
 RHO, LEAST_NOISE, MOST_NOISE = 7.0, 0.002, 80.0
@@ -57,6 +60,36 @@ def leading(schedule: NoiseSchedule, count: int) -> StepIndices:
 
 
 LEADING = SpacingKind("leading", "0, k, 2k, ... with k = T // N", leading)
+
+
+def strided(schedule: NoiseSchedule, count: int) -> StepIndices:
+    """0, k, 2k, ... up to T - 1 with the least k that makes them N: ``ddimN`` of guided-diffusion.
+
+    Raises:
+        ValueError: no k does, or only k = T, which starts at the image.
+    """
+    stride = _stride(schedule, count)
+    if stride is None:
+        raise ValueError(f"no whole stride gives exactly {count} steps")
+    return np.arange(0, schedule.num_steps, stride)
+
+
+STRIDED = SpacingKind("strided", "0, k, 2k, ... with the least k that makes them N", strided)
+
+
+def ddim(schedule: NoiseSchedule, count: int) -> StepIndices:
+    """Steps for DDIM that start within two strides of the noisiest, whatever their number.
+
+    ``leading`` where less than one stride is left over, as for every N that divides T; it starts far below the top
+    elsewhere (334 of 1000 steps at t = 666), so otherwise ``strided``, and ``even`` where there is no such stride.
+    """
+    stride = schedule.num_steps // count
+    if 0 < stride < schedule.num_steps and schedule.num_steps // stride == count:
+        return leading(schedule, count)
+    return even(schedule, count) if _stride(schedule, count) is None else strided(schedule, count)
+
+
+DDIM = SpacingKind("ddim", "leading where that starts near the top, else strided, else even", ddim)
 
 
 def trailing(schedule: NoiseSchedule, count: int) -> StepIndices:
@@ -107,7 +140,49 @@ def author_code(schedule: NoiseSchedule, count: int) -> StepIndices:
 # Not registered: it belongs to one sampler alone.
 AUTHOR_CODE = SpacingKind("author_code", "1, 1 + k, 1 + 2k, ... with k = T // N", author_code)
 
-SPACINGS: Registry[SpacingKind] = Registry("spacing", (EVEN, LEADING, TRAILING, QUADRATIC, LOG_SNR, KARRAS))
+SPACINGS: Registry[SpacingKind] = Registry(
+    "spacing", (EVEN, LEADING, STRIDED, DDIM, TRAILING, QUADRATIC, LOG_SNR, KARRAS)
+)
+
+
+def sections(*counts: int) -> SpacingKind:
+    """Returns a spacing of several equal sections of the schedule, lowest first, each with its own number of steps.
+
+    As ``space_timesteps`` of guided-diffusion (Nichol and Dhariwal 2021, section 4): the first T mod S of S sections
+    are one longer, steps include both ends of a section, and a single step of a section is its lowest.
+    """
+    name = ",".join(str(count) for count in counts)
+
+    def choose(schedule: NoiseSchedule, count: int) -> StepIndices:
+        if sum(counts) != count:
+            raise ValueError(f"the sections {name} have {sum(counts)}")
+        sizes = [len(part) for part in np.array_split(np.arange(schedule.num_steps), len(counts))]
+        starts = np.cumsum([0, *sizes[:-1]])
+        return np.concatenate([start + _across(*pair) for start, *pair in zip(starts, sizes, counts, strict=True)])
+
+    return SpacingKind(name, "steps of equal sections", choose)
+
+
+def find(text: str) -> SpacingKind | None:
+    """Returns the spacing of that name, or that of sections whose numbers of steps these are ("100,50,10")."""
+    if SECTIONS.fullmatch(text):
+        return sections(*(int(count) for count in text.split(",")))
+    return SPACINGS.get(text)
+
+
+def _across(size: int, count: int) -> StepIndices:
+    """Returns ``count`` steps from 0 to ``size`` - 1."""
+    if count > size:
+        raise ValueError(f"a section of {size} cannot have {count}")
+    stride = (size - 1) / max(count - 1, 1)
+    # Added up one by one, as in the published code, so that what is rounded is the same to the last bit.
+    return np.round(np.cumsum([0.0] + [stride] * (count - 1))).astype(int)
+
+
+def _stride(schedule: NoiseSchedule, count: int) -> int | None:
+    """Returns the least k < T for which 0, k, 2k, ... below T are ``count``; none where there is none."""
+    stride = -(-schedule.num_steps // count)
+    return stride if stride < schedule.num_steps and -(-schedule.num_steps // stride) == count else None
 
 
 def _noise_level(schedule: NoiseSchedule) -> Float[np.ndarray, "T"]:

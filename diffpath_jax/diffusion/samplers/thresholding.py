@@ -1,9 +1,11 @@
 """Bounds on the estimate of x_0: a pixel is never outside [-1, 1], an estimate can be."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
+from diffpath_jax.diffusion.samplers.registry import Registry
 from diffpath_jax.shapes import Images
 
 
@@ -41,3 +43,35 @@ def dynamic_threshold(percentile: float) -> Threshold:
         return jnp.clip(x_0, -bound, bound) / bound
 
     return threshold
+
+
+@runtime_checkable
+class MakeThresholdFn(Protocol):
+    """Makes a threshold."""
+
+    def __call__(self, percentile: float, /) -> Threshold:
+        """Returns the threshold; what does not cut at a percentile leaves it unused."""
+
+
+@dataclass(frozen=True)
+class ThresholdingKind:
+    """A thresholding that users can choose.
+
+    Attributes:
+        name: the word that they choose it by.
+        summary: a few words, for help.
+        make: makes it.
+        bounds: it bounds estimates, as pixels are bounded and latents are not.
+    """
+
+    name: str
+    summary: str
+    make: MakeThresholdFn
+    bounds: bool = True
+
+
+CLIP = ThresholdingKind("clip", "cut at -1 and 1", lambda percentile: clip)
+DYNAMIC = ThresholdingKind("dynamic", "each image divided by a percentile of its own", dynamic_threshold)
+NONE = ThresholdingKind("none", "left as they are", lambda percentile: unbounded, bounds=False)
+
+THRESHOLDINGS: Registry[ThresholdingKind] = Registry("thresholding", (CLIP, DYNAMIC, NONE))

@@ -62,6 +62,8 @@ def discretised_log_likelihood(x: Images, mean: Images, log_scale: Images) -> Im
     u, v = (factor * (z + cubic * z**3) for z in (above, below))
     width = factor * (above - below) * (1 + cubic * (above**2 + above * below + below**2))
     width = jnp.maximum(width, 1e-20)  # none where both ends are far out; its logarithm must stay finite
+    # log((tanh u - tanh v) / 2) with log sinh w = w + log(1 - e^-2w) - log 2 for w = u - v, and log cosh u
+    # = |u| + log(1 + e^-2|u|) - log 2 twice: the logarithms of 2 cancel.
     inner = (
         width
         + jnp.log(-jnp.expm1(-2 * width))

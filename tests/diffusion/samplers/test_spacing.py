@@ -16,7 +16,7 @@ LINEAR = SCHEDULES["linear"]
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 250, 333, 999, 1000])
-@pytest.mark.parametrize("name", spacing.SPACINGS)
+@pytest.mark.parametrize("name", sorted({*spacing.SPACINGS} - {"strided"}))
 def test_any_number_of_distinct_steps(name, count, schedule):
     kept = spacing.SPACINGS[name].choose(SCHEDULES[schedule], count)
     assert len(kept) == count
@@ -49,6 +49,79 @@ def test_even_levels_are_even():
     noise = np.sqrt(1 / LINEAR.alpha_bar - 1) ** (1 / 7)
     gaps = np.diff(noise[spacing.karras(LINEAR, 8)])
     np.testing.assert_allclose(gaps, gaps.mean(), rtol=0.08)
+
+
+def published_stride(num_steps, count):
+    """``space_timesteps`` of guided-diffusion for "ddimN"; none where it raises."""
+    for i in range(1, num_steps):
+        if len(range(0, num_steps, i)) == count:
+            return list(range(0, num_steps, i))
+    return None
+
+
+def published_sections(num_steps, counts):
+    """``space_timesteps`` of guided-diffusion for "N,N,..."."""
+    size_per, extra = divmod(num_steps, len(counts))
+    start, steps = 0, []
+    for i, count in enumerate(counts):
+        size = size_per + (1 if i < extra else 0)
+        fraction = 1 if count <= 1 else (size - 1) / (count - 1)
+        current = 0.0
+        for _ in range(count):
+            steps.append(start + round(current))
+            current += fraction
+        start += size
+    return steps
+
+
+@pytest.mark.parametrize("num_steps", [1000, 50, 37])
+def test_strides_are_those_of_guided_diffusion(num_steps):
+    schedule = diffusion.cosine_schedule(num_steps)
+    for count in range(1, num_steps + 1):
+        expected = published_stride(num_steps, count)
+        if expected is None:
+            with pytest.raises(ValueError, match=f"exactly {count} steps"):
+                spacing.strided(schedule, count)
+        else:
+            assert spacing.strided(schedule, count).tolist() == expected
+
+
+@pytest.mark.parametrize("num_steps", [1000, 50, 37])
+def test_ddim_starts_near_the_top(num_steps):
+    """Its own stride where that leaves less than another one over; else the published, else one up to T - 1."""
+    schedule = diffusion.cosine_schedule(num_steps)
+    for count in range(1, num_steps + 1):
+        steps, own = spacing.ddim(schedule, count).tolist(), num_steps // count
+        assert len(steps) == count
+        assert num_steps - 1 - steps[-1] < 2 * own
+        published = published_stride(num_steps, count)
+        if num_steps % count == 0 and count > 1:
+            assert steps == published == list(range(0, num_steps, own))
+        elif count > 1 and num_steps // own == count:
+            assert steps == [own * step for step in range(count)]
+        else:
+            assert steps == published or steps[-1] == num_steps - 1
+
+
+@pytest.mark.parametrize(("count", "top"), [(1, 999), (334, 999), (501, 999), (750, 999), (10, 900), (500, 998)])
+def test_where_ddim_starts(count, top):
+    assert spacing.ddim(LINEAR, count)[-1] == top
+
+
+@pytest.mark.parametrize("text", ["100,50,10", "10,10,10,10", "1,2,3", "334,333,333", "90,60,60,20,20", "7,1"])
+def test_sections_are_those_of_guided_diffusion(text):
+    counts = [int(count) for count in text.split(",")]
+    found = spacing.find(text).choose(LINEAR, sum(counts))
+    assert found.tolist() == published_sections(T, counts)
+
+
+def test_sections_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="the sections 100,50,10 have 160"):
+        spacing.find("100,50,10").choose(LINEAR, 250)
+    with pytest.raises(ValueError, match="a section of 333 cannot have 400"):
+        spacing.find("10,400,10").choose(LINEAR, 420)
+    assert spacing.find("10,0") is None
+    assert spacing.find("10,") is None
 
 
 def test_a_name_is_given_once():
