@@ -110,7 +110,7 @@ def _finish(
     if arguments.film:
         _write_film(job, model)
     console.print(card.summary(dataset))
-    mpp, sampling = model.run.mpp, dataset.details["sampling"]
+    mpp, sampling = model.run.mpp, dataset.details.sampling or {}
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
     console.print(f"  {field}; {sampling['evaluations']} evaluations of the network an image", soft_wrap=True)
 

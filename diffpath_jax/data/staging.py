@@ -154,5 +154,5 @@ def finished(out: Path, job: Mapping[str, Any]) -> manifest.Dataset | None:
     if not (out / manifest.MANIFEST).exists():
         return None
     dataset = manifest.open_dataset(out)
-    refuse_other_job(out, dataset.details["job"], job)
+    refuse_other_job(out, dataset.details.job, job)
     return dataset

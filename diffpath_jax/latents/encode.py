@@ -56,7 +56,7 @@ def encode(
             "kind": "latents",
             "command": "diffpath encode",
             "latents": {**asdict(space), "augment": augment},
-            "source_kind": source.details["kind"],
+            "source_kind": source.details.kind,
         }
 
     return derive.run(job, describe, title="encode")

@@ -132,7 +132,7 @@ def begin(
         "config": build.as_json(config),
         "classes": list(first.schema.classes),
         "image_px": list(first.schema.image_px),
-        "mpp": first.details["mpp"],
+        "mpp": first.details.mpp,
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
         **({"latents": asdict(codec.space)} if codec else {}),

@@ -85,13 +85,14 @@ def run(
         finish(job, model, dataset)
         shown[name] = _shown(dataset)
         first = next(iter(shown.values())).astype(np.float32)
+        sampling = dataset.details.sampling or {}
         rows[name] = {
-            "evaluations": dataset.details["sampling"]["evaluations"],
+            "evaluations": sampling["evaluations"],
             "images": dataset.count(sampling_job.SPLIT),
             "seconds": seconds,
             "rms_from_first": float(np.sqrt(np.square(shown[name] - first).mean())),
             "digest": dataset.digest,
-            "sampling": dataset.details["sampling"],
+            "sampling": sampling,
         }
     if processes.is_first():
         write_json(path, {"points": {**before, **rows}})
