@@ -40,6 +40,7 @@ from data_prep.job import scheduling
 from data_prep.slide import slides
 from data_prep.slide.slides import Box
 from diffpath_jax.data import pipeline, records, writer
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.io.files import write_json
 
@@ -184,7 +185,7 @@ def make_dataset(folder: Path, images: Sequence[np.ndarray], copies: int) -> Dat
         schema=schema,
         splits={"train": [0] * copies},
         items={"train": items},
-        details={"kind": "real"},
+        details=Details("real", mpp=MPP, fov_um=MPP * FIELD_PX),
         card="",
     )
 

@@ -138,7 +138,7 @@ def save(path: Path, study: Study) -> None:
 
 def _first_stage(found: FirstStage) -> dict[str, Any]:
     """How near held-out images come back, beside what as few pixels would keep; pictures, and how it was learnt."""
-    details = found.reconstructions.details["reconstruction"]
+    details = found.reconstructions.details.reconstruction
     figure = html.new_figure(13.0, 3.0)
     left, right = figure.subplots(1, 2)
     rows = [row for row in read_metrics(found.run.workdir) if "learning_rate" in row]
@@ -279,7 +279,7 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
     """How small this study is beside the paper's: (what, here, there)."""
     config = study.run.config
     real = study.dataset
-    slides = real.details["job"].get("sources", [])
+    slides = real.details.job.get("sources", [])
     total = sum(real.count(split) for split in real.splits)
     sizes = " x ".join(str(side) for side in real.schema.image_px)
     generated = ", ".join(str(samples.count("train")) for samples in study.samples.values())
@@ -288,7 +288,7 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
         ("slides", str(len(slides)), "1,037 of about 60k x 100k px"),
         ("classes", ", ".join(real.schema.classes), "5: normal colon and four kinds of polyp"),
         ("patch", f"{sizes} px", "128 x 128 px"),
-        ("field of view", f"{real.details['fov_um']:g} um at {real.details['mpp']:g} um/px", "FOV 224 and 336"),
+        ("field of view", f"{real.details.fov_um:g} um at {real.details.mpp:g} um/px", "FOV 224 and 336"),
         ("real patches", f"{total:,}, overlapping" if len(slides) == 1 else f"{total:,}", unstated),
         ("split", "by place" if len(slides) == 1 else "by patient", unstated),
         ("parameters of the denoiser", f"{count_parameters(study.run.network):,}", "58,663,683 (published code)"),
@@ -313,15 +313,15 @@ def _settings(study: Study) -> list[tuple[str, str]]:
         return {"config": run.config.as_json(), "training data": list(run.data), "run digest": run.digest}
 
     sections: dict[str, Any] = {
-        "data set": {"digest": study.dataset.digest, **study.dataset.details},
+        "data set": {"digest": study.dataset.digest, **study.dataset.details.to_json()},
         "diffusion model": of_run(study.run),
     }
     if study.first_stage:
         back = study.first_stage.reconstructions
         sections["autoencoder"] = of_run(study.first_stage.run)
-        sections["reconstructions"] = {"digest": back.digest, **back.details}
+        sections["reconstructions"] = {"digest": back.digest, **back.details.to_json()}
     for name, samples in study.samples.items():
-        sections[f"sample set {name}"] = {"digest": samples.digest, **samples.details}
+        sections[f"sample set {name}"] = {"digest": samples.digest, **samples.details.to_json()}
     for name, run in study.classifiers.items():
         sections[f"classifier {name}"] = of_run(run)
     return [(title, json.dumps(content, indent=2)) for title, content in sections.items()]

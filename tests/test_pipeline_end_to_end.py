@@ -53,8 +53,8 @@ def test_generated_sets_are_data_sets_like_real_ones(demo):
         assert samples.class_counts["train"] == {"pink": 4, "purple": 4}
         records = list(samples.read("train"))
         assert [r.index for r in records] == list(range(8))
-        assert {(r.mpp, r.fov_um) for r in records} == {(real.details["mpp"], real.details["fov_um"])}
-        assert samples.details["sampling"]["checkpoint_digest"][:16] == records[0].slide.partition(":")[2]
+        assert {(r.mpp, r.fov_um) for r in records} == {(real.details.mpp, real.details.fov_um)}
+        assert samples.details.sampling["checkpoint_digest"][:16] == records[0].slide.partition(":")[2]
         for picture in ("grid.png", "trajectory.png") if name == "ddpm" else ("grid.png",):
             assert (samples.directory / "qa" / picture).stat().st_size > 100
 

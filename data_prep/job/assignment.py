@@ -69,5 +69,5 @@ def _bands(spec: SplitSpec, prepared: Prepared, kept: Sequence[tiling.Field]) ->
         [field.box for field in kept],
         [field.label for field in kept],
         fractions=spec.fractions,
-        gap_px=spec.gap_um / prepared.scale["x"],
+        gap_px=spec.gap_um / prepared.scale.x,
     )

@@ -12,8 +12,9 @@ from jaxtyping import Int, Shaped
 from data_prep.fields.duplicates import BITS, DROPPED, WHERE, Images, Pairs, find_pairs
 from data_prep.job import source_tasks
 from data_prep.job.source_tasks import Prepared, SplitAssignment
-from data_prep.sources.source import PRIVATE, Job, Origin, Source, kept_fields
-from diffpath_jax.data.staging import Staging, Unit
+from data_prep.sources.source import PRIVATE, Job, Origin, Source, StagedSource
+from diffpath_jax.data.details import DuplicateCounts
+from diffpath_jax.data.staging import Staging
 from diffpath_jax.io.files import replace_file
 
 FILE = "duplicates.parquet"
@@ -53,7 +54,7 @@ def find(staging: Staging, assignments: Sequence[SplitAssignment], names: Sequen
     """
     parts, count = [], 0
     for number, each in enumerate(assignments):
-        parts.append(_of_source(staging.describe(each.name), number, each, names, count))
+        parts.append(_of_source(StagedSource.of_unit(staging.describe(each.name)), number, each, names, count))
         count += len(each.assigned)
     images = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(images["split"], kind="stable")
@@ -64,24 +65,23 @@ def find(staging: Staging, assignments: Sequence[SplitAssignment], names: Sequen
 
 
 def _of_source(
-    described: Unit, number: int, assignment: SplitAssignment, names: Sequence[str], start: int
+    staged: StagedSource, number: int, assignment: SplitAssignment, names: Sequence[str], start: int
 ) -> dict[str, np.ndarray]:
     """What there is to know of the images of one source; ``start`` images are in the sources before it."""
-    kept = kept_fields(described)
     chosen = np.array([split in names for split in assignment.assigned], bool)
-    prints = described.details["fingerprints"]
-    signs = "".join(found["signs"] or "0" * (BITS // 4) for found in prints)
+    prints = staged.fingerprints
+    signs = "".join(each.signs or "0" * (BITS // 4) for each in prints)
     index = np.arange(len(prints))
     every = {
-        "pixels": np.frombuffer(bytes.fromhex("".join(found["pixels"] for found in prints)), np.uint8).reshape(-1, 16),
+        "pixels": np.frombuffer(bytes.fromhex("".join(each.pixels for each in prints)), np.uint8).reshape(-1, 16),
         "signs": np.frombuffer(bytes.fromhex(signs), np.uint8).reshape(-1, BITS // 8),
-        "plain": np.array([not found["signs"] for found in prints], bool),
+        "plain": np.array([not each.signs for each in prints], bool),
         "slide": np.full(len(prints), start) if assignment.source.is_spatial else start + index,
         "split": np.array([names.index(split) if split in names else -1 for split in assignment.assigned], int),
-        "places": np.array([astuple(field.box) for field in kept], float).reshape(-1, 4),
+        "places": np.array([astuple(field.box) for field in staged.kept], float).reshape(-1, 4),
         "source": np.full(len(prints), number),
         "index": index,
-        "label": np.array([field.label for field in kept], str),
+        "label": np.array([field.label for field in staged.kept], str),
     }
     return {name: values[chosen] for name, values in every.items()}
 
@@ -94,7 +94,7 @@ def drop(assignments: Sequence[SplitAssignment], repeated: JobDuplicates) -> lis
     return [replace(source, assigned=found) for source, found in zip(assignments, assigned, strict=True)]
 
 
-def summary(job: Job, repeated: JobDuplicates) -> dict[str, Any]:
+def summary(job: Job, repeated: JobDuplicates) -> DuplicateCounts:
     """Images that repeat an earlier one: how many, exactly or nearly, each counted once, where it is worst."""
     pairs = repeated.pairs
     worst = np.lexsort((~pairs.exact, -pairs.where, pairs.second))
@@ -105,12 +105,8 @@ def summary(job: Job, repeated: JobDuplicates) -> dict[str, Any]:
         for kind, chosen in (("exact", exact), ("near", ~exact))
     }
     other = pairs.second[repeated.label[pairs.first] != repeated.label[pairs.second]]
-    return {
-        "rule": job.duplicates,
-        **counts,
-        "of another class": len(np.unique(other)),
-        "dropped": len(images) if job.duplicates == "drop" else 0,
-    }
+    dropped = len(images) if job.duplicates == "drop" else 0
+    return DuplicateCounts(job.duplicates, **counts, other_class=len(np.unique(other)), dropped=dropped)
 
 
 def origins_of(

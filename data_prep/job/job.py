@@ -13,9 +13,10 @@ from data_prep.job import assignment, duplicates, patch_table, qa_page, source_t
 from data_prep.job.scheduling import Outcome, Scheduler, WorkerDied
 from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.qa import pictures
-from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Source, kept_fields, make_private
+from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Source, StagedSource, make_private
 from data_prep.splits import folds
 from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.details import Details, DuplicateCounts
 from diffpath_jax.data.staging import STAGING, Staging, Unit, finished, refuse_other_job
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sweep
@@ -84,8 +85,8 @@ def _complete(job: Job, sources: Sequence[Source]) -> bool:
     if not (job.out / manifest.MANIFEST).exists():
         return False
     details = _details(job)
-    if details.get("failed"):
-        unfinished = {**details["job"], "sources": None}
+    if details.failed:
+        unfinished = {**details.job, "sources": None}
         refuse_other_job(job.out, unfinished, {**job.settings(), "sources": None})
         return False
     identities = _identities([(source, source.identify(job)) for source in sources])
@@ -95,13 +96,13 @@ def _complete(job: Job, sources: Sequence[Source]) -> bool:
     return True
 
 
-def _details(job: Job) -> Any:
+def _details(job: Job) -> Details:
     return manifest.open_dataset(job.out, verify=False).details
 
 
 def _recorded_sources(job: Job) -> Any:
     """Sources of the dataset that an earlier run wrote, if any."""
-    return _details(job)["job"]["sources"] if (job.out / manifest.MANIFEST).exists() else None
+    return _details(job).job["sources"] if (job.out / manifest.MANIFEST).exists() else None
 
 
 def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> Staged:
@@ -115,7 +116,7 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
                 results[outcome.index] = outcome.result
-                for doubt in outcome.result.scale["doubts"]:
+                for doubt in outcome.result.scale.doubts:
                     console.print(f"note: {source.where.name}: {doubt}", markup=False, soft_wrap=True)
                 fields += outcome.result.count if outcome.result.fresh else 0
             elif not isinstance(error, DiffpathError):
@@ -260,7 +261,7 @@ def _limits(job: Job, staged: Staged, staging: Staging) -> caps.Limits:
     limits = caps.Limits(job.caps.per_class)
     if job.caps.per_class is not None:
         for _, prepared in staged.done:
-            limits.add(kept_fields(staging.describe(prepared.name)))
+            limits.add(StagedSource.of_unit(staging.describe(prepared.name)).kept)
     return limits
 
 
@@ -297,9 +298,7 @@ def _draw_all(job: Job, assignments: Sequence[SplitAssignment], scheduler: Sched
     return [failed[index] for index in sorted(failed)]
 
 
-def _describe(
-    job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], duplicates: Mapping[str, Any]
-) -> dict[str, Any]:
+def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], duplicates: DuplicateCounts) -> Details:
     """Provenance, for the manifest.
 
     Args:
@@ -313,20 +312,20 @@ def _describe(
     if over := dropped.get(caps.CAPPED):
         outcomes += Counter({caps.OVER_CLASS: over})
         outcomes[tiling.KEPT] -= over
-    return {
-        "kind": "real",
-        "mpp": job.fields.mpp,
-        "fov_um": job.fields.fov_um,
-        "job": {**job.settings(), "sources": staged.identities()},
-        "command": "diffpath prep",
-        "split_proof": proof,
-        "outcomes": {
+    return Details(
+        kind="real",
+        mpp=job.fields.mpp,
+        fov_um=job.fields.fov_um,
+        job={**job.settings(), "sources": staged.identities()},
+        command="diffpath prep",
+        split_proof=proof,
+        outcomes={
             **dict(sorted(outcomes.items())),
             **{pictures.DROPPED[why]: count for why, count in sorted(dropped.items()) if why in pictures.DROPPED},
         },
-        "duplicates": duplicates,
-        "annotations": card.annotation_notes([prepared.annotations for _, prepared in staged.done]),
-        "scales": [{"slide": prepared.identity.slide, **prepared.scale} for _, prepared in staged.done],
-        "failed": len(staged.failed),
-        "versions": writer.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
-    }
+        duplicates=duplicates,
+        annotations=tuple(card.annotation_notes([prepared.annotations for _, prepared in staged.done])),
+        scales=tuple(replace(prepared.scale, slide=prepared.identity.slide) for _, prepared in staged.done),
+        failed=len(staged.failed),
+        versions=writer.versions("openslide-python", "openslide-bin", "shapely", "opencv-python-headless"),
+    )

@@ -48,7 +48,7 @@ def writer(job: Job) -> Iterator[WriteRows]:
                     "class": field.label,
                     **{f"{key}_px0": value for key, value in asdict(field.box).items()},
                     "mpp": job.fields.mpp,
-                    "slide_mpp_source": prepared.scale["source"],
+                    "slide_mpp_source": prepared.scale.source,
                     "fov_um": job.fields.fov_um,
                     "roi_share": field.roi_share,
                     "tissue_share": field.tissue_share,

@@ -18,8 +18,9 @@ from data_prep.fields.duplicates import WHERE
 from data_prep.job import duplicates
 from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.qa import pictures
-from data_prep.sources.source import PRIVATE, Job, Origin, Source, staged_fields
+from data_prep.sources.source import PRIVATE, Job, Origin, Source, StagedSource
 from diffpath_jax.data import card, records
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.staging import Staging
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import replace_file
@@ -52,7 +53,7 @@ class Content:
     failed: Sequence[DiffpathError]
     assignments: Sequence[SplitAssignment]
     labels: Mapping[str, Sequence[int]]
-    details: Mapping[str, Any]
+    details: Details
     repeated: duplicates.JobDuplicates
 
     @property
@@ -74,7 +75,7 @@ def write(content: Content) -> None:
     sources = [_source(content, number, scores, names) for number in range(len(content.done))]
     pairs = _pairs(content, names["slides"])
     _write_names(content, names)
-    notes = card.duplicate_notes(content.details["duplicates"])
+    notes = card.duplicate_notes(content.details.duplicates)
     warnings = [note for note in notes if note.startswith(card.WARNING)]
     html.write_page(
         content.job.out / pictures.FOLDER / PAGE,
@@ -90,7 +91,7 @@ def write(content: Content) -> None:
         counts={split: Counter(labels) for split, labels in content.labels.items() if labels},
         outcomes=_outcomes(content),
         scores=_histograms(scores, limits),
-        duplicates=content.details["duplicates"],
+        duplicates=content.details.duplicates,
         duplicate_notes=[note for note in notes if note not in warnings],
         pairs=pairs,
         failed=len(content.failed),
@@ -120,13 +121,13 @@ def _limits(content: Content) -> dict[str, tuple[float, str]]:
 
 def _cards(content: Content) -> list[dict[str, str]]:
     images = sum(len(labels) for labels in content.labels.values())
-    outcomes = Counter(content.details["outcomes"])
+    outcomes = Counter(content.details.outcomes or {})
     within = (tiling.KEPT, tiling.NO_TISSUE, *_QUALITY, caps.OVER_SLIDE, caps.OVER_CLASS)
     judged = sum(outcomes[name] for name in within)
     rejected = sum(outcomes[name] for name in _QUALITY)
-    found = content.details["duplicates"]
+    counts = content.details.duplicates
     candidates = "fields within regions" if content.is_spatial else "images of used classes"
-    repeated = sum(sum(found[kind].values()) for kind in ("exact", "near"))
+    repeated = sum(counts.exact.values()) + sum(counts.near.values()) if counts else 0
     return [
         {
             "name": f"{content.item_noun}s",
@@ -135,7 +136,11 @@ def _cards(content: Content) -> list[dict[str, str]]:
         },
         {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {candidates}"},
         {"name": "rejected for quality", "value": f"{rejected:,}", "words": "blurred, colourless or inked"},
-        {"name": "duplicates", "value": f"{repeated:,}", "words": "left out" if found["dropped"] else "listed"},
+        {
+            "name": "duplicates",
+            "value": f"{repeated:,}",
+            "words": "left out" if counts and counts.dropped else "listed",
+        },
     ]
 
 
@@ -163,7 +168,7 @@ def _settings(content: Content) -> list[tuple[str, str]]:
 
 def _outcomes(content: Content) -> list[dict[str, Any]]:
     """Every outcome with its colour in the overlays."""
-    found = content.details["outcomes"]
+    found = content.details.outcomes or {}
     colours = {words: split for split, words in pictures.DROPPED.items()}
     whole = sum(count for name, count in found.items() if name not in colours)
     return [
@@ -182,20 +187,20 @@ def _source(
 ) -> dict[str, Any]:
     """What is shown of one source; its fields are added to the histograms of ``scores``, and its names to ``names``."""
     source, prepared = content.done[number]
-    described = content.staging.describe(prepared.name)
-    fields = staged_fields(described)
+    staged = StagedSource.of_unit(content.staging.describe(prepared.name))
+    fields = staged.fields
     for name, counts in scores.items():
         values = [getattr(field if name == "tissue_share" else field.scores, name, None) for field in fields]
         counts += np.histogram([value for value in values if value is not None], _BINS)[0]
     outcomes, assigned = Counter(field.outcome for field in fields), Counter(content.assignments[number].assigned)
     judged = outcomes.total() - outcomes[tiling.OUTSIDE]
-    called = source.names(content.job, prepared.identity, source.origins(content.job, prepared.identity, described))
+    called = source.names(content.job, prepared.identity, source.origins(content.job, prepared.identity, staged))
     names["slides"][prepared.identity.slide] = called.source
     names["patients"].update(called.patients)
     return {
         "key": prepared.identity.slide,
         "patients": list(called.patients),
-        "size": described.details["size"],
+        "size": staged.summary.size,
         "scale": prepared.scale,
         "kept": outcomes[tiling.KEPT],
         "kept_share": outcomes[tiling.KEPT] / max(judged, 1),
@@ -204,7 +209,7 @@ def _source(
         "rejected": {
             name: count for name, count in outcomes.most_common() if name not in (tiling.KEPT, tiling.OUTSIDE)
         },
-        "notes": [*prepared.scale["doubts"], *card.annotation_notes([prepared.annotations])],
+        "notes": [*prepared.scale.doubts, *card.annotation_notes([prepared.annotations])],
         **_pictures(content, prepared.name, outcomes),
     }
 

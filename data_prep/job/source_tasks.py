@@ -7,16 +7,27 @@ import functools
 import itertools
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_prep.fields import duplicates, tiling
 from data_prep.qa import pictures
 from data_prep.sources import digests
-from data_prep.sources.source import Candidate, Identity, Job, Origin, Source, kept_fields, staged_fields
+from data_prep.sources.source import (
+    Candidate,
+    Candidates,
+    Identity,
+    Job,
+    Origin,
+    Source,
+    SourceSummary,
+    StagedSource,
+    to_json,
+)
 from diffpath_jax.data import records
-from diffpath_jax.data.staging import Staging
+from diffpath_jax.data.details import AnnotationUse, SlideScale
+from diffpath_jax.data.staging import Staging, Unit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 
@@ -41,8 +52,8 @@ class Prepared:
     fresh: bool
     kept: Mapping[str, Mapping[str, int]]
     outcomes: Mapping[str, int]
-    scale: Mapping[str, Any]
-    annotations: Mapping[str, Any]
+    scale: SlideScale
+    annotations: AnnotationUse
     failures: Sequence[DiffpathError]
 
     @property
@@ -72,8 +83,8 @@ def kept_origins(
     job: Job, staging: Staging, source: Source, prepared: Prepared
 ) -> tuple[list[tiling.Field], Sequence[Origin]]:
     """The fields that a source has records of, in their order, and where each comes from."""
-    unit = staging.describe(prepared.name)
-    return kept_fields(unit), source.origins(job, prepared.identity, unit)
+    staged = StagedSource.of_unit(staging.describe(prepared.name))
+    return staged.kept, source.origins(job, prepared.identity, staged)
 
 
 def prepare(job: Job, source: Source) -> Prepared:
@@ -86,51 +97,74 @@ def prepare(job: Job, source: Source) -> Prepared:
     before = source.stamp()
     identity = source.identify(job)
     name = job.hashed(sha256_json(asdict(identity)))
-    found = staging.find(name)
-    if found is None:
-        details: dict[str, Any] = {"fields": [], "fingerprints": []}
-        candidates = _unless_changed(source, before, source.read(job, identity, details))
-        unit = staging.commit(name, _records(job, candidates, details), details)
-    else:
-        unit = found
+    finished = staging.find(name)
+    unit = finished or _stage(job, staging, name, _unless_changed(source, before, source.read(job, identity)))
+    staged = StagedSource.of_unit(unit)
     return Prepared(
         name=name,
         identity=identity,
-        fresh=found is None,
-        kept=count_owners(source.origins(job, identity, unit), kept_fields(unit)),
-        outcomes=Counter(field.outcome for field in staged_fields(unit)),
-        scale=unit.details["scale"],
-        annotations=unit.details["annotations"],
-        failures=source.failures(unit),
+        fresh=finished is None,
+        kept=count_owners(source.origins(job, identity, staged), staged.kept),
+        outcomes=Counter(field.outcome for field in staged.fields),
+        scale=staged.summary.scale,
+        annotations=staged.summary.annotations,
+        failures=source.failures(staged.summary),
     )
 
 
-def _records(job: Job, candidates: Iterator[Candidate], details: Mapping[str, list[Any]]) -> Iterator[bytes]:
-    """Records of the fields that are kept, one at a time; all fields, and fingerprints of these, go to ``details``."""
+def _stage(job: Job, staging: Staging, name: str, candidates: Candidates) -> Unit:
+    """Write the records of a source, and then what is remembered of it, which is known when all are taken."""
+    details: dict[str, Any] = {}
+
+    def encoded() -> Iterator[bytes]:
+        details.update((yield from _records(job, candidates)))
+
+    return staging.commit(name, encoded(), details)
+
+
+def _records(job: Job, candidates: Candidates) -> Generator[bytes, None, dict[str, Any]]:
+    """Yields the records of the fields that are kept, one at a time; returns what is remembered of all fields."""
     numbers = defaultdict[str, Iterator[int]](itertools.count)
-    for each in candidates:
-        details["fields"].append(asdict(each.field))
-        if each.image is None or each.field.outcome != tiling.KEPT:
+    fields, fingerprints = list[tiling.Field](), list[duplicates.Fingerprint]()
+    summary = _Summarised(candidates)
+    for candidate in summary:
+        fields.append(candidate.field)
+        if candidate.image is None or candidate.field.outcome != tiling.KEPT:
             continue
-        details["fingerprints"].append(asdict(duplicates.fingerprint(each.image)))
+        fingerprints.append(duplicates.fingerprint(candidate.image))
         yield records.encode(
             records.PatchRecord(
-                image=each.image,
-                label=job.class_map.names.index(each.field.label),
-                slide=each.slide,
-                patient=each.patient,
+                image=candidate.image,
+                label=job.class_map.names.index(candidate.field.label),
+                slide=candidate.slide,
+                patient=candidate.patient,
                 mpp=job.fields.mpp,
                 fov_um=job.fields.fov_um,
-                index=next(numbers[each.slide]),
+                index=next(numbers[candidate.slide]),
             )
         )
+    return to_json(fields, fingerprints, summary.value)
 
 
-def _unless_changed(source: Source, before: digests.Stamp, candidates: Iterator[Candidate]) -> Iterator[Candidate]:
-    yield from candidates
+class _Summarised:
+    """The candidates of a source, and when all are taken, what the source returned."""
+
+    value: SourceSummary
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates = candidates
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """Yields every candidate."""
+        self.value = yield from self._candidates
+
+
+def _unless_changed(source: Source, before: digests.Stamp, candidates: Candidates) -> Candidates:
+    summary = yield from candidates
     if source.stamp() != before:
         why, fix = "it changed while it was read", "run the same command again"
         raise DiffpathError(source.item_noun, where=source.where, why=why, fix=fix)
+    return summary
 
 
 def draw(job: Job, assignment: SplitAssignment) -> None:
@@ -140,8 +174,8 @@ def draw(job: Job, assignment: SplitAssignment) -> None:
         DiffpathError: it cannot be read any more.
     """
     staging = Staging.begun(job.out, where=socket.gethostname())
-    unit = staging.describe(assignment.name)
-    assignment.source.draw(job, unit, assignment.assigned, job.out / pictures.FOLDER)
+    staged = StagedSource.of_unit(staging.describe(assignment.name))
+    assignment.source.draw(job, staged, assignment.assigned, job.out / pictures.FOLDER)
 
 
 def tasks(job: Job) -> tuple[functools.partial[Prepared], functools.partial[None]]:

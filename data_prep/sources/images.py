@@ -6,7 +6,7 @@ Where the images lie is a :class:`Images`: files in folders (:mod:`data_prep.sou
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -18,11 +18,21 @@ from jaxtyping import UInt8
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
 from data_prep.slide import slides
-from data_prep.slide.scales import Scale
 from data_prep.sources import digests
-from data_prep.sources.source import DIGESTS, PRIVATE, Candidate, Identity, Job, Origin, PrivateNames, staged_fields
+from data_prep.sources.source import (
+    DIGESTS,
+    PRIVATE,
+    Candidate,
+    Candidates,
+    Identity,
+    Job,
+    Origin,
+    PrivateNames,
+    SourceSummary,
+    StagedSource,
+)
+from diffpath_jax.data.details import AnnotationUse, SlideScale
 from diffpath_jax.data.image_files import decode_image
-from diffpath_jax.data.staging import Unit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.render import image_grid
@@ -128,79 +138,83 @@ class ImageBatch:
         content = sha256_json(self.images.content(job.out / PRIVATE / DIGESTS))
         return Identity(slide=job.hashed(content), patient="", regions="", mpp=self.mpp)
 
-    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Candidate]:
+    def read(self, job: Job, identity: Identity) -> Candidates:
         """Read, resize and judge every image.
 
-        One that cannot be used fails alone: its position and the reason are remembered, but not its name, as this is
-        no private place.
+        One that cannot be used fails alone: its position and the reason are remembered, but not its name, as the
+        summary is no private place.
         """
         side = _side(job, self.mpp)
         box = slides.Box(0.0, 0.0, float(side), float(side))
-        details["size"] = f"{self.size:,} images of {side} x {side} px"
-        details["scale"] = {
-            **asdict(Scale(self.mpp, self.mpp, "--mpp")),
-            "read_px": [side, side],
-            "read_mpp": [self.mpp, self.mpp],
-        }
-        details["annotations"] = {"ignored": {}, "outside_share": 0.0, "overlapped": 0, "overlapped_kept": 0}
-        details["keys"], details["positions"], details["failed"] = [], [], []
+        keys, positions, failed = list[str](), list[int](), list[tuple[int, str]]()
         for position, picture in enumerate(self.images.read()):
-            label = job.class_map.classes.get(picture.label, "")
-            field = tiling.Field(box, label, tiling.KEPT if label else IGNORED, 1.0, 0.0, None)
             try:
-                image = _stored(picture, side, job.fields.patch_px) if label else None
+                candidate = _candidate(job, picture, box)
             except DiffpathError as error:
-                details["failed"].append([position, error.why])
+                failed.append((position, error.why))
                 continue
-            details["positions"].append(position)
-            if image is None:
-                yield Candidate(field)
-                continue
-            digest = _digest(picture.content)
-            number = caps.number_of(job.split.seed, digest, box)
-            field = tiling.judge(replace(field, number=number), image, job.quality)
-            key = job.hashed(digest)
-            if field.outcome == tiling.KEPT:
-                details["keys"].append(key)
-            yield Candidate(field, image, key, job.hashed(picture.patient) if picture.patient else "")
+            positions.append(position)
+            if candidate.field.outcome == tiling.KEPT:
+                keys.append(candidate.slide)
+            yield candidate
+        mpp = (self.mpp, self.mpp)
+        scale = SlideScale(*mpp, "--mpp", (), read_px=(side, side), read_mpp=mpp, slide=identity.slide)
+        size = f"{self.size:,} images of {side} x {side} px"
+        return SourceSummary(size, scale, AnnotationUse(), keys, positions, failed)
 
     def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> PrivateNames:
         """The first and the last of its files that gave a patch, and their patients."""
         ends = " to ".join(dict.fromkeys(origins[i].file for i in (0, -1))) if origins else self.where.name
         return PrivateNames(ends, {job.hashed(patient): patient for origin in origins if (patient := origin.patient)})
 
-    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
+    def origins(self, job: Job, identity: Identity, staged: StagedSource) -> Sequence[Origin]:
         """Each image by itself, with its patient if that is known."""
-        is_kept = (field.outcome == tiling.KEPT for field in staged_fields(unit))
-        names = self.images.names(list(compress(unit.details["positions"], is_kept)))
+        is_kept = (field.outcome == tiling.KEPT for field in staged.fields)
+        names = self.images.names(list(compress(staged.summary.positions, is_kept)))
         return [
             Origin(file, patient, key, job.hashed(patient) if self.knows_patients else key, whole=True)
-            for (file, patient), key in zip(names, unit.details["keys"], strict=True)
+            for (file, patient), key in zip(names, staged.summary.keys, strict=True)
         ]
 
-    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
+    def failures(self, summary: SourceSummary) -> Sequence[DiffpathError]:
         """The images that could not be used."""
-        names = self.images.names([position for position, _ in unit.details["failed"]])
+        names = self.images.names([position for position, _ in summary.failed])
         return [
             DiffpathError("image", where=file, why=why, fix="replace it or take it out")
-            for (file, _), (_, why) in zip(names, unit.details["failed"], strict=True)
+            for (file, _), (_, why) in zip(names, summary.failed, strict=True)
         ]
 
-    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: Job, staged: StagedSource, assigned: Sequence[str], folder: Path) -> None:
         """Write a contact sheet of some of the kept ones, and examples."""
-        fields, positions = staged_fields(unit), unit.details["positions"]
         side, patch_px = _side(job, self.mpp), job.fields.patch_px
 
         def stored(chosen: Sequence[int]) -> list[UInt8[np.ndarray, "px px 3"]]:
-            found = self.images.read([positions[i] for i in chosen])
-            return [_stored(picture, side, patch_px) for picture in found]
+            positions = [staged.summary.positions[i] for i in chosen]
+            return [_stored(picture, side, patch_px) for picture in self.images.read(positions)]
 
-        kept = [i for i, field in enumerate(fields) if field.outcome == tiling.KEPT]
-        shown = np.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).astype(int)
+        kept = [i for i, field in enumerate(staged.fields) if field.outcome == tiling.KEPT]
+        spread = np.linspace(0, len(kept) - 1, min(SHOWN, len(kept))).astype(int)
         if kept:
-            sheet = image_grid.tile(np.stack(stored([kept[i] for i in shown])), columns=SHOWN_COLUMNS)
-            image_grid.write_png(folder / pictures.picture_file(unit.name), sheet)
-        pictures.draw_examples(folder, unit.name, fields, stored)
+            sheet = image_grid.tile(np.stack(stored([kept[i] for i in spread])), columns=SHOWN_COLUMNS)
+            image_grid.write_png(folder / pictures.picture_file(staged.name), sheet)
+        pictures.draw_examples(folder, staged.name, staged.fields, stored)
+
+
+def _candidate(job: Job, picture: Picture, box: slides.Box) -> Candidate:
+    """Returns the field that an image is, judged; not decoded where its class is not used.
+
+    Raises:
+        DiffpathError: it cannot be used.
+    """
+    label = job.class_map.classes.get(picture.label, "")
+    field = tiling.Field(box, label, tiling.KEPT if label else IGNORED, 1.0, 0.0, None)
+    if not label:
+        return Candidate(field)
+    image = _stored(picture, round(box.width), job.fields.patch_px)
+    digest = _digest(picture.content)
+    number = caps.number_of(job.split.seed, digest, box)
+    judged = tiling.judge(replace(field, number=number), image, job.quality)
+    return Candidate(judged, image, job.hashed(digest), job.hashed(picture.patient) if picture.patient else "")
 
 
 def _side(job: Job, mpp: float) -> int:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,14 +19,15 @@ from data_prep.sources.source import (
     DIGESTS,
     PRIVATE,
     Candidate,
+    Candidates,
     Identity,
     Job,
     Origin,
     PrivateNames,
-    kept_fields,
-    staged_fields,
+    SourceSummary,
+    StagedSource,
 )
-from diffpath_jax.data.staging import Unit
+from diffpath_jax.data.details import AnnotationUse, SlideScale
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 
@@ -83,36 +84,27 @@ class SlideSource:
             mpp=self.mpp,
         )
 
-    def read(self, job: Job, identity: Identity, details: dict[str, Any]) -> Iterator[Candidate]:
+    def read(self, job: Job, identity: Identity) -> Candidates:
         """Decide on every field that touches a region; those that may be kept are read and judged.
 
         Raises:
             DiffpathError: the slide or its annotations cannot be read.
         """
-        slide, found = self._open(job)
-        reading = slides.choose_reading(
-            slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px
-        )
-        details["size"] = f"{slide.size[0]:,} x {slide.size[1]:,} px"
-        details["scale"] = {
-            **asdict(slide.scale),
-            "read_px": list(reading.size),
-            "read_mpp": [slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]],
-        }
-        mask, priority = tissue.find_tissue(slide), job.class_map.priority
-        planned = tiling.plan_fields(slide, found.regions, mask, job.fields, priority=priority)
-        (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
-        fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
-        overlapped = Counter[str]()
-        for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
-            overlapped[field.outcome] += field.overlap_share > 0
-            yield Candidate(field, image, identity.slide, identity.patient)
-        details["annotations"] = {
-            "ignored": dict(found.ignored),
-            "outside_share": found.outside_share,
-            "overlapped": overlapped.total(),
-            "overlapped_kept": overlapped[tiling.KEPT],
-        }
+        with self._open() as slide:
+            regions = self._regions(slide, job)
+            mask, priority = tissue.find_tissue(slide), job.class_map.priority
+            planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority)
+            (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+            fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
+            overlapped = Counter[str]()
+            for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
+                overlapped[field.outcome] += field.overlap_share > 0
+                yield Candidate(field, image, identity.slide, identity.patient)
+            use = AnnotationUse(
+                dict(regions.ignored), regions.outside_share, overlapped.total(), overlapped[tiling.KEPT]
+            )
+            size = f"{slide.size[0]:,} x {slide.size[1]:,} px"
+            return SourceSummary(size, _scale(job, slide, identity), use)
 
     def _judged(
         self, job: Job, slide: slides.Slide, chosen: Sequence[tiling.Field]
@@ -128,34 +120,43 @@ class SlideSource:
         """Name of the slide's file, and its patient."""
         return PrivateNames(self.slide.name, {identity.patient: self.patient})
 
-    def origins(self, job: Job, identity: Identity, unit: Unit) -> Sequence[Origin]:
+    def origins(self, job: Job, identity: Identity, staged: StagedSource) -> Sequence[Origin]:
         """The slide, once a field."""
         origin = Origin(self.slide.name, self.patient, identity.slide, identity.patient, whole=False)
-        return [origin] * len(kept_fields(unit))
+        return [origin] * len(staged.kept)
 
-    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
+    def failures(self, summary: SourceSummary) -> Sequence[DiffpathError]:
         """None: a slide is done, or it is not."""
         return ()
 
-    def draw(self, job: Job, unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: Job, staged: StagedSource, assigned: Sequence[str], folder: Path) -> None:
         """Draw its overlay, and examples.
 
         Raises:
             DiffpathError: the slide or its annotations cannot be read any more.
         """
-        slide, found = self._open(job)
-        fields, patch_px = staged_fields(unit), job.fields.patch_px
-        path = folder / pictures.picture_file(unit.name)
-        pictures.draw_overlay(path, slide, found.regions, fields, assigned, job.class_map.names)
-        boxes = [field.box for field in fields]
-        pictures.draw_examples(
-            folder,
-            unit.name,
-            fields,
-            lambda chosen: [next(slides.read_fields(slide, [boxes[i]], patch_px=patch_px)) for i in chosen],
-        )
+        with self._open() as slide:
+            regions = self._regions(slide, job).regions
+            path = folder / pictures.picture_file(staged.name)
+            pictures.draw_overlay(path, slide, regions, staged.fields, assigned, job.class_map.names)
+            boxes, patch_px = [field.box for field in staged.fields], job.fields.patch_px
+            pictures.draw_examples(
+                folder,
+                staged.name,
+                staged.fields,
+                lambda chosen: [next(slides.read_fields(slide, [boxes[i]], patch_px=patch_px)) for i in chosen],
+            )
 
-    def _open(self, job: Job) -> tuple[slides.Slide, annotations.Annotated]:
+    def _open(self) -> slides.Slide:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}
-        slide = slides.open_slide(self.slide, kind=self.reader, scale_table=table)
-        return slide, annotations.of_slide(slide, self.regions, self.label, job.class_map)
+        return slides.open_slide(self.slide, kind=self.reader, scale_table=table)
+
+    def _regions(self, slide: slides.Slide, job: Job) -> annotations.Annotated:
+        return annotations.of_slide(slide, self.regions, self.label, job.class_map)
+
+
+def _scale(job: Job, slide: slides.Slide, identity: Identity) -> SlideScale:
+    """Returns the scale of a slide, and how a field of the job is read from it."""
+    reading = slides.choose_reading(slide, *tiling.field_size(job.fields, slide.scale), patch_px=job.fields.patch_px)
+    x, y = slide.scale.x * reading.steps[0], slide.scale.y * reading.steps[1]
+    return SlideScale(**asdict(slide.scale), read_px=reading.size, read_mpp=(x, y), slide=identity.slide)

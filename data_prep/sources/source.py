@@ -5,7 +5,7 @@ What becomes of either is the same (:mod:`data_prep.job.source_tasks`).
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,9 +15,11 @@ from jaxtyping import UInt8
 
 from data_prep.annotations.class_map import ClassMap
 from data_prep.fields import caps, quality, tiling
+from data_prep.fields.duplicates import Fingerprint
 from data_prep.slide import slides
 from data_prep.sources import digests
 from data_prep.splits import splits
+from diffpath_jax.data.details import AnnotationUse, SlideScale
 from diffpath_jax.data.staging import Unit
 from diffpath_jax.io.errors import DiffpathError
 
@@ -69,6 +71,81 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class SourceSummary:
+    """What is remembered of a source once all its fields are decided on.
+
+    Attributes:
+        size: in words.
+        scale: um/px of level 0 and its origin; how many pixels of which um/px are read for a field.
+        annotations: what of them was not used as it is.
+        keys: of images, the keyed hash of each that is kept.
+        positions: of images, the position of each that could be used.
+        failed: of images, position and reason of each that could not; no names, as this is no private place.
+    """
+
+    size: str
+    scale: SlideScale
+    annotations: AnnotationUse
+    keys: Sequence[str] = ()
+    positions: Sequence[int] = ()
+    failed: Sequence[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True)
+class StagedSource:
+    """A source whose kept fields are staged.
+
+    Attributes:
+        name: of its staged unit.
+        fields: every field that touches a region, kept or not; the kept ones in the order of their records.
+        fingerprints: of the images of the kept ones.
+        summary: of the source.
+    """
+
+    name: str
+    fields: Sequence[tiling.Field]
+    fingerprints: Sequence[Fingerprint]
+    summary: SourceSummary
+
+    @classmethod
+    def of_unit(cls, unit: Unit) -> "StagedSource":
+        """Returns what :meth:`to_json` stored with a unit."""
+        content = unit.details
+        summary = SourceSummary(
+            size=content["size"],
+            scale=SlideScale.from_json(content["scale"]),
+            annotations=AnnotationUse.from_json(content["annotations"]),
+            keys=content.get("keys", ()),
+            positions=content.get("positions", ()),
+            failed=[(position, why) for position, why in content.get("failed", ())],
+        )
+        fingerprints = [Fingerprint(**stored) for stored in content["fingerprints"]]
+        return cls(unit.name, [_field(stored) for stored in content["fields"]], fingerprints, summary)
+
+    @property
+    def kept(self) -> list[tiling.Field]:
+        """The fields that it has records of, in their order."""
+        return [field for field in self.fields if field.outcome == tiling.KEPT]
+
+
+def to_json(
+    fields: Iterable[tiling.Field], fingerprints: Iterable[Fingerprint], summary: SourceSummary
+) -> dict[str, Any]:
+    """Returns what is stored with the unit of a source; :meth:`StagedSource.of_unit` reads it."""
+    listed = {"fields": [asdict(field) for field in fields], "fingerprints": [asdict(each) for each in fingerprints]}
+    return {**listed, **asdict(summary)}
+
+
+def _field(content: Mapping[str, Any]) -> tiling.Field:
+    scores = quality.Scores(**content["scores"]) if content["scores"] else None
+    return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
+
+
+# The fields of a source as it decides on them; returns what there is to remember of it.
+Candidates = Generator[Candidate, None, SourceSummary]
+
+
+@dataclass(frozen=True)
 class PrivateNames:
     """What stands behind keyed hashes; private.
 
@@ -115,31 +192,24 @@ class Source(Protocol):
     def identify(self, job: "Job") -> "Identity":
         """What decides its records."""
 
-    def read(self, job: "Job", identity: "Identity", details: dict[str, Any]) -> Iterator[Candidate]:
-        """Decide on every field, and read those that need it.
-
-        Args:
-            job: the job.
-            identity: of this source.
-            details: filled with what is to be remembered of the source: its ``size`` in words, its ``scale``, its
-                ``annotations``, and its own. Whole when all fields are taken.
-        """
+    def read(self, job: "Job", identity: "Identity") -> Candidates:
+        """Decide on every field, and read those that need it; returns a summary at the end."""
 
     def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> PrivateNames:
         """What a person calls it and its patients, given where its kept fields come from."""
 
-    def origins(self, job: "Job", identity: "Identity", unit: Unit) -> Sequence[Origin]:
-        """Where each kept field of the staged unit comes from."""
+    def origins(self, job: "Job", identity: "Identity", staged: StagedSource) -> Sequence[Origin]:
+        """Returns the origin of each kept field."""
 
-    def failures(self, unit: Unit) -> Sequence[DiffpathError]:
-        """What of it is missing in the staged unit, and why."""
+    def failures(self, summary: SourceSummary) -> Sequence[DiffpathError]:
+        """Returns what of it is missing, and why."""
 
-    def draw(self, job: "Job", unit: Unit, assigned: Sequence[str], folder: Path) -> None:
+    def draw(self, job: "Job", staged: StagedSource, assigned: Sequence[str], folder: Path) -> None:
         """Write pictures of what was taken, and examples of what was kept and rejected.
 
         Args:
             job: the job.
-            unit: the staged unit.
+            staged: what was staged of this source.
             assigned: the split of each kept field.
             folder: where to; file names begin with the unit's.
         """
@@ -204,18 +274,3 @@ class Identity:
     patient: str
     regions: str
     mpp: float | None
-
-
-def staged_fields(unit: Unit) -> list[tiling.Field]:
-    """Every field that touches a region, kept or not; the kept ones in the order of their records."""
-    return [_field(content) for content in unit.details["fields"]]
-
-
-def _field(content: Mapping[str, Any]) -> tiling.Field:
-    scores = quality.Scores(**content["scores"]) if content["scores"] else None
-    return tiling.Field(**{**content, "box": slides.Box(**content["box"]), "scores": scores})
-
-
-def kept_fields(unit: Unit) -> list[tiling.Field]:
-    """The fields that a staged unit has records of, in their order."""
-    return [field for field in staged_fields(unit) if field.outcome == tiling.KEPT]

@@ -8,11 +8,11 @@ on the rest. Its shards are hard links, so K data sets take the room of one, and
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data_prep.splits.splits import fold_name
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import Shard
 from diffpath_jax.data.writer import shard_name
 from diffpath_jax.io.files import replace_file
@@ -32,7 +32,7 @@ class View:
     directory: Path
     shards: Mapping[str, Sequence[Shard]]
     labels: Mapping[str, Sequence[int]]
-    details: Mapping[str, Any]
+    details: Details
 
 
 def parts(number: int, folds: int) -> dict[str, list[str]]:
@@ -69,8 +69,8 @@ def views(whole: View, name: str, folds: int) -> Iterator[View]:
         shards = {split: _linked(whole, directory, name, split, chosen) for split, chosen in made_of.items() if chosen}
         labels = {split: [i for fold in chosen for i in whole.labels[fold]] for split, chosen in made_of.items()}
         said = "; ".join(f"{split} is {', '.join(chosen)}" for split, chosen in made_of.items() if chosen)
-        proof = f"{whole.details['split_proof']}; here {said}"
-        yield View(directory, shards, labels, {**whole.details, "fold": number, "split_proof": proof})
+        proof = f"{whole.details.split_proof}; here {said}"
+        yield View(directory, shards, labels, replace(whole.details, fold=number, split_proof=proof))
 
 
 def _linked(whole: View, directory: Path, name: str, split: str, folds: Sequence[str]) -> tuple[Shard, ...]:

@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             augment=arguments.augment,
             dtype=arguments.dtype,
         )
-    found, shape = dataset.details["latents"], "x".join(map(str, dataset.schema.latent_shape or ()))
+    found, shape = dataset.details.latents or {}, "x".join(map(str, dataset.schema.latent_shape or ()))
     total = sum(dataset.count(split) for split in dataset.splits)
     console.print(
         f"{arguments.out}: {total} latents of {shape}, augmented by {found['augment']}, scale {found['scale']:.4g}",

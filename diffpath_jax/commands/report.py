@@ -49,7 +49,7 @@ def _first_stage(arguments: argparse.Namespace) -> report.FirstStage | None:
     if arguments.autoencoder is None:
         return None
     found = report.FirstStage(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
-    if "reconstruction" not in found.reconstructions.details:
+    if found.reconstructions.details.reconstruction is None:
         fix = "name the --out of `diffpath reconstruct`"
         raise DiffpathError("--reconstructions", where=arguments.reconstructions, why="another kind of set", fix=fix)
     return found

@@ -136,7 +136,7 @@ def _finish(
     if arguments.trajectory:
         _write_trajectory(job, model)
     console.print(card.summary(dataset))
-    mpp, sampling = model.run.mpp, dataset.details["sampling"]
+    mpp, sampling = model.run.mpp, dataset.details.sampling or {}
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
     calls = f"{sampling['evaluations']} evaluations of the network an image"
     if "first_timestep" in sampling:

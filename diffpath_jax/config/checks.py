@@ -249,7 +249,7 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
         DiffpathError: naming both.
     """
     for dataset in datasets:
-        stored = dataset.details.get("latents", {}).get("augment", config.data.augment)
+        stored = (dataset.details.latents or {}).get("augment", config.data.augment)
         if stored != config.data.augment:
             raise DiffpathError(
                 "key 'data.augment'",

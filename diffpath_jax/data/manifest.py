@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from array_record.python import array_record_module
 
-from diffpath_jax.data import records
+from diffpath_jax.data import details, records
+from diffpath_jax.data.details import Details
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_file, sha256_json
 
@@ -36,7 +36,7 @@ class Dataset:
         schema: image size and classes.
         splits: shards of each split.
         class_counts: images per split and class.
-        details: everything else in the manifest: mpp, fov_um, command, settings, sources, versions.
+        details: everything else in the manifest: um/px, command, settings, sources, versions.
         digest: SHA-256 over the schema and the shards' digests; two datasets with one digest hold the same records.
     """
 
@@ -45,13 +45,13 @@ class Dataset:
     schema: records.Schema
     splits: Mapping[str, tuple[Shard, ...]]
     class_counts: Mapping[str, Mapping[str, int]]
-    details: Mapping[str, Any]
+    details: Details
     digest: str
 
     @property
     def images(self) -> str:
         """Digest of the data set of images that latents were made from; of images, their own."""
-        return self.details["source"] if self.schema.latent_shape else self.digest
+        return self.details.source or self.digest if self.schema.latent_shape else self.digest
 
     def check_images(self) -> None:
         """Refuse latents.
@@ -152,7 +152,7 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
             schema=schema,
             splits=splits,
             class_counts=content["class_counts"],
-            details=content["details"],
+            details=details.from_json(content["details"]),
             digest=content_digest(schema, splits),
         )
         if content["digest"] != dataset.digest:

@@ -164,5 +164,5 @@ def finished(out: Path, job: Mapping[str, Any], renew: Renew = dict) -> manifest
     if not (out / manifest.MANIFEST).exists():
         return None
     dataset = manifest.open_dataset(out)
-    refuse_other_job(out, renew(dataset.details["job"]), job)
+    refuse_other_job(out, renew(dataset.details.job), job)
     return dataset

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.staging import Staging, Unit, finished
 from diffpath_jax.io.progress import track
 
@@ -44,7 +45,7 @@ class Derivation:
     transform: Transform
 
 
-# (what was remembered of each unit, by split) -> details for the manifest
+# (what was remembered of each unit, by split) -> the other fields of Details
 Describe = Callable[[Mapping[str, Sequence[Mapping[str, Any]]]], Mapping[str, Any]]
 
 
@@ -90,13 +91,14 @@ def _assemble(
     units: Mapping[str, Sequence[Unit]],
 ) -> manifest.Dataset:
     labels = {split: [int(i) for unit in found for i in unit.details["labels"]] for split, found in units.items()}
-    details = {
-        **{key: derivation.source.details[key] for key in ("mpp", "fov_um")},
-        "job": dict(job),
-        "source": derivation.source.digest,
-        "versions": writer.versions("jax", "flax"),
+    details = Details(
+        mpp=derivation.source.details.mpp,
+        fov_um=derivation.source.details.fov_um,
+        job=dict(job),
+        source=derivation.source.digest,
+        versions=writer.versions("jax", "flax"),
         **describe({split: [unit.details for unit in found] for split, found in units.items()}),
-    }
+    )
     return writer.write_dataset(
         derivation.out,
         name=derivation.name,

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from diffpath_jax.data import manifest, records
+from diffpath_jax.data.details import Details
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import replace_file, sha256_file, write_json, write_text
 
@@ -68,7 +68,7 @@ def write_dataset(
     schema: records.Schema,
     splits: Mapping[str, Sequence[int]],
     items: Mapping[str, Iterable[bytes]],
-    details: Mapping[str, Any],
+    details: Details,
     card: str,
 ) -> manifest.Dataset:
     """Write shards, TFDS metadata and dataset card, then the manifest.
@@ -130,7 +130,7 @@ def write_description(
     schema: records.Schema,
     shards: Mapping[str, Sequence[manifest.Shard]],
     splits: Mapping[str, Sequence[int]],
-    details: Mapping[str, Any],
+    details: Details,
     card: str,
 ) -> manifest.Dataset:
     """Write what makes a dataset of shards: TFDS metadata, dataset card, and last the manifest.
@@ -154,7 +154,7 @@ def write_description(
                 if labels
             },
             "digest": manifest.content_digest(schema, shards),
-            "details": details,
+            "details": details.to_json(),
         },
     )
     return manifest.open_dataset(out)

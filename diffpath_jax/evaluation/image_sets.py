@@ -153,15 +153,15 @@ def from_dataset(dataset: Dataset, split: str) -> ImageSet:
     return ImageSet(
         where=dataset.directory,
         split=split,
-        kind=dataset.details["kind"],
+        kind=dataset.details.kind,
         digest=sha256_json([dataset.digest, split]),
         dataset=dataset.digest,
         image_px=dataset.schema.image_px,
         classes=dataset.schema.classes,
         labels=np.array([label for label, _ in known]),
         patients=tuple(patient for _, patient in known),
-        mpp=dataset.details["mpp"],
-        training_data=tuple(dataset.details.get("training_data", ())),
+        mpp=dataset.details.mpp,
+        training_data=dataset.details.training_data or (),
         fetch=lambda indices: np.stack([records[int(index)]["image"] for index in indices]),
     )
 

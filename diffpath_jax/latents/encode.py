@@ -55,7 +55,7 @@ def encode(
             "kind": "latents",
             "command": "diffpath encode",
             "latents": {**scaled.as_json(), "augment": augment},
-            "source_kind": source.details["kind"],
+            "source_kind": source.details.kind,
         }
 
     return derive.run(job, describe, title="encode")

@@ -61,7 +61,7 @@ def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, wh
     Raises:
         DiffpathError: no first stage, or the data are latents of another one (exit code 4).
     """
-    stored = [dataset.details.get("latents") for dataset in datasets]
+    stored = [dataset.details.latents for dataset in datasets]
     if config.codec is None:
         if any(stored):
             fix = "use a config with a section 'codec', or the data set that the latents were made from"

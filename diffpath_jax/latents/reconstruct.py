@@ -55,12 +55,12 @@ def reconstruct(
             "kind": "generated",
             "command": "diffpath reconstruct",
             "first_stage": stage.digest,
-            "training_data": [],
+            "training_data": (),
             "reconstruction": {**_summary(units[split], factor), "split": split},
         }
 
     dataset = derive.run(job, describe, title="reconstruct")
-    found = dict(dataset.details["reconstruction"])
+    found = dict(dataset.details.reconstruction or {})
     write_json(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
     _draw(out / "qa" / SHEET, source, dataset, split, factor)
     return dataset, found

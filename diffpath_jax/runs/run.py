@@ -127,11 +127,11 @@ def create_or_resume(
         DiffpathError: the directory holds a run with other settings or data (exit code 4); the keys are named.
     """
     first = datasets[0]
-    content = {
+    content: dict[str, Any] = {
         "config": config.as_json(),
         "classes": list(first.schema.classes),
         "image_px": list(first.schema.image_px),
-        "mpp": first.details["mpp"],
+        "mpp": first.details.mpp,
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
         **({"latents": latents.as_json()} if latents else {}),

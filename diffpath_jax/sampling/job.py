@@ -21,6 +21,7 @@ from jaxtyping import Int
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.staging import Staging, Unit, finished, recorded_job
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import loop, spacing
@@ -331,15 +332,16 @@ def _assemble(
     labels = class_of(indices, len(run.classes))
     scale = {"mpp": run.mpp, "fov_um": job.image_px[1] * run.mpp}
     provenance = _provenance(job, model)
-    details = {
-        "kind": "generated",
-        **scale,
-        "job": dict(fingerprint),
-        "command": "diffpath sample",
-        "sampling": provenance,
-        "training_data": list(run.images),
-        "versions": writer.versions("jax", "flax"),
-    }
+    details = Details(
+        kind="generated",
+        mpp=run.mpp,
+        fov_um=scale["fov_um"],
+        job=dict(fingerprint),
+        command="diffpath sample",
+        sampling=provenance,
+        training_data=tuple(run.images),
+        versions=writer.versions("jax", "flax"),
+    )
     rows = {
         "index": indices,
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),

@@ -86,13 +86,14 @@ def run(
         finish(job, model, dataset)
         sheets[name] = _sheet_images(dataset)
         first = next(iter(sheets.values())).astype(np.float32)
+        sampling = dataset.details.sampling or {}
         rows[name] = {
-            "evaluations": dataset.details["sampling"]["evaluations"],
+            "evaluations": sampling["evaluations"],
             "images": dataset.count(sampling_job.SPLIT),
             "seconds": seconds,
             "rms_from_first": float(np.sqrt(np.square(sheets[name] - first).mean())),
             "digest": dataset.digest,
-            "sampling": dataset.details["sampling"],
+            "sampling": sampling,
         }
     if processes.is_first():
         write_json(path, {"points": {**before, **rows}})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffpath_jax.data import manifest, records, writer
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.staging import STAGING, Staging
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 
@@ -28,7 +29,7 @@ def write(out, count=5, name="toy"):
         schema=SCHEMA,
         splits={"train": labels, "val": []},
         items={"train": (records.encode(record(i)) for i in range(count)), "val": []},
-        details={"kind": "real", "mpp": 0.5, "fov_um": 3.0, "job": {}},
+        details=Details("real", mpp=0.5, fov_um=3.0),
         card="# toy\n",
     )
 

@@ -177,7 +177,7 @@ def test_patches_show_what_their_records_say(
     regions = annotate(annotation_kind, tmp_path, on_slide if annotation_kind == "asap" else RECTANGLES)
     words = ["--fov_um", fov_um, "--patch_px", px, "--stride_um", stride_um, f"--origin_um={origin[0]},{origin[1]}"]
     dataset, found = prepare(tmp_path, path, regions, *words)
-    assert dataset.details["scales"][0]["read_mpp"] == pytest.approx([slide.scale.x * step, slide.scale.y * step])
+    assert dataset.details.scales[0].read_mpp == pytest.approx([slide.scale.x * step, slide.scale.y * step])
 
     classes = dataset.schema.classes
     kept = {(round(row["x_px0"], 3), round(row["y_px0"], 3)): row["class"] for _, row in found}

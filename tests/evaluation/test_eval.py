@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffpath_jax import cli
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.classifier import predictor
@@ -154,7 +155,7 @@ def write_tissue(out, splits):
         for split, (images, names) in splits.items()
     }
     labels = {split: [0] * len(found) for split, found in items.items()}
-    details = {"kind": "real", "mpp": 1.0, "fov_um": 32.0}
+    details = Details("real", mpp=1.0, fov_um=32.0)
     return writer.write_dataset(
         out, name="t", schema=schema, splits=labels, items=items, details=details, card=""
     ).directory

@@ -100,7 +100,7 @@ def test_every_orientation_of_each_training_image_is_stored_and_the_others_as_th
 
 def test_the_scale_makes_latents_of_unit_deviation_and_names_the_autoencoder(dataset, latents, autoencoder_run):
     stored = open_dataset(latents)
-    space, stage = stored.details["latents"], first_stage.open_first_stage(autoencoder_run)
+    space, stage = stored.details.latents, first_stage.open_first_stage(autoencoder_run)
     values = pipeline.read_arrays(stored, "train")["latent"].astype(np.float64)
     np.testing.assert_allclose(space["scale"] * values.std(), 1.0, rtol=1e-3)
     assert space["digest"] == stage.digest and space["augment"] == "dihedral"
@@ -165,7 +165,7 @@ def test_stored_latents_give_the_loss_of_images_encoded_in_the_step(tmp_path, da
     encoded, same = task_on(dataset, autoencoder_run, scale=stage.scale)
     np.testing.assert_allclose(stored, encoded, rtol=2e-3)
     assert stage.as_json() == same.as_json()
-    assert stage.scale == open_dataset(out).details["latents"]["scale"]
+    assert stage.scale == open_dataset(out).details.latents["scale"]
     # Where nobody says the scale it is measured.
     measured = first_stage.measure_scale(first_stage.open_first_stage(autoencoder_run), open_dataset(dataset))
     values = encoder(autoencoder_run)(pipeline.read_arrays(open_dataset(dataset), "train")["image"])
@@ -186,9 +186,9 @@ def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
     assert moments.shape[1:] == (8, 8, 8)
     mean, variance = moments[..., :4], np.exp(np.clip(moments[..., 4:], -30, 20))
     spread = np.sqrt(mean.var() + variance.mean())
-    np.testing.assert_allclose(stored.details["latents"]["scale"], 1 / spread, rtol=1e-3)
+    np.testing.assert_allclose(stored.details.latents["scale"], 1 / spread, rtol=1e-3)
     loss, stage = task_on(tmp_path / "latents", run, image_channels=4)
-    assert np.isfinite(loss) and stage.scale == stored.details["latents"]["scale"]
+    assert np.isfinite(loss) and stage.scale == stored.details.latents["scale"]
     of_latents = stage.codec(dtype="float32")
     batch = {"latent": jnp.asarray(moments[:2], jnp.float16)}
     draws = [np.asarray(of_latents.encode(stage.params, batch, jax.random.key(i))) for i in range(64)]
@@ -217,9 +217,9 @@ def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys)
     larger, smaller = (open_dataset(tmp_path / name) for name in ("larger", "smaller"))
     assert (larger.schema.image_px, smaller.schema.image_px) == ((24, 24), (8, 8))
     run = runs.open_run(ldm_run)
-    assert larger.details["sampling"]["codec_digest"] == run.latents.digest
+    assert larger.details.sampling["codec_digest"] == run.latents.digest
     # The audit looks for copies among the images that the latents were made from.
-    assert larger.details["training_data"] == list(run.images) != list(run.data)
+    assert list(larger.details.training_data) == list(run.images) != list(run.data)
     capsys.readouterr()
     for words_of_error, *options in (
         ("stride 2", "--patch_px", 15),

@@ -126,7 +126,7 @@ def test_another_patch_size_keeps_um_per_px(model, tmp_path, side):
     found = list(dataset.read("train"))
     assert {record.image.shape for record in found} == {(side, side, 3)}
     assert {(record.mpp, record.fov_um) for record in found} == {(model.run.mpp, side * model.run.mpp)}
-    assert dataset.details["fov_um"] == side * model.run.mpp
+    assert dataset.details.fov_um == side * model.run.mpp
 
 
 def sample_command(workdir, out, *words):
@@ -147,7 +147,7 @@ def test_every_image_says_how_it_was_made(denoiser_run, classifier_run, tmp_path
         assert expected.items() <= row.items()
         assert (row["mpp"], row["fov_um"]) == (2.0, 48.0)
     assert {len(rows[0][name]) for name in ("checkpoint_digest", "run_digest", "classifier_digest")} == {64}
-    assert {**expected, "seed": 7}.items() <= dataset.details["sampling"].items()
+    assert {**expected, "seed": 7}.items() <= dataset.details.sampling.items()
     said = " ".join(capsys.readouterr().err.split())
     assert "24 px at 2 um/px: field of view 48 um; 5 evaluations" in said
     assert f"the first at t = {rows[0]['first_timestep']}" in said

@@ -41,7 +41,7 @@ def test_a_file_with_a_sampler_and_a_spacing_draws(denoiser_run, tmp_path, regis
     assert np.abs(images(tmp_path / "euler") - images(tmp_path / "ddim")).max() <= 1
     assert cli.main(words(denoiser_run, tmp_path / "own", "--sampler", "ddim")) == 0
     assert np.abs(images(tmp_path / "own") - images(tmp_path / "ddim")).max() > 1
-    assert open_dataset(tmp_path / "euler").details["sampling"]["sampler"] == "euler"
+    assert open_dataset(tmp_path / "euler").details.sampling["sampler"] == "euler"
 
 
 def test_they_stand_in_the_help_and_in_errors(tmp_path, registered, capsys):

@@ -137,7 +137,7 @@ def test_images_go_through_a_converted_file(converted, dataset, tmp_path):
 def test_stored_latents_have_the_scale_of_the_checkpoint(converted, dataset, tmp_path):
     words = ["--first_stage", converted, "--data", dataset, "--out", tmp_path / "out", "--augment", "none"]
     assert cli.main(["encode", *map(str, words)]) == 0
-    assert open_dataset(tmp_path / "out").details["latents"]["scale"] == 0.5
+    assert open_dataset(tmp_path / "out").details.latents["scale"] == 0.5
 
 
 def test_an_autoencoders_run_begins_with_a_converted_file(converted):

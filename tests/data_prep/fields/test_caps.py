@@ -123,7 +123,7 @@ def test_caps_of_the_real_command(folder, tmp_path):
     # A slide holds 3 x 6 fields of each class, or 18.
     assert Counter(label for label, _ in whole.elements()) == {0: 72, 1: 72}
     dataset = prep(folder, tmp_path / "out", "--workers", 0, "--max_per_slide", 10, "--max_per_class", 25)
-    outcomes = dataset.details["outcomes"]
+    outcomes = dataset.details.outcomes
     assert {name: sum(c[name] for c in dataset.class_counts.values()) for name in dataset.schema.classes} == {
         "pink": 25,
         "purple": 25,

@@ -62,7 +62,7 @@ def out(folder, tmp_path_factory):
 def test_every_rejected_field_is_counted_by_its_reason(out):
     details = open_dataset(out).details
     # Two columns of ink on each of two slides are no tissue, nor is a row of glass; half a slide is out of focus.
-    assert details["outcomes"] == {
+    assert details.outcomes == {
         tiling.KEPT: 48 + 32 + 48 + 56,
         tiling.NO_TISSUE: 16 + 16 + 8,
         quality.BLURRED: 32,
@@ -79,7 +79,7 @@ def test_scores_are_in_the_private_table(out):
 
 
 def test_duplicates_are_reported_where_they_are(out):
-    details = open_dataset(out).details["duplicates"]
+    details = open_dataset(out).details.duplicates
     none = dict.fromkeys(duplicates.WHERE, 0)
     first, copy = NAMES[0], NAMES[2]
     rows = pq.read_table(out / "private" / "duplicates.parquet").to_pylist()
@@ -92,9 +92,9 @@ def test_duplicates_are_reported_where_they_are(out):
     assert len(near) == 48 and all(row["index_first"] == row["index_second"] for row in near)
     crossing = {(row["split_first"], row["split_second"]) for row in near}
     where = "across splits" if crossing == {("train", "test")} else "within a split"
-    assert details["exact"] == {**none, "within a slide": 1}
-    assert details["near"] == {**none, where: 48}
-    assert details["of another class"] == 48
+    assert details.exact == {**none, "within a slide": 1}
+    assert details.near == {**none, where: 48}
+    assert details.other_class == 48
 
 
 def test_dropped_duplicates_leave_the_first_of_each(out, folder, tmp_path, capsys):
@@ -102,7 +102,7 @@ def test_dropped_duplicates_leave_the_first_of_each(out, folder, tmp_path, capsy
     assert prepare(folder, place, "--duplicates", "drop") == 3
     dataset, whole = open_dataset(place), open_dataset(out)
     assert dataset.count("train") + dataset.count("test") == 184 - 49
-    assert dataset.details["outcomes"]["dropped as duplicates"] == 49
+    assert dataset.details.outcomes["dropped as duplicates"] == 49
     assert "49 duplicates are left out" in capsys.readouterr().err
     rows = pq.read_table(place / "private" / "patches.parquet").to_pylist()
     assert sum(row["split"] == duplicates.DROPPED for row in rows) == 49

@@ -178,7 +178,7 @@ def test_a_slide_that_kills_its_worker_fails_alone(folder, whole, tmp_path, monk
         assert cli.main(words(folder, out)) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert len(lines) == 1 and "s02.svs" in lines[0] and "dies" in lines[0]
-    assert len(open_dataset(out).details["job"]["sources"]) == 5
+    assert len(open_dataset(out).details.job["sources"]) == 5
     # With a good worker the same command does the slide that is missing, and no other.
     stamps = {path: path.stat().st_mtime_ns for path in (out / STAGING).glob("*.array_record")}
     assert len(stamps) == 5
@@ -198,7 +198,7 @@ def test_a_bad_slide_is_tried_again_until_it_is_good(folder, whole, tmp_path, ca
         # Nothing new: the second run leaves the shards alone.
         stamps.append({path: path.stat().st_mtime_ns for path in out.glob("*.array_record*")})
     assert stamps[0] == stamps[1]
-    assert len(open_dataset(out).details["job"]["sources"]) == 5
+    assert len(open_dataset(out).details.job["sources"]) == 5
     shutil.copy(folder / "slides" / "s04.svs", mine / "slides")
     assert cli.main(words(mine, out, "--workers", 0)) == 0
     assert digest(out) == digest(whole)

@@ -135,5 +135,5 @@ def test_doubts_about_a_scale_are_said_slide_by_slide_and_on_the_card(tmp_path, 
     for doubt in doubts:
         assert f"note: s1.svs: {doubt}" in shown and f"note: s0.svs: {doubt}" not in shown
         assert f"1 of 3 slides: {doubt}" in card and "s1" not in card
-    found = [scale["doubts"] for scale in manifest.open_dataset(tmp_path / "out").details["scales"]]
+    found = [list(scale.doubts) for scale in manifest.open_dataset(tmp_path / "out").details.scales]
     assert found == [[], doubts, []]

@@ -59,8 +59,8 @@ def test_a_folder_gives_what_its_files_show(images, prep, tmp_path):
     code, errors, shown = prep("--images", images, "--mpp", 0.25, "--patch_px", 16)
     assert (code, errors) == (0, [])
     dataset, found = records_of(tmp_path / "out")
-    assert dataset.schema.classes == ("normal_mucosa", "tumour") and dataset.details["kind"] == "real"
-    assert (dataset.details["mpp"], dataset.details["fov_um"]) == (0.5, 8.0)
+    assert dataset.schema.classes == ("normal_mucosa", "tumour") and dataset.details.kind == "real"
+    assert (dataset.details.mpp, dataset.details.fov_um) == (0.5, 8.0)
     # Every pixel is the mean of four, and every record is in the table with the file that shows it.
     rows = {row["slide"]: row for row in pq.read_table(tmp_path / "out" / "private" / "patches.parquet").to_pylist()}
     assert len(found) == len(rows) == 24
@@ -191,18 +191,18 @@ def test_copies_of_files_are_listed_or_left_out(images, prep, tmp_path):
     assert prep("--images", mine, "--mpp", 0.5)[0] == 0
     dataset, found = records_of(tmp_path / "out")
     # Without patients a file and its copies have one owner, and so stay in one split.
-    assert len(found) == 26 and dataset.details["duplicates"]["exact"] == {
+    assert len(found) == 26 and dataset.details.duplicates.exact == {
         "within a slide": 0,
         "within a split": 2,
         "across splits": 0,
     }
-    assert dataset.details["duplicates"]["of another class"] == 1
+    assert dataset.details.duplicates.other_class == 1
     rows = pq.read_table(tmp_path / "out" / "private" / "duplicates.parquet").to_pylist()
     assert {row["slide_file_first"] for row in rows} == {original}
     assert {row["slide_file_second"] for row in rows} == {"Normal mucosa/z.png", "Tumour/z.png"}
     assert prep("--images", mine, "--mpp", 0.5, "--duplicates", "drop", out="dropped")[0] == 0
     dataset, found = records_of(tmp_path / "dropped")
-    assert len(found) == 24 and dataset.details["outcomes"] == {"kept": 26, "dropped as duplicates": 2}
+    assert len(found) == 24 and dataset.details.outcomes == {"kept": 26, "dropped as duplicates": 2}
     assert "dropped as duplicates: 2" in (tmp_path / "dropped" / "README.md").read_text()
 
 
@@ -219,7 +219,7 @@ def test_limits_reject_patches_where_they_are_given(prep, tmp_path):
     assert rows["a/flat.png"]["tissue_share"] is None
     assert prep(*words, "--blur_max", 0.9, out="limited")[0] == 0
     dataset, (record,) = records_of(tmp_path / "limited")
-    assert dataset.details["outcomes"] == {"kept": 1, "out of focus": 1}
+    assert dataset.details.outcomes == {"kept": 1, "out of focus": 1}
     np.testing.assert_array_equal(record.image, patch(0))
     page = (tmp_path / "limited" / "qa" / "index.html").read_text()
     files = re.findall(r'<img[^>]*src="([^":]+)"', page)
@@ -272,7 +272,7 @@ def test_a_class_map_names_and_leaves_out(images, prep, tmp_path):
     assert prep(*words)[0] == 0
     dataset, found = records_of(tmp_path / "out")
     assert dataset.schema.classes == ("t",) and len(found) == 12
-    assert dataset.details["outcomes"] == {"kept": 12, "of no class that is used": 12}
+    assert dataset.details.outcomes == {"kept": 12, "of no class that is used": 12}
     (tmp_path / "map.json").write_text('{"classes": {"Tumour": "t"}}')
     code, errors, _ = prep(*words, out="other")
     assert code == 2 and "'Normal mucosa'" in errors[0]
@@ -330,7 +330,7 @@ def test_a_tfds_data_set_keeps_its_splits(fake, prep, tmp_path):
     assert code == 3 and len(errors) == 1 and "image in validation[" in errors[0] and "no image" in errors[0]
     dataset, found = records_of(tmp_path / "out")
     assert {split: dataset.count(split) for split in dataset.splits} == {"train": 10, "val": 9, "test": 9}
-    assert dataset.details["outcomes"] == {"kept": 28, "of no class that is used": 1}
+    assert dataset.details.outcomes == {"kept": 28, "of no class that is used": 1}
     shrunk = {cv2.resize(patch(i), (16, 16), interpolation=cv2.INTER_AREA).tobytes(): i for i in range(30)}
     assert {shrunk[record.image.tobytes()] for record in found} == set(range(30)) - {13, 25}
     assert all(record.label == shrunk[record.image.tobytes()] % 2 for record in found)
@@ -358,7 +358,7 @@ def test_our_own_data_sets_are_tfds_data_sets(dataset, prep, tmp_path):
     expected = {record.image.tobytes() for split in before.splits for record in before.read(split)}
     assert {record.image.tobytes() for record in found} == expected
     assert len({record.patient for record in found}) == 1 and found[0].patient
-    assert after.details["fov_um"] == before.details["fov_um"]
+    assert after.details.fov_um == before.details.fov_um
 
 
 def test_tfds_data_sets_that_cannot_be_read(prep, tmp_path, fake, images):

@@ -1,0 +1,182 @@
+"""The schema of what a manifest says of a data set beside its records: where they come from, and how they were made.
+
+It is written by :meth:`Details.to_json` and read by :func:`from_json` alone. Keys on disk are the names of the fields,
+but for :data:`_OTHER_CLASS`; what does not apply to a data set has no key.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+KINDS = ("real", "generated", "latents")
+_OTHER_CLASS = "of another class"
+
+
+@dataclass(frozen=True)
+class SlideScale:
+    """Scale of a slide, or of a batch of images.
+
+    Attributes:
+        x: um per level-0 pixel along the width.
+        y: um per level-0 pixel along the height.
+        source: where these come from.
+        doubts: what speaks against them.
+        read_px: pixels that are read for a field of view, along x and y.
+        read_mpp: um per pixel of those.
+        slide: keyed hash of the slide.
+    """
+
+    x: float
+    y: float
+    source: str
+    doubts: tuple[str, ...]
+    read_px: tuple[int, ...]
+    read_mpp: tuple[float, ...]
+    slide: str = ""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "SlideScale":
+        """Returns what was stored.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        sequences = {name: tuple(content[name]) for name in ("doubts", "read_px", "read_mpp")}
+        return cls(**_known(cls, {**content, **sequences}))
+
+
+@dataclass(frozen=True)
+class AnnotationUse:
+    """What of a slide's annotations was not used as it is.
+
+    Attributes:
+        ignored: outlines of ignored classes, by class.
+        outside_share: share of the outlines' area that lies outside the slide.
+        overlapped: fields of view on overlaps of classes.
+        overlapped_kept: those of them that are kept.
+    """
+
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    outside_share: float = 0.0
+    overlapped: int = 0
+    overlapped_kept: int = 0
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "AnnotationUse":
+        """Returns what was stored; raises ``TypeError`` where it is something else."""
+        return cls(**_known(cls, content))
+
+
+@dataclass(frozen=True)
+class DuplicateCounts:
+    """Images that repeat an earlier one, each counted once, where it is worst.
+
+    Attributes:
+        rule: what is done with them: ``report`` or ``drop``.
+        exact: with the same pixels, by where the two are.
+        near: nearly the same, by where the two are.
+        other_class: those that have another class than the one that they repeat.
+        dropped: those that are left out.
+    """
+
+    rule: str
+    exact: Mapping[str, int]
+    near: Mapping[str, int]
+    other_class: int
+    dropped: int
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "DuplicateCounts":
+        """Returns what was stored; raises ``KeyError`` or ``TypeError`` where it is something else."""
+        return cls(**_known(cls, {**content, "other_class": content[_OTHER_CLASS]}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is stored."""
+        content = asdict(self)
+        content[_OTHER_CLASS] = content.pop("other_class")
+        return content
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a manifest says of a data set beside its records; None where it does not apply.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        mpp: um per pixel of the images.
+        fov_um: side of their field of view in um.
+        job: everything that decides what the records are; a rerun must match it.
+        command: what wrote it.
+        versions: of the programs that did.
+        split_proof: one line on why the splits can be trusted, or why not.
+        outcomes: number of fields of view by outcome.
+        duplicates: images that are there twice.
+        annotations: notes on what of the annotations was not used as it is.
+        scales: of the slides.
+        failed: number of slides or images that are missing.
+        fold: the fold that a data set of a cross-validation tests on.
+        source: digest of the data set that it was made from.
+        source_kind: what that was.
+        latents: the space of latents: digest of the autoencoder, scale, augmentation.
+        first_stage: digest of the autoencoder that images went through.
+        reconstruction: how near they came back.
+        sampling: how images were sampled.
+        training_data: digests of the data that the sampled model was trained on.
+    """
+
+    kind: str
+    mpp: float
+    fov_um: float
+    job: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    split_proof: str | None = None
+    outcomes: Mapping[str, int] | None = None
+    duplicates: DuplicateCounts | None = None
+    annotations: tuple[str, ...] | None = None
+    scales: tuple[SlideScale, ...] | None = None
+    failed: int | None = None
+    fold: int | None = None
+    source: str | None = None
+    source_kind: str | None = None
+    latents: Mapping[str, Any] | None = None
+    first_stage: str | None = None
+    reconstruction: Mapping[str, Any] | None = None
+    sampling: Mapping[str, Any] | None = None
+    training_data: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is stored."""
+        content = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**content, **({"duplicates": self.duplicates.to_json()} if self.duplicates else {})}
+
+
+def from_json(content: Mapping[str, Any]) -> Details:
+    """Returns what a manifest of this or an earlier version says.
+
+    Raises:
+        KeyError, TypeError, ValueError: a key is missing, or its value is not what it should be.
+    """
+    values = _known(Details, content)
+    for name in ("annotations", "training_data"):
+        if name in values:
+            values[name] = tuple(values[name])
+    if "scales" in values:
+        values["scales"] = tuple(SlideScale.from_json(scale) for scale in values["scales"])
+    if values.get("duplicates") is not None:
+        values["duplicates"] = DuplicateCounts.from_json(values["duplicates"])
+    if values["kind"] not in KINDS:
+        raise ValueError(f"kind is {values['kind']!r}, none of {KINDS}")
+    for name in ("mpp", "fov_um"):
+        if not 0 < values[name] < math.inf:  # NaN fails too
+            raise ValueError(f"{name} is {values[name]}")
+    if values["kind"] == "latents" and not values.get("source"):
+        raise ValueError("it does not say which images its latents are made from")
+    return Details(**values)
+
+
+def _known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a dataclass has a field for; later versions may say more."""
+    names = {each.name for each in fields(schema)}
+    return {name: value for name, value in content.items() if name in names}
