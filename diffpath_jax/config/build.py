@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Int
 
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import DiffusionConfig, LatentSpace, NoiseConfig, RunConfig, SamplerConfig
@@ -177,7 +179,14 @@ def schedule(config: NoiseConfig) -> NoiseSchedule:
     return make[config.schedule](config.num_steps, beta_start=config.beta_start, beta_end=config.beta_end)
 
 
-def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = None, given: Tree | None = None) -> Task:
+def task(
+    config: RunConfig,
+    *,
+    num_classes: int,
+    space: LatentSpace | None = None,
+    given: Tree | None = None,
+    class_counts: Int[np.ndarray, "classes"] | None = None,
+) -> Task:
     """What the run learns.
 
     Args:
@@ -186,10 +195,15 @@ def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = Non
         space: latents that are denoised or classified; none for pixels.
         given: parameters that it uses and does not train: the first stage's under ``codec``, those of LPIPS under
             ``perceptual``.
+        class_counts: training images of each class, where they are known.
     """
     net, smoothing = network(config, num_classes=num_classes), config.classifier.label_smoothing
     if config.task == "classification":
-        return classification_task(net, label_smoothing=smoothing)
+        weights = None
+        if config.classifier.balance == "weights" and class_counts is not None:
+            weights = losses.balancing_weights(class_counts)
+        jitter = config.classifier.stain_jitter
+        return classification_task(net, label_smoothing=smoothing, class_weights=weights, stain_jitter=jitter)
     if config.task == "autoencoding":
         return _autoencoding(config, net, given or {})
     assert config.noise is not None
