@@ -12,8 +12,9 @@ from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import make_task
+from diffpath_jax.data import mixture
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.data.pipeline import Records, training_batches
+from diffpath_jax.data.pipeline import TRAIN, training_batches, training_source
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.evaluation import hooks
 from diffpath_jax.io import packaged
@@ -65,11 +66,12 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     datasets = checks.datasets(settings, where=arguments.config)
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
     checks.check_augmentation(settings, datasets)
+    counts = mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture))
     stage = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
-    schema = datasets[0].schema
-    checks.check_image_size(settings, schema.image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    image_px = datasets[0].schema.image_px
+    checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
     perceptual = first_stage.perceptual(settings)
-    task = make_task(settings, num_classes=len(schema.classes), first_stage=stage, perceptual=perceptual)
+    task = make_task(settings, num_classes=len(counts), first_stage=stage, perceptual=perceptual, class_counts=counts)
     with processes.own_directory(arguments.workdir):
         done = _train(settings, task, stage, datasets, arguments)
     if processes.is_first():
@@ -89,9 +91,13 @@ def _train(
     )
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
+    source = training_source(
+        datasets, amounts=settings.data.mixture, balanced=settings.classifier.balance == "draw", seed=settings.seed
+    )
+
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
         return training_batches(
-            Records(datasets, "train"),
+            source,
             batch_size=settings.data.batch_size,
             seed=settings.seed,
             augment=settings.data.augment,
@@ -130,7 +136,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     if datasets:
         schema = datasets[0].schema
         image_px, num_classes = schema.image_px, len(schema.classes)
-        images = sum(dataset.count("train") for dataset in datasets)
+        images = int(mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture)).sum())
         data = f"{images:,} images of {image_px[0]} px, {num_classes} classes"
     else:
         image_px, num_classes, images = (PAPER_PX, PAPER_PX), PAPER_CLASSES, 0

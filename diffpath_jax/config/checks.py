@@ -88,6 +88,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
     _check_warmup(config, where=where)
+    _check_classifier(config, where=where)
     return config
 
 
@@ -141,6 +142,15 @@ def _check_warmup(config: RunConfig, *, where: str) -> None:
         why = f"{warmup}, but train.num_steps is {steps}: none are left for the {config.optim.decay} decay"
         fix = "warm up for fewer steps, or make optim.decay constant"
         raise DiffpathError("key 'optim.warmup_steps'", where=where, why=why, fix=fix)
+
+
+def _check_classifier(config: RunConfig, *, where: str) -> None:
+    """What would change nothing is not to be asked for."""
+    asked = config.classifier
+    for key, wanted in (("balance", asked.balance != "none"), ("stain_jitter", asked.stain_jitter > 0)):
+        if wanted and config.task != "classification":
+            why, fix = f"a run of {config.task} has none", "leave it out, or use the task classification"
+            raise DiffpathError(f"key 'classifier.{key}'", where=where, why=why, fix=fix)
 
 
 def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:

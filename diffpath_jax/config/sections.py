@@ -48,16 +48,21 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-        train: dataset directories, separated by commas; their ``train`` splits are mixed.
+        train: dataset directories, separated by commas; their ``train`` splits are mixed, and the first one's ``val``
+            split is what a run is watched on.
         batch_size: images of a step, over all devices.
         augment: what is done to each image.
         workers: decoding processes; changes speed, not results.
+        mixture: images of each data set, in units of the first one's and class by class: ``(1, 0.5)`` is real images
+            and half as many generated ones, ``(0, 1)`` as many generated ones alone. The seed chooses; a larger amount
+            holds the images of a smaller. Empty takes each data set whole.
     """
 
     train: str
     batch_size: Positive
     augment: Augmentation
     workers: Workers
+    mixture: tuple[NonNegativeReal, ...] = ()
 
     def directories(self) -> list[Path]:
         """The dataset directories."""
@@ -125,9 +130,18 @@ class AutoencodingConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Loss of a classifier."""
+    """How a classifier is taught.
+
+    Attributes:
+        label_smoothing: share of a label that is spread over all classes.
+        balance: what is done about classes of other sizes: nothing; ``weights`` in the loss, in inverse proportion to
+            them; or ``draw``, every class equally often. Classifiers of clean images alone.
+        stain_jitter: largest change of the amount of a stain, as a share of it and in optical density; likewise.
+    """
 
     label_smoothing: Share = 0.0
+    balance: Literal["none", "weights", "draw"] = "none"
+    stain_jitter: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

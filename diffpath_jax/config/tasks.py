@@ -1,7 +1,9 @@
 """From a run's config to what it learns."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Int
 
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.network import make_network
@@ -19,6 +21,7 @@ from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import PureNetwork, purify
 from diffpath_jax.shapes import Tree
+from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.autoencoding import (
     Adversary,
     Bottleneck,
@@ -32,7 +35,12 @@ from diffpath_jax.training.tasks.task import CODEC, Task
 
 
 def make_task(
-    config: RunConfig, *, num_classes: int, first_stage: FirstStage | None = None, perceptual: Tree | None = None
+    config: RunConfig,
+    *,
+    num_classes: int,
+    first_stage: FirstStage | None = None,
+    perceptual: Tree | None = None,
+    class_counts: Int[np.ndarray, "classes"] | None = None,
 ) -> Task:
     """What a run learns.
 
@@ -41,6 +49,7 @@ def make_task(
         num_classes: of its data.
         first_stage: autoencoder whose latents are denoised or classified; none for pixels.
         perceptual: parameters of LPIPS for an autoencoder; none for a loss without it.
+        class_counts: training images of each class, where they are known.
 
     Raises:
         TypeError: the config is that of no task.
@@ -64,7 +73,7 @@ def make_task(
         case NoisyClassificationRun(noise=noise):
             return noisy_classification_task(network, codec, schedule(noise), label_smoothing=smoothing, given=given)
         case ClassificationRun():
-            return classification_task(network, label_smoothing=smoothing)
+            return _classification(config, network, class_counts)
         case AutoencodingRun():
             return _autoencoding(config, network, perceptual)
     raise TypeError(f"{type(config).__name__} is the config of no task")
@@ -78,6 +87,17 @@ def codec_of(first_stage: FirstStage | None, *, dtype: DTypeLike) -> Codec:
 def make_lpips(dtype: DTypeLike) -> PureNetwork:
     """The perceptual distance."""
     return purify(lambda rngs: Lpips(dtype=jnp.dtype(dtype), rngs=rngs))
+
+
+def _classification(
+    config: ClassificationRun, network: PureNetwork, class_counts: Int[np.ndarray, "classes"] | None
+) -> Task:
+    section, weights = config.classifier, None
+    if section.balance == "weights" and class_counts is not None:
+        weights = losses.balancing_weights(class_counts)
+    return classification_task(
+        network, label_smoothing=section.label_smoothing, class_weights=weights, stain_jitter=section.stain_jitter
+    )
 
 
 def _autoencoding(config: AutoencodingRun, network: PureNetwork, perceptual: Tree | None) -> Task:

@@ -1,17 +1,30 @@
 """From shards to batches: shuffled, endless, augmented, split over processes, and resumable at any batch."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 from absl import flags
+from jaxtyping import Int
 
-from diffpath_jax.data import records
+from diffpath_jax.data import mixture, records
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+
+TRAIN = "train"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to records."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
 
 class Records:
@@ -24,6 +37,11 @@ class Records:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def labels(self) -> list[Int[np.ndarray, "_"]]:
+        """Labels of the records of each data set."""
+        every = [records.label(source[i]) for _, source in self._parts for i in range(len(source))]
+        return np.split(np.array(every), self._ends[:-1])
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         part = int(np.searchsorted(self._ends, index, side="right"))
@@ -45,6 +63,37 @@ class Records:
         return {"image": record.image, "label": np.asarray(record.label, np.int32)}
 
 
+class Chosen:
+    """Some of the records of another source, by their numbers."""
+
+    def __init__(self, source: Source, numbers: Int[np.ndarray, "n"]) -> None:
+        self._source, self._numbers = source, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self._source[int(self._numbers[index])]
+
+
+class Balanced:
+    """Endless records of a source, each of a class drawn evenly, and drawn evenly from that class.
+
+    Record n is a function of the seed and n alone.
+    """
+
+    def __init__(self, source: Source, classes: Sequence[Int[np.ndarray, "_"]], *, seed: int) -> None:
+        self._source, self._classes, self._seed = source, classes, seed
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self._seed, index])
+        own = self._classes[int(rng.integers(len(self._classes)))]
+        return self._source[int(own[int(rng.integers(len(own)))])]
+
+
 @dataclass(frozen=True)
 class Symmetry(grain.transforms.RandomMap):
     """Draw one of an image's symmetric copies.
@@ -64,8 +113,35 @@ class Symmetry(grain.transforms.RandomMap):
         return {**element, "image": symmetric(element["image"], numbers[int(rng.integers(len(numbers)))])}
 
 
+def training_source(
+    datasets: Sequence[Dataset], *, amounts: Sequence[float], balanced: bool, seed: int
+) -> Records | Chosen | Balanced:
+    """The records of the ``train`` splits that are trained on.
+
+    Args:
+        datasets: where they lie.
+        amounts: images of each; see :func:`diffpath_jax.data.mixture.mixture_counts`.
+        balanced: draw every class equally often.
+        seed: of the choice and of a balanced draw.
+
+    Raises:
+        DiffpathError: the amounts do not fit the data sets.
+    """
+    if not amounts and not balanced:
+        return Records(datasets, TRAIN)
+    counts = mixture.mixture_counts(datasets, TRAIN, amounts)
+    used = [pair for pair in zip(datasets, counts, strict=True) if sum(pair[1].values())]
+    source = Records([dataset for dataset, _ in used], TRAIN)
+    labels = source.labels()
+    chosen = mixture.choose(labels, [counts for _, counts in used], seed=seed)
+    if not balanced:
+        return Chosen(source, chosen)
+    of_chosen = np.concatenate(labels)[chosen]
+    return Balanced(source, [chosen[own] for own in mixture.members(of_chosen)], seed=seed)
+
+
 def training_batches(
-    source: Records,
+    source: Source,
     *,
     batch_size: int,
     seed: int,
@@ -92,7 +168,9 @@ def training_batches(
     index, count = process
     if batch_size % count:
         raise ValueError(f"batch of {batch_size} cannot be divided over {count} processes")
-    dataset: Any = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    dataset: Any = grain.MapDataset.source(source).seed(seed)
+    if not isinstance(source, Balanced):
+        dataset = dataset.shuffle().repeat()
     dataset = dataset.random_map(Symmetry(augment))
     dataset = dataset.batch(batch_size // count, drop_remainder=True)[index::count][start:]
     iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1 if workers else 2, prefetch_buffer_size=4))

@@ -114,6 +114,11 @@ def decode_latent(data: bytes, schema: Schema) -> LatentRecord:
     return LatentRecord(latent=latent.reshape(schema.latent_shape), symmetry=symmetry, **_common(feature))
 
 
+def label(data: bytes) -> int:
+    """The label of a record, of an image or of latents, without the rest of it."""
+    return tf_example_generated_pb2.Example.FromString(data).features.feature["label"].int64_list.value[0]
+
+
 def _common(feature: Any) -> dict[str, Any]:
     """What an image and its latents share."""
     return {

@@ -34,7 +34,7 @@ def resumed(workdir, dataset, **keys):
         section, _, key = name.partition("__")
         content[section] = {**content[section], key: value}
     config = checks.run_config(json.loads(json.dumps(content)), where="test")
-    return runs.begin(workdir, config, [open_dataset(dataset)])
+    return runs.create_or_resume(workdir, config, [open_dataset(dataset)])
 
 
 def test_a_run_from_before_a_key_is_resumed_under_its_old_identity(older, dataset):

@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
 
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule
@@ -9,20 +11,36 @@ from diffpath_jax.networks.codecs import Codec, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
 from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.stain_jitter import jitter_stains
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
 
 
-def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
-    """Tell the class of an image."""
+def classification_task(
+    network: PureNetwork,
+    *,
+    label_smoothing: float,
+    class_weights: Float[np.ndarray, "classes"] | None = None,
+    stain_jitter: float = 0.0,
+) -> Task:
+    """Tell the class of an image.
+
+    Args:
+        network: images and ``train`` to (logits, features).
+        label_smoothing: share of a label that is spread over all classes.
+        class_weights: factor of the loss of an image of each class, 1 on average over all images; none for 1 each.
+        stain_jitter: strength of :func:`diffpath_jax.training.tasks.stain_jitter.jitter_stains`; 0 for none.
+    """
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
-        x = to_unit(batch["image"])
+        x = jitter_stains(batch["image"], key, strength=stain_jitter) if stain_jitter else to_unit(batch["image"])
         (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
+        if class_weights is not None:
+            values *= jnp.asarray(class_weights, jnp.float32)[batch["label"]]
         correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)
         metrics = {"accuracy": losses.weighted(correct)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}

@@ -107,3 +107,12 @@ def cross_entropy(logits: Float[Array, "b n"], labels: Labels, *, smoothing: flo
     """Softmax cross-entropy of each image, with optional label smoothing."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
+def balancing_weights(class_counts: Int[np.ndarray, "classes"]) -> Float[np.ndarray, "classes"]:
+    """Weights in inverse proportion to the sizes of the classes, 1 on average over all images.
+
+    ``n / (K n_c)`` for n_c of n images in class c of the K that have any; 0 for the others.
+    """
+    there = class_counts > 0
+    return np.where(there, class_counts.sum() / (there.sum() * np.maximum(class_counts, 1)), 0.0)
