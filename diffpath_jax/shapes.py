@@ -17,7 +17,9 @@ Scalar = Float[Array, ""]
 Weighted = Float[Array, "2"]
 # Parameters and states are plain nested dicts of arrays.
 Tree = Mapping[str, Any]
-# A batch of the data pipeline: "image" (PixelImages) or, where those are stored, "latent" (Images); "label" (Labels).
+# What a denoiser is told of each image, by name: the class ("label", Labels), and whatever else was registered.
+Conditions = Mapping[str, jax.Array]
+# A batch of the data pipeline: "image" (PixelImages) or, where those are stored, "latent" (Images); and its conditions.
 Batch = Mapping[str, jax.Array]
 
 

@@ -24,6 +24,7 @@ from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
+from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
@@ -52,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="generated", help="dataset name (default: %(default)s)")
     parser.add_argument("--num_per_class", required=True, help="images of each class: N, or CLASS=N,CLASS=N,...")
+    others = ", ".join(name for name in CONDITIONS if name != LABEL.name) or "none is known"
+    text = f"NAME=VALUE, of what the model is told besides the class ({others}); repeatable"
+    parser.add_argument("--condition", action="append", default=[], help=text)
     sampler = parser.add_argument_group("sampler")
     for field in dataclasses.fields(sections.SamplerConfig):
         if text := {**_choices(), **_SAMPLER_HELP}.get(field.name):
@@ -188,6 +192,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
+        conditions=sampling_job.for_each_class(len(run.classes), _conditions(arguments.condition, run)),
         counts=_counts(arguments.num_per_class, run.classes),
         sampler=sampler,
         image_px=image_px,
@@ -206,6 +211,26 @@ def _by_option() -> Iterator[None]:
     except DiffpathError as error:
         why, fix = (re.sub(r"`(\w+)`", r"--\1", text) for text in (error.why, error.fix))
         raise DiffpathError(f"--{error.what}", where="the command line", why=why, fix=fix) from error
+
+
+def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
+    """What ``--condition NAME=VALUE`` tells the model besides the class.
+
+    Raises:
+        DiffpathError: a condition that the model does not take, or a value that is none.
+    """
+    known = [name for name in run.config.network.conditions if name != LABEL.name]
+    values: dict[str, float | int] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name not in known:
+            fix = f"it takes {', '.join(known)}" if known else "it takes the class alone: leave the option out"
+            raise DiffpathError("--condition", where=run.workdir, why=f"the model is not told {name!r}", fix=fix)
+        try:
+            values[name] = CONDITIONS[name].parse(text)
+        except ValueError as error:
+            raise DiffpathError("--condition", where="the command line", why=str(error), fix="change it") from error
+    return values
 
 
 def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
@@ -281,7 +306,7 @@ def _write_trajectory(job: sampling_job.SampleJob, model: sampling_job.Model) ->
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
     indices = np.arange(count)
-    labels = sampling_job.class_of(indices, count)
-    _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), jnp.asarray(labels))
+    conditions = jax.tree.map(jnp.asarray, sampling_job.conditions_of(indices, job.conditions))
+    _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), conditions)
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
     image_grid.write_png(job.out / "qa" / "trajectory.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

@@ -21,6 +21,7 @@ from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
+from diffpath_jax.networks.conditions import readers
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs.cost import plan
 from diffpath_jax.training.loop import fit
@@ -92,7 +93,11 @@ def _train(
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
     source = training_source(
-        datasets, amounts=settings.data.mixture, balanced=settings.classifier.balance == "draw", seed=settings.seed
+        datasets,
+        amounts=settings.data.mixture,
+        balanced=settings.classifier.balance == "draw",
+        seed=settings.seed,
+        read=readers(settings.network),
     )
 
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:

@@ -17,6 +17,7 @@ from diffpath_jax.config.sections import (
 )
 from diffpath_jax.diffusion.timesteps import TIMESTEP_SAMPLERS
 from diffpath_jax.networks.codecs import Codec, PixelCodec
+from diffpath_jax.networks.conditions import null_values
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import PureNetwork, purify
@@ -67,7 +68,7 @@ def make_task(
                 levels,
                 objective,
                 timesteps=TIMESTEP_SAMPLERS[objective.timesteps](levels.num_steps),
-                num_classes=num_classes,
+                nulls=null_values(config.network, num_classes),
                 given=given,
             )
         case NoisyClassificationRun(noise=noise):

@@ -1,7 +1,7 @@
 """From shards to batches: shuffled, endless, augmented, split over processes, and resumable at any batch."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,10 +27,15 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
 
-class Records:
-    """Random access to the records of one or several data sets, as images (or latents) with labels."""
+# What is read of a record besides its image (or latents) and its label: name -> value.
+Readers = Mapping[str, Callable[[records.PatchRecord | records.LatentRecord], np.ndarray]]
 
-    def __init__(self, datasets: Sequence[Dataset], split: str) -> None:
+
+class Records:
+    """Random access to the records of one or several data sets, as images (or latents) with labels and what is read."""
+
+    def __init__(self, datasets: Sequence[Dataset], split: str, read: Readers | None = None) -> None:
+        self._read = read or {}
         self._parts = [(d.schema, grain.sources.ArrayRecordDataSource(d.paths(split))) for d in datasets]
         self._names = [d.directory for d in datasets]
         self._ends = np.cumsum([len(source) for _, source in self._parts])
@@ -50,8 +55,9 @@ class Records:
         try:
             if schema.latent_shape:
                 latent = records.decode_latent(source[offset], schema)
-                return {"latent": latent.latent, "label": np.asarray(latent.label, np.int32)}
+                return {"latent": latent.latent, **self._conditions(latent)}
             record = records.decode(source[offset], schema)
+            return {"image": record.image, **self._conditions(record)}
         except Exception as error:
             raise DiffpathError(
                 f"record {offset}",
@@ -60,7 +66,10 @@ class Records:
                 fix="write the data set again",
                 code=ExitCode.DAMAGED,
             ) from error
-        return {"image": record.image, "label": np.asarray(record.label, np.int32)}
+
+    def _conditions(self, record: records.PatchRecord | records.LatentRecord) -> dict[str, np.ndarray]:
+        read = {name: function(record) for name, function in self._read.items()}
+        return {"label": np.asarray(record.label, np.int32), **read}
 
 
 class Chosen:
@@ -114,7 +123,7 @@ class Symmetry(grain.transforms.RandomMap):
 
 
 def training_source(
-    datasets: Sequence[Dataset], *, amounts: Sequence[float], balanced: bool, seed: int
+    datasets: Sequence[Dataset], *, amounts: Sequence[float], balanced: bool, seed: int, read: Readers | None = None
 ) -> Records | Chosen | Balanced:
     """The records of the ``train`` splits that are trained on.
 
@@ -123,15 +132,16 @@ def training_source(
         amounts: images of each; see :func:`diffpath_jax.data.mixture.mixture_counts`.
         balanced: draw every class equally often.
         seed: of the choice and of a balanced draw.
+        read: what is read of a record besides its image and its label.
 
     Raises:
         DiffpathError: the amounts do not fit the data sets.
     """
     if not amounts and not balanced:
-        return Records(datasets, TRAIN)
+        return Records(datasets, TRAIN, read)
     counts = mixture.mixture_counts(datasets, TRAIN, amounts)
     used = [pair for pair in zip(datasets, counts, strict=True) if sum(pair[1].values())]
-    source = Records([dataset for dataset, _ in used], TRAIN)
+    source = Records([dataset for dataset, _ in used], TRAIN, read)
     labels = source.labels()
     chosen = mixture.choose(labels, [counts for _, counts in used], seed=seed)
     if not balanced:
@@ -182,9 +192,11 @@ def training_batches(
     return iter(iterable)
 
 
-def read_arrays(dataset: Dataset, split: str, *, limit: int | None = None) -> dict[str, np.ndarray]:
-    """The images (or latents) and labels of a split, or an evenly spread part of it, as two arrays."""
-    source = Records([dataset], split)
+def read_arrays(
+    dataset: Dataset, split: str, *, limit: int | None = None, read: Readers | None = None
+) -> dict[str, np.ndarray]:
+    """The images (or latents) of a split, or an evenly spread part of it, their labels and what is read, as arrays."""
+    source = Records([dataset], split, read)
     count = len(source) if limit is None else min(limit, len(source))
     chosen = [source[int(i)] for i in np.linspace(0, len(source) - 1, count).round()]
     return {name: np.stack([item[name] for item in chosen]) for name in chosen[0]}

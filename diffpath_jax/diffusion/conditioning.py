@@ -1,10 +1,10 @@
-"""The one home of class labels: the null class, label dropout, classifier-free guidance, classifier guidance.
+"""Conditions as a mapping from names to values: dropping them, classifier-free guidance, classifier guidance.
 
-A network with N classes has N + 1 rows of class embedding; the last is the null class, trained by dropping labels
-one by one (Ho and Salimans 2022, "Classifier-free diffusion guidance").
+Each condition has a null value, which stands for "not given" and is trained by dropping the conditions of single images
+(Ho and Salimans 2022, "Classifier-free diffusion guidance").
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,47 +12,55 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
-from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, PRNGKey, Timesteps
+from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, PRNGKey, Timesteps
 
-# A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).
+# A network's prediction, and its variance if it learns one, as a function of (x_t, t, conditions).
 Output = tuple[jax.Array, jax.Array | None]
-Conditional = Callable[[jax.Array, jax.Array, jax.Array], Output]
+Conditional = Callable[[jax.Array, jax.Array, Conditions], Output]
+# The null value of each condition, of the shape and type of one value.
+Nulls = Mapping[str, np.ndarray]
 Unconditional = Callable[[jax.Array, jax.Array], Output]
 # log p(y | x_t) of the wanted labels y, as a function of (x_t, t).
 LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def null_label(num_classes: int) -> int:
-    """The label that stands for "no class given"."""
-    return num_classes
-
-
-def drop_labels(key: PRNGKey, labels: Labels, *, rate: float, num_classes: int, group: int = 1) -> Labels:
-    """Replace labels by the null class with probability ``rate``.
+def drop(key: PRNGKey, conditions: Conditions, nulls: Nulls, *, rate: float, group: int = 1) -> dict[str, jax.Array]:
+    """Returns the conditions with all those of an image replaced by null values with probability ``rate``.
 
     Args:
         key: of the draw.
-        labels: class of each image.
-        rate: share of labels that are dropped.
-        num_classes: classes without the null class.
+        conditions: of each image.
+        nulls: their null values.
+        rate: share of images whose conditions are dropped.
         group: images in a row that are dropped or kept together; 1 draws for each image. The authors' code draws
             once for a batch of 8.
     """
-    dropped = jax.random.bernoulli(key, rate, (-(-labels.shape[0] // group),))
-    return jnp.where(dropped.repeat(group)[: labels.shape[0]], null_label(num_classes), labels)
+    if not conditions:
+        return {}
+    count = next(iter(conditions.values())).shape[0]
+    dropped = jax.random.bernoulli(key, rate, (-(-count // group),)).repeat(group)[:count]
+    return {
+        name: jnp.where(dropped.reshape(count, *[1] * (value.ndim - 1)), jnp.asarray(nulls[name], value.dtype), value)
+        for name, value in conditions.items()
+    }
 
 
-def with_labels(predict: Conditional, labels: Labels) -> Unconditional:
-    """Fix the labels."""
-    return lambda x_t, t: predict(x_t, t, labels)
+def null(nulls: Nulls, count: int) -> dict[str, jax.Array]:
+    """Returns conditions of ``count`` images of which nothing is given."""
+    return {name: jnp.broadcast_to(jnp.asarray(value), (count, *value.shape)) for name, value in nulls.items()}
+
+
+def with_conditions(predict: Conditional, conditions: Conditions) -> Unconditional:
+    """Fix the conditions."""
+    return lambda x_t, t: predict(x_t, t, conditions)
 
 
 def with_guidance(
     predict: Conditional,
-    labels: Labels,
+    conditions: Conditions,
+    nulls: Nulls,
     *,
     weight: float,
-    num_classes: int,
     active: Bool[np.ndarray, "T"] | None = None,
 ) -> Unconditional:
     """Classifier-free guidance, ``(1 + w) f(x, c) - w f(x, null)``, in one forward pass over a doubled batch.
@@ -62,20 +70,23 @@ def with_guidance(
 
     Args:
         predict: the network.
-        labels: the wanted classes.
+        conditions: the wanted ones, of each image.
+        nulls: their null values.
         weight: w.
-        num_classes: classes without the null class.
         active: whether to guide at each t (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"); none
             means always. Where no image of the batch is guided, only one forward pass is made.
     """
     if weight < 0:
         raise ValueError(f"guidance weight must be 0 or more, not {weight}")
     if weight == 0:
-        return with_labels(predict, labels)
-    both_labels = jnp.concatenate([labels, jnp.full_like(labels, null_label(num_classes))])
+        return with_conditions(predict, conditions)
+
+    def doubled(count: int) -> dict[str, jax.Array]:
+        nothing = null(nulls, count)
+        return {name: jnp.concatenate([value, nothing[name]]) for name, value in conditions.items()}
 
     def guided(x_t: Images, t: Timesteps, w: float | Float[Array, "b 1 1 1"] = weight) -> Output:
-        out, variance = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), both_labels)
+        out, variance = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), doubled(x_t.shape[0]))
         conditional, unconditional = jnp.split(out, 2)
         kept = None if variance is None else jnp.split(variance, 2)[0]
         return (1 + w) * conditional - w * unconditional, kept
@@ -85,7 +96,7 @@ def with_guidance(
 
     def guided_at_times(x_t: Images, t: Timesteps) -> Output:
         w = at(weight * active, t, x_t.ndim)
-        return jax.lax.cond((w > 0).any(), lambda: guided(x_t, t, w), lambda: predict(x_t, t, labels))
+        return jax.lax.cond((w > 0).any(), lambda: guided(x_t, t, w), lambda: predict(x_t, t, conditions))
 
     return guided_at_times
 
@@ -99,7 +110,7 @@ def with_classifier(
     (algorithm 1); every other sampler takes eps - sqrt(1 - abar_t) g (algorithm 2).
 
     Args:
-        denoiser: guided by labels or not.
+        denoiser: guided by conditions or not.
         log_likelihood: of a classifier of noisy images.
         schedule: the schedule that t is an index into.
         scale: of the gradient.

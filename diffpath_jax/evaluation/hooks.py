@@ -23,6 +23,7 @@ from diffpath_jax.metrics import fid, stain
 from diffpath_jax.metrics.classification import right
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
+from diffpath_jax.networks.conditions import LABEL, readers
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
@@ -105,7 +106,7 @@ def draw_balanced(
                 },
                 jax.random.key(0),
                 jnp.asarray(indices),
-                jnp.asarray(labels[indices]),
+                {LABEL.name: jnp.asarray(labels[indices])},
             )
             drawn.append(sharding.to_host(batch))
         return np.concatenate(drawn)[: len(labels)]
@@ -133,7 +134,7 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, giv
     """The training loss on held-out images, with the same noise every time; ``given`` is the task's, on the devices."""
     if "val" not in dataset.splits:
         return lambda state: {}
-    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
+    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT, read=readers(run.config.network))
     size = min(run.config.data.batch_size, len(data["label"]) // mesh.size * mesh.size)
     if not size:
         return lambda state: {}

@@ -42,6 +42,11 @@ class NetworkConfig:
         return 3
 
     @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of what a denoiser is told of an image; see :mod:`diffpath_jax.networks.conditions`."""
+        return ()
+
+    @property
     def learn_sigma(self) -> bool:
         """Whether a denoiser predicts the variance of a step beside the noise."""
         return False

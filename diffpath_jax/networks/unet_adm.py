@@ -1,14 +1,18 @@
 """The UNet of ADM (Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis", section 3)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
+from pydantic import Field
 
 from diffpath_jax.networks import adm, layers
-from diffpath_jax.networks.config import NetworkKind
+from diffpath_jax.networks.conditions import CONDITIONS, LABEL, ConditionKind, unknown_condition
+from diffpath_jax.networks.config import Conflict, NetworkKind
+from diffpath_jax.shapes import Conditions
 
 
 @dataclass(frozen=True)
@@ -16,15 +20,21 @@ class UNetConfig(adm.AdmConfig):
     """Shape of the network; the defaults are the published one for 128 px.
 
     Attributes:
+        conditions: what it is told of an image, by name; their embeddings are added to the time's.
         learn_sigma: give as many output channels again for the variance (learned range).
     """
 
+    conditions: Annotated[tuple[str, ...], Field(max_length=16)] = (LABEL.name,)
     learn_sigma: bool = False
 
     @property
-    def class_width(self) -> int:
-        """Width of the class embedding."""
+    def condition_width(self) -> int:
+        """Width of the embedding of a condition."""
         return self.embedding
+
+    def conflict(self) -> Conflict | None:
+        """That of every network of ADM; and conditions must be known."""
+        return super().conflict() or unknown_condition(self.conditions)
 
 
 class UNet(nnx.Module):
@@ -33,11 +43,9 @@ class UNet(nnx.Module):
     def __init__(self, config: UNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.config = config
         self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
-        self.classes = nnx.data(
-            nnx.Embed(config.num_classes, config.class_width, dtype=jnp.float32, rngs=rngs)
-            if config.num_classes
-            else None
-        )
+        for kind in self._kinds():
+            embedder = kind.make(num_classes=config.num_classes, width=config.condition_width, rngs=rngs)
+            setattr(self, kind.attribute, nnx.data(embedder))
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         skips, width = list(self.encoder.skip_widths), self.encoder.width
         decoder: list[nnx.List] = []
@@ -60,7 +68,7 @@ class UNet(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         t: Int[Array, "b"],
-        labels: Int[Array, "b"] | None,
+        conditions: Conditions,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b h w out"]:
         """Predict from noisy images.
@@ -68,7 +76,7 @@ class UNet(nnx.Module):
         Args:
             x: noisy images.
             t: timestep of the unrespaced schedule.
-            labels: class of each image, the null class included.
+            conditions: by name, those of :attr:`UNetConfig.conditions`; null values where one is not given.
             key: draws the dropout masks; none means evaluation.
 
         Returns:
@@ -77,8 +85,7 @@ class UNet(nnx.Module):
         Raises:
             ValueError: height or width is not a multiple of :attr:`AdmConfig.stride`.
         """
-        classes = None if self.classes is None or labels is None else self.classes(labels)
-        embedding, context = self._condition(self.time(t), classes)
+        embedding, context = self._condition(self.time(t), self._embed(conditions))
         in_decoder = sum(len(stages) for stages in self.decoder)
         keys = adm.dropout_keys(key, self.encoder.num_keys + in_decoder)
         h, skips = self.encoder(x, embedding, keys[in_decoder:], context)
@@ -92,11 +99,19 @@ class UNet(nnx.Module):
         parts = jnp.split(out, 2, axis=-1) if self.config.learn_sigma else [out]
         return jnp.concatenate([layers.depth_to_space(part, self.config.stem_block) for part in parts], axis=-1)
 
+    def _kinds(self) -> list[ConditionKind]:
+        return [CONDITIONS[name] for name in self.config.conditions]
+
+    def _embed(self, conditions: Conditions) -> list[Float[Array, "b d"]]:
+        """The embedding of each condition, in their order; an unconditional network has none of classes."""
+        embedders = {kind.name: getattr(self, kind.attribute) for kind in self._kinds()}
+        return [embedder(conditions[name]) for name, embedder in embedders.items() if embedder is not None]
+
     def _condition(
-        self, time: Float[Array, "b e"], classes: Float[Array, "b d"] | None
+        self, time: Float[Array, "b e"], embedded: list[Float[Array, "b d"]]
     ) -> tuple[Float[Array, "b e"], adm.Context | None]:
-        """What residual blocks and what attention are told: here the sum of both embeddings, and nothing."""
-        return (time if classes is None else time + classes), None
+        """What residual blocks and what attention are told: here the sum of all embeddings, and nothing."""
+        return sum(embedded, start=time), None
 
 
 KIND = NetworkKind("unet_adm", UNetConfig, UNet, "diffusion")

@@ -16,8 +16,10 @@ from jaxtyping import Array, Float, Int, Key
 from pydantic import Field
 
 from diffpath_jax.networks import layers
+from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, NetworkKind, indivisible, odd
 from diffpath_jax.ranges import Levels, Width
+from diffpath_jax.shapes import Conditions
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class AuthorsUNetConfig(ClassNetworkConfig):
     num_heads: Width = 4
     groups: Width = 32
     null_row: bool = False
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The class alone."""
+        return (LABEL.name,)
 
     @property
     def stride(self) -> int:
@@ -214,7 +221,7 @@ class AuthorsUNet(nnx.Module):
         self,
         x: Float[Array, "b h w 3"],
         t: Int[Array, "b"],
-        labels: Int[Array, "b"],
+        conditions: Conditions,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "b h w 3"]:
         """Predict eps; ``key`` is not used, there is no dropout.
@@ -225,6 +232,7 @@ class AuthorsUNet(nnx.Module):
         if x.shape[1] % self.config.stride or x.shape[2] % self.config.stride:
             raise ValueError(f"{x.shape[1]}x{x.shape[2]} px is not a multiple of {self.config.stride}")
         embedding = self.time_out(jax.nn.gelu(self.time_in(sinusoids(t, self.config.channels)), approximate=False))
+        labels = conditions[LABEL.name]
         known = (labels < self.rows)[:, None]
         embedding = embedding + jnp.where(known, self.classes(jnp.minimum(labels, self.rows - 1)), 0)
         h = self.stem(x)

@@ -1,4 +1,4 @@
-"""The UNet of latent diffusion (Rombach et al. 2022): ADM's, with transformer blocks that attend to a class token."""
+"""The UNet of latent diffusion (Rombach et al. 2022): ADM's, with transformers that attend to a token a condition."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,8 +35,8 @@ class LatentUNetConfig(UNetConfig):
     transformer_depth: Depth = 1
 
     @property
-    def class_width(self) -> int:
-        """Width of the class embedding: it is the token."""
+    def condition_width(self) -> int:
+        """Width of the embedding of a condition: it is a token."""
         return self.context_width
 
     def attention(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Module:
@@ -45,15 +45,15 @@ class LatentUNetConfig(UNetConfig):
 
 
 class LatentUNet(UNet):
-    """Noise predictor for latents: the class reaches it through attention, not through the time embedding."""
+    """Noise predictor for latents: conditions reach it through attention, not through the time embedding."""
 
     def __init__(self, config: LatentUNetConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         super().__init__(config, dtype=dtype, rngs=rngs)
 
     def _condition(
-        self, time: Float[Array, "b e"], classes: Float[Array, "b d"] | None
+        self, time: Float[Array, "b e"], embedded: list[Float[Array, "b d"]]
     ) -> tuple[Float[Array, "b e"], adm.Context | None]:
-        return time, None if classes is None else classes[:, None, :]
+        return time, jnp.stack(embedded, axis=1) if embedded else None
 
 
 class SpatialTransformer(nnx.Module):

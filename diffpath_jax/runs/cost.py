@@ -13,7 +13,9 @@ from diffpath_jax.config.first_stage import FirstStage, published_first_stage
 from diffpath_jax.config.network import make_network
 from diffpath_jax.config.tasks import make_task
 from diffpath_jax.devices import sharding
+from diffpath_jax.diffusion import conditioning
 from diffpath_jax.networks.codecs import LatentCodec
+from diffpath_jax.networks.conditions import null_values
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.step import TrainState, init_state
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
@@ -79,6 +81,7 @@ def plan(
     images = _shapes(config.data.batch_size, image_px)
     latents = jax.eval_shape(codec.code, task.given[CODEC], images["image"]) if codec and stored else None
     batch = images if latents is None else {"latent": latents, "label": images["label"]}
+    batch |= _conditions(config, num_classes, config.data.batch_size)
     state = jax.eval_shape(
         lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
         jax.random.key(0),
@@ -112,6 +115,11 @@ def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeSt
         "image": jax.ShapeDtypeStruct((count, *image_px, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((count,), jnp.int32),
     }
+
+
+def _conditions(config: sections.RunConfig, num_classes: int, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a denoiser is told of so many images."""
+    return jax.eval_shape(lambda: conditioning.null(null_values(config.network, num_classes), count))
 
 
 def _first(batch: Tree, count: int) -> Tree:
@@ -176,7 +184,10 @@ def _forward_flop(config: sections.RunConfig, shape: tuple[int, int, int], num_c
     params, model_state = jax.eval_shape(network.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)
-    wanted = {"diffusion": (image, number, number), "noisy_classification": (image, number)}
+    wanted = {
+        "diffusion": (image, number, _conditions(config, num_classes, 1)),
+        "noisy_classification": (image, number),
+    }
     inputs = wanted.get(config.task, (image,))
     options: dict[str, Any] = {"train": False} if config.task == "classification" else {}
     return _flop(lambda p, s, *x: network.apply(p, s, *x, **options)[0], params, model_state, *inputs)

@@ -1,4 +1,4 @@
-"""From a run and a sampler's options to the denoiser, with labels, guidance and scaling in it."""
+"""From a run and a sampler's options to the denoiser, with conditions, guidance and scaling in it."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
-from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
+from diffpath_jax.networks.conditions import null_values
+from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
 
 
 def denoiser(
@@ -20,33 +21,34 @@ def denoiser(
     *,
     params: Tree,
     model_state: Tree,
-    labels: Labels,
+    conditions: Conditions,
     num_classes: int,
     classifier: conditioning.LogLikelihood | None = None,
 ) -> Denoiser:
-    """Returns network, parameters and labels as eps(x_t, t).
+    """Returns network, parameters and conditions as eps(x_t, t).
 
     Classifier-free guidance comes first, then conversion to eps, then a classifier's gradient, and the scaling of eps
-    last: so it is applied once, to the guided eps.
+    last: so it is applied once, to the guided eps. Of what ``conditions`` lacks the network is told nothing.
     """
     assert config.noise is not None
     assert config.diffusion is not None
     prediction: Prediction = config.diffusion.prediction
     net = make_network(config.network_for(num_classes), dtype=config.dtype)
     original = np.asarray(respaced.timesteps)
-    null = conditioning.null_label(num_classes)
-    conditions = jnp.full_like(labels, null) if options.unconditional else labels
+    nulls = null_values(config.network, num_classes)
     share = original / (config.noise.num_steps - 1)
 
-    def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
+    def predict(x_t: Images, t: Timesteps, y: Conditions) -> conditioning.Output:
         output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
         return diffusion.split_variance(output, x_t.shape[-1])
 
+    nothing = conditioning.null(nulls, next(iter(conditions.values())).shape[0])
+    told = {} if options.unconditional else {name: conditions[name] for name in nulls if name in conditions}
     guided = conditioning.with_guidance(
         predict,
-        conditions,
+        {**nothing, **told},
+        nulls,
         weight=options.guidance,
-        num_classes=num_classes,
         active=(share >= options.guidance_from) & (share <= options.guidance_to),
     )
 

@@ -1,6 +1,7 @@
 """A sampling job: any number of images, over all devices and processes, resumable, written as a data set.
 
-Image i has class ``i mod number of classes`` and draws all its noise from ``fold_in(key, i)``. Images are made in
+Images are drawn from a list of conditions: image i from number ``i mod their number``, with all its noise from
+``fold_in(key, i)``. They are made in
 batches of a fixed size a device, each by the same program whatever the number of devices, so neither that number nor
 an interruption changes a pixel.
 """
@@ -27,12 +28,15 @@ from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import loop, spacing
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
+from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.runs.run import Run, Weights
 from diffpath_jax.sampling import compose
-from diffpath_jax.shapes import Labels, PRNGKey, Tree
+from diffpath_jax.shapes import Conditions, Labels, PRNGKey, Tree
 
-# (weights, key, image indices, labels) -> (uint8 images, uint8 trajectory); ``weights`` is :attr:`Model.weights`.
-Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+# (weights, key, image indices, conditions) -> (uint8 images, uint8 trajectory); ``weights`` is :attr:`Model.weights`.
+Draw = Callable[[Tree, jax.Array, jax.Array, Conditions], tuple[jax.Array, jax.Array]]
+# What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
+Told = Mapping[str, float | int]
 SPLIT = "train"
 TABLE = "samples.parquet"
 # Names that earlier versions gave to fields of a job and of its sampler: in records on disk, and on the command line.
@@ -48,16 +52,18 @@ class SampleJob:
     Attributes:
         out: dataset directory to write.
         name: dataset name.
-        counts: images of each class.
+        conditions: what to draw from, one after the other; each has a ``label``.
+        counts: images of each of them.
         sampler: the sampler and its numbers.
         image_px: (height, width); other sizes than the training size change the field of view, not the um/px.
         batch_size: images a device draws at once.
         seed: random seed for all noise.
-        shared_noise: the n-th images of all classes start from, and use, the same noise (as in the authors' code).
+        shared_noise: the n-th images of all conditions start from, and use, the same noise (as in the authors' code).
     """
 
     out: Path
     name: str
+    conditions: tuple[Told, ...]
     counts: tuple[int, ...]
     sampler: sections.SamplerConfig
     image_px: tuple[int, int]
@@ -90,29 +96,40 @@ def make_draw(
     image_px: tuple[int, int],
     mesh: Mesh,
     classifier: Run | None = None,
-    shared_noise: bool = False,
+    num_conditions: int = 0,
     trajectory_frames: int = 0,
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
 
-    Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
+    With ``num_conditions`` above 0 the images of so many indices in a row have the same noise. Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
     codec, num_classes = run.codec, len(run.classes)
     sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
-    def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
-        common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
+    def draw(weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions) -> tuple[jax.Array, jax.Array]:
         params, state = weights[DENOISER]
         guide = None
         if classifier is not None:
             theirs, their_state = weights[CLASSIFIER]
             guide = compose.log_likelihood(
-                classifier.config, sampler.schedule, params=theirs, model_state=their_state, **common
+                classifier.config,
+                sampler.schedule,
+                params=theirs,
+                model_state=their_state,
+                labels=conditions[LABEL.name],
+                num_classes=num_classes,
             )
         denoiser = compose.denoiser(
-            run.config, options, sampler.schedule, params=params, model_state=state, classifier=guide, **common
+            run.config,
+            options,
+            sampler.schedule,
+            params=params,
+            model_state=state,
+            conditions=conditions,
+            num_classes=num_classes,
+            classifier=guide,
         )
-        numbers = indices // num_classes if shared_noise else indices
+        numbers = indices // num_conditions if num_conditions else indices
         x, trajectory = loop.sample(
             denoiser,
             sampler,
@@ -143,20 +160,29 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         image_px=job.image_px,
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
-        shared_noise=job.shared_noise,
+        num_conditions=len(job.conditions) if job.shared_noise else 0,
         trajectory_frames=trajectory_frames,
     )
 
 
 def image_indices(counts: Sequence[int]) -> Int[np.ndarray, "n"]:
-    """Indices of the images of a job, increasing: those of a class do not depend on how many the others have."""
-    rank, label = np.nonzero(np.arange(max(counts))[:, None] < np.asarray(counts))
-    return rank * len(counts) + label
+    """Indices of the images of a job, increasing: those of a condition do not depend on how many the others have."""
+    rank, number = np.nonzero(np.arange(max(counts))[:, None] < np.asarray(counts))
+    return rank * len(counts) + number
 
 
-def class_of(indices: Int[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
-    """Label of each image index."""
-    return (indices % num_classes).astype(np.int32)
+def for_each_class(num_classes: int, others: Told | None = None) -> tuple[Told, ...]:
+    """Returns conditions of one class after the other, with the same values of ``others``."""
+    return tuple({LABEL.name: label, **(others or {})} for label in range(num_classes))
+
+
+def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> dict[str, np.ndarray]:
+    """Returns the conditions of images by their indices, as arrays by name."""
+    numbers = indices % len(conditions)
+    return {
+        name: np.asarray([told[name] for told in conditions], CONDITIONS[name].null(0).dtype)[numbers]
+        for name in conditions[0]
+    }
 
 
 def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
@@ -216,7 +242,8 @@ def _drawn(
         # thrown away.
         full = np.concatenate([np.resize(batches[start], job.batch_size) for start in group])
         full = np.resize(full, job.batch_size * mesh.size)
-        images, _ = draw(weights, key, jnp.asarray(full), jnp.asarray(class_of(full, len(model.run.classes))))
+        conditions = jax.tree.map(jnp.asarray, conditions_of(full, job.conditions))
+        images, _ = draw(weights, key, jnp.asarray(full), conditions)
         if waiting:
             yield from _split(*waiting, mesh.size)
         waiting = group, images
@@ -246,7 +273,9 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
                 index=int(index),
             )
         )
-        for index, label, image in zip(indices, class_of(indices, len(run.classes)), images, strict=False)
+        for index, label, image in zip(
+            indices, conditions_of(indices, job.conditions)[LABEL.name], images, strict=False
+        )
     ]
 
 
@@ -284,7 +313,13 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "seed": job.seed,
         "shared_noise": job.shared_noise,
+        **({"conditions": others} if (others := _others(job)) else {}),
     }
+
+
+def _others(job: SampleJob) -> dict[str, float | int]:
+    """Returns the conditions besides the label; a job has the same for all classes."""
+    return {name: value for name, value in job.conditions[0].items() if name != LABEL.name}
 
 
 def _renewed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,7 +364,7 @@ def _assemble(
 ) -> None:
     run, indices = model.run, image_indices(job.counts)
     schema = records.Schema(job.image_px, run.classes)
-    labels = class_of(indices, len(run.classes))
+    labels = conditions_of(indices, job.conditions)[LABEL.name]
     scale = {"mpp": run.mpp, "fov_um": job.image_px[1] * run.mpp}
     provenance = _provenance(job, model)
     details = Details(
@@ -345,7 +380,7 @@ def _assemble(
     rows = {
         "index": indices,
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
-        **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance}.items()},
+        **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
     }
     with replace_file(job.out / TABLE) as temporary:
         pq.write_table(pa.table(rows), temporary)

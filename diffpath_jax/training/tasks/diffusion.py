@@ -29,7 +29,7 @@ class DiffusionConfig:
         min_snr_gamma: gamma of min-SNR weighting.
         bound_weight: lambda of the hybrid loss.
         timesteps: how timesteps are drawn.
-        label_dropout: share of labels replaced by the null class.
+        label_dropout: share of images whose label (and other conditions) are replaced by null values.
         label_dropout_group: images in a row whose labels are dropped together (the authors' code: a batch of 8).
         input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
     """
@@ -51,22 +51,22 @@ def diffusion_task(
     objective: DiffusionConfig,
     *,
     timesteps: TimestepSampler,
-    num_classes: int,
+    nulls: conditioning.Nulls,
     given: Tree | None = None,
 ) -> Task:
-    """Class-conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
+    """Conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
 
     With input perturbation (Ning et al. 2023, "Input perturbation reduces exposure bias", algorithm 1) the network
     sees x_t made with ``eps + gamma xi`` and is still asked for what belongs to eps. A learned variance adds
     ``bound_weight * T * L_t`` with the mean held fixed (Nichol and Dhariwal 2021, equation 16: 0.001).
 
     Args:
-        network: ``(x_t, t, labels, key)`` to the prediction.
+        network: ``(x_t, t, conditions, key)`` to the prediction.
         codec: between images and the space of ``x_0``.
         schedule: noise schedule.
-        objective: prediction, loss, and what is done to labels and noise.
+        objective: prediction, loss, and what is done to conditions and noise.
         timesteps: how timesteps are drawn.
-        num_classes: of the data, without the null class.
+        nulls: null value of each condition that the network takes; batches have the conditions under these names.
         given: parameters of the codec, under its name.
     """
     weights = (
@@ -84,18 +84,18 @@ def diffusion_task(
         x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t, importance = timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
         eps = jax.random.normal(noise_key, x_0.shape)
-        labels = conditioning.drop_labels(
+        conditions = conditioning.drop(
             label_key,
-            batch["label"],
+            {name: batch[name] for name in nulls},
+            nulls,
             rate=objective.label_dropout,
-            num_classes=num_classes,
             group=objective.label_dropout_group,
         )
         seen_eps = eps
         if objective.input_perturbation:
             seen_eps = eps + objective.input_perturbation * jax.random.normal(perturbation_key, eps.shape)
         x_t = diffusion.q_sample(schedule, x_0, t, seen_eps)
-        output, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, labels, dropout_key)
+        output, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, conditions, dropout_key)
         prediction, fraction = diffusion.split_variance(output, x_0.shape[-1])
         target = diffusion.training_target(objective.prediction, schedule, x_0, t, eps)
         errors = losses.squared_error(prediction, target)

@@ -1,0 +1,104 @@
+"""What a denoiser can be told of an image.
+
+Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
+it. The class label is the first; others are registered from outside.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from diffpath_jax.networks.config import Conflict, NetworkConfig
+
+
+@runtime_checkable
+class MakeEmbedder(Protocol):
+    """Constructor of the module that embeds a condition."""
+
+    def __call__(self, *, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
+        """A fresh module from the values of a batch to (batch, width), float32; none where there is nothing to embed.
+
+        Args:
+            num_classes: of the network, the null class included.
+            width: of the embedding.
+            rngs: for its parameters.
+        """
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """A kind of condition.
+
+    Attributes:
+        name: in batches, in ``network.conditions`` and in ``--condition NAME=VALUE``.
+        attribute: of the embedder in a network, and so part of its parameters' names.
+        read: value for one record of a data set (of images or latents).
+        null: value that stands for "not given", for so many classes; of the shape and type of one value.
+        parse: value of a word of the command line; a ``ValueError`` says what is wrong with it.
+        make: embedder.
+    """
+
+    name: str
+    attribute: str
+    read: Callable[[Any], np.ndarray]
+    null: Callable[[int], np.ndarray]
+    parse: Callable[[str], float | int]
+    make: MakeEmbedder
+
+
+def _class_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
+    return nnx.Embed(num_classes, width, dtype=jnp.float32, rngs=rngs) if num_classes else None
+
+
+# A network with N classes has N + 1 rows of class embedding; the last is the null class.
+LABEL = ConditionKind(
+    name="label",
+    attribute="classes",
+    read=lambda record: np.asarray(record.label, np.int32),
+    null=lambda num_classes: np.asarray(num_classes, np.int32),
+    parse=int,
+    make=_class_embedding,
+)
+CONDITIONS: dict[str, ConditionKind] = {LABEL.name: LABEL}
+
+
+def register(kind: ConditionKind) -> ConditionKind:
+    """Add a kind of condition to those that a config can name.
+
+    Raises:
+        ValueError: another kind has its name or its attribute.
+    """
+    for other in CONDITIONS.values():
+        if other != kind and (other.name == kind.name or other.attribute == kind.attribute):
+            raise ValueError(f"{kind.name!r} has the name or the attribute of the condition {other.name!r}")
+    CONDITIONS[kind.name] = kind
+    return kind
+
+
+def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray]:
+    """Returns what stands for "not given", by the names of the conditions that a network takes.
+
+    Args:
+        config: of the network.
+        num_classes: of the data, without the null class.
+    """
+    return {name: CONDITIONS[name].null(num_classes) for name in config.conditions}
+
+
+def readers(config: NetworkConfig) -> Mapping[str, Callable[[Any], np.ndarray]]:
+    """Returns how each condition that a network takes is read from a record, by name."""
+    return {name: CONDITIONS[name].read for name in config.conditions}
+
+
+def unknown_condition(names: Iterable[str]) -> Conflict | None:
+    """A conflict of the key ``conditions`` with the first name that is not known, or is there twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name not in CONDITIONS or name in seen:
+            return "conditions", f"{name!r} is {'there twice' if name in seen else 'none of ' + ', '.join(CONDITIONS)}"
+        seen.add(name)
+    return None
