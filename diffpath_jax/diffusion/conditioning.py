@@ -4,7 +4,7 @@ A network with N classes has N + 1 rows of class embedding; the last is the null
 one by one (Ho and Salimans 2022, "Classifier-free diffusion guidance").
 """
 
-from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,32 @@ from jaxtyping import Array, Bool, Float
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Denoiser, DenoiserOutput, Images, Labels, PRNGKey, Timesteps
 
-# A network's prediction, and its variance if it learns one, as a function of (x_t, t, labels).
-Output = tuple[jax.Array, jax.Array | None]
-Conditional = Callable[[jax.Array, jax.Array, jax.Array], Output]
-Unconditional = Callable[[jax.Array, jax.Array], Output]
-# log p(y | x_t) of the wanted labels y, as a function of (x_t, t).
-LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
+# A network's prediction, and its variance if it learns one.
+Output = tuple[Images, Images | None]
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A network that is told the class."""
+
+    def __call__(self, x_t: Images, t: Timesteps, labels: Labels, /) -> Output:
+        """Returns its output for noisy images of some classes."""
+
+
+@runtime_checkable
+class Unconditional(Protocol):
+    """A network whose classes are settled."""
+
+    def __call__(self, x_t: Images, t: Timesteps, /) -> Output:
+        """Returns its output for noisy images."""
+
+
+@runtime_checkable
+class LogLikelihood(Protocol):
+    """A classifier of noisy images, for the wanted classes y."""
+
+    def __call__(self, x_t: Images, t: Timesteps, /) -> Float[Array, "b"]:
+        """Returns log p(y | x_t) of each image."""
 
 
 def null_label(num_classes: int) -> int:
@@ -65,8 +85,8 @@ def with_guidance(
         labels: the wanted classes.
         weight: w.
         num_classes: classes without the null class.
-        active: whether to guide at each t (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"); none
-            means always. Where no image of the batch is guided, only one forward pass is made.
+        active: true for each t at which to guide (Kynkäänniemi et al. 2024, "Applying guidance in a limited
+            interval"); none means always. Where no image of the batch is guided, only one forward pass is made.
     """
     if weight < 0:
         raise ValueError(f"guidance weight must be 0 or more, not {weight}")

@@ -5,10 +5,10 @@ batches of a fixed size a device, each by the same program whatever the number o
 an interruption changes a pixel.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Int
+from jaxtyping import Array, Int, UInt8
 
 from diffpath_jax.config import build, sections
 from diffpath_jax.config import sampling as samplers
@@ -28,10 +28,8 @@ from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.progress import track
 from diffpath_jax.runs.run import Run, Trained
 from diffpath_jax.sampling import compose
-from diffpath_jax.shapes import Labels, PRNGKey, Tree
+from diffpath_jax.shapes import Labels, PixelImages, PRNGKey, Tree
 
-# (weights, key, image indices, labels) -> (uint8 images, uint8 trajectory); ``weights`` is :attr:`Model.weights`.
-Draw = Callable[[Tree, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 SPLIT = "train"
 TABLE = "samples.parquet"
 # Names that earlier versions gave to fields of a job and of its sampler: in records on disk, and on the command line.
@@ -75,11 +73,21 @@ class Model:
 
     @property
     def weights(self) -> Tree:
-        """Parameters and model states, as :data:`Draw` takes them."""
+        """Parameters and model states, as :class:`Draw` takes them."""
         weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec}
         if self.classifier:
             weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
         return weights
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """Draws a batch of images."""
+
+    def __call__(
+        self, weights: Tree, key: PRNGKey, indices: Labels, labels: Labels, /
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
+        """Returns the images of some indices, and their trajectory; ``weights`` is :attr:`Model.weights`."""
 
 
 def make_draw(
@@ -99,7 +107,9 @@ def make_draw(
     codec, num_classes = build.codec(run.space, dtype=run.config.dtype), len(run.classes)
     sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
-    def draw(weights: Tree, key: PRNGKey, indices: Labels, labels: Labels) -> tuple[jax.Array, jax.Array]:
+    def draw(
+        weights: Tree, key: PRNGKey, indices: Labels, labels: Labels
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
         common: dict[str, Any] = {"labels": labels, "num_classes": num_classes}
         params, state = weights[DENOISER]
         guide = None
