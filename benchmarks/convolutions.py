@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks import ours
 from benchmarks.shapes import LatentShape, Shape
+from diffpath_jax.networks.conditions import LABEL
 
 # Fill values that are neither zero nor all alike: hardware is faster on such.
 _SPREAD = 0.5
@@ -75,7 +76,7 @@ def of_network(shape: Shape | LatentShape, px: int, batch: int) -> Counter[Convo
     space = ours.make_codec(shape, jnp.float32).shape((px, px))
     image = jax.ShapeDtypeStruct((batch, *space), jnp.float32)
     number = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    traced = jax.make_jaxpr(lambda p, *x: network.apply(p, {}, *x)[0])(params, image, number, number)
+    traced = jax.make_jaxpr(lambda p, *x: network.apply(p, {}, *x)[0])(params, image, number, {LABEL.name: number})
     return Counter(_found(traced.jaxpr))
 
 

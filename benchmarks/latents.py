@@ -24,6 +24,7 @@ from benchmarks import measure, ours
 from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, LDM, SMALL, TINY, TINY_LATENT, FirstStageShape, LatentShape, Setting, Shape
 from diffpath_jax.io.files import write_json
+from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.training.step import TrainState
 
 STORED, ENCODED, PIXELS = "LDM, stored latents", "LDM, images encoded in the step", "pixel model"
@@ -100,8 +101,10 @@ def _denoise(shape: Shape | LatentShape, px: int, batch: int) -> Callable[[], ob
     params = jax.jit(lambda k: ours.random_parameters(network, k))(key)
     x = jax.random.normal(key, (batch, *ours.make_codec(shape, jnp.float32).shape((px, px))))
     number = jnp.zeros(batch, jnp.int32)
-    call, _ = ours.compiled(lambda p, x, t, y: network.apply(p, {}, x, t, y)[0], params, x, number, number)
-    return lambda: jax.block_until_ready(call(params, x, number, number))
+    call, _ = ours.compiled(
+        lambda p, x, t, y: network.apply(p, {}, x, t, {LABEL.name: y})[0], params, x, number, number
+    )
+    return lambda: jax.block_until_ready(call(params, x, number))
 
 
 def rows_of(taken: Mapping[str, list[float]], *, batch: int, base: str) -> list[Row]:

@@ -31,13 +31,14 @@ from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
+from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.networks.pure import PureNetwork, count_parameters, purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
-from diffpath_jax.shapes import Batch, DenoiserOutput, Images, Labels, PRNGKey, Timesteps, Tree
+from diffpath_jax.shapes import Batch, Conditions, DenoiserOutput, Images, Labels, PRNGKey, Timesteps, Tree
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.step import Step, TrainState, init_state, make_train_step
-from diffpath_jax.training.tasks.diffusion import Denoising, diffusion_task
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, Task
 
 # For the schedule of the learning rate, which is constant, and for the log, which nobody reads.
@@ -88,14 +89,21 @@ def make_task(
     prediction: Prediction = "eps",
 ) -> Task:
     """Denoising as the project trains it; ``given`` holds the parameters of a codec that encodes in the step."""
-    how = Denoising(
-        schedule=schedule or linear_noise(),
-        prediction=prediction,
-        timesteps=timesteps.uniform(NOISE_STEPS),
-        label_dropout=LABEL_DROPOUT,
-    )
     network, codec = make_network(shape, dtype, remat=remat), make_codec(shape, dtype)
-    return diffusion_task(network, codec, how, num_classes=shape.num_classes - 1, given=given)
+    return diffusion_task(
+        network,
+        codec,
+        schedule or linear_noise(),
+        DiffusionConfig(prediction, label_dropout=LABEL_DROPOUT),
+        timesteps=timesteps.uniform(NOISE_STEPS),
+        nulls=null_label(shape.num_classes - 1),
+        given=given,
+    )
+
+
+def null_label(num_classes: int) -> conditioning.Nulls:
+    """The null class."""
+    return {LABEL.name: LABEL.null(num_classes)}
 
 
 def given_parameters(shape: Shape | LatentShape, dtype: DTypeLike, key: PRNGKey) -> Tree:
@@ -226,11 +234,11 @@ def make_draw(
     original = jnp.asarray(respaced.timesteps)
 
     def draw(params: Tree, key: PRNGKey, labels: Labels) -> Images:
-        def predict(x_t: Images, t: Timesteps, y: Labels) -> conditioning.Output:
+        def predict(x_t: Images, t: Timesteps, y: Conditions) -> conditioning.Output:
             return network.apply(params, {}, x_t, original[t], y)[0], None
 
         guided = conditioning.with_guidance(
-            predict, labels, weight=how.guidance, num_classes=num_classes, active=guides
+            predict, {LABEL.name: labels}, null_label(num_classes), weight=how.guidance, active=guides
         )
 
         def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
@@ -263,7 +271,7 @@ def forward_flop(shape: Shape | LatentShape, px: int) -> float:
     network = make_network(shape, jnp.float32)
     image = jax.ShapeDtypeStruct((1, *make_codec(shape, jnp.float32).shape((px, px))), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)
-    return _flop(lambda p, *x: network.apply(p, {}, *x)[0], _shapes_of(network), image, number, number)
+    return _flop(lambda p, *x: network.apply(p, {}, *x)[0], _shapes_of(network), image, number, {LABEL.name: number})
 
 
 def codec_flop(shape: Shape | LatentShape, px: int) -> tuple[float, float]:
@@ -295,7 +303,8 @@ def load(setting: Setting) -> Calls:
     key = jax.random.key(0)
     state = jax.jit(lambda k: init_state(task, PLAIN_ADAM, key=k, batch=batch, num_steps=NUM_STEPS))(key)
     params, model_state = jax.jit(network.init)(key)
-    inputs = (params, model_state, jax.random.normal(key, batch["image"].shape), batch["label"], batch["label"])
+    conditions = {LABEL.name: batch["label"]}
+    inputs = (params, model_state, jax.random.normal(key, batch["image"].shape), batch["label"], conditions)
     step = make_step(task, PLAIN_ADAM)
     compiled: dict[str, jax.stages.Compiled] = {}
 

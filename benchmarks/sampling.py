@@ -36,7 +36,8 @@ from benchmarks.measure import Row
 from benchmarks.ours import Sampling
 from benchmarks.shapes import ADM_128, SMALL, TINY, Setting
 from diffpath_jax.io.files import write_json
-from diffpath_jax.shapes import Images, Labels, Tree
+from diffpath_jax.networks.conditions import LABEL
+from diffpath_jax.shapes import Conditions, Images, Labels, Tree
 from diffpath_jax.weights.safetensors_file import flatten
 
 # The share of the schedule that holds half of DDIM's steps.
@@ -56,7 +57,9 @@ Taken = Mapping[str, Sequence[float]]
 class FreeNetwork:
     """Stands in for a network where only what surrounds it is timed."""
 
-    def apply(self, params: Tree, model_state: Tree, x: Images, t: jax.Array, labels: Labels) -> tuple[Images, Tree]:
+    def apply(
+        self, params: Tree, model_state: Tree, x: Images, t: jax.Array, conditions: Conditions
+    ) -> tuple[Images, Tree]:
         """One product a value."""
         return 0.1 * x, {}
 
@@ -105,7 +108,7 @@ def _our_calls(
     timesteps = [jnp.full(setting.batch, t) for t in visited]
 
     def forward(params: Tree, x: Images, t: jax.Array, labels: Labels) -> Images:
-        return network.apply(params, {}, x, t, labels)[0]
+        return network.apply(params, {}, x, t, {LABEL.name: labels})[0]
 
     def scan(params: Tree, x: Images, labels: Labels) -> Images:
         return jax.lax.scan(lambda x, t: (forward(params, x, jnp.full(len(x), t), labels), None), x, visited)[0]

@@ -24,6 +24,7 @@ from benchmarks.measure import Row
 from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
 from benchmarks.turns import Turns
 from diffpath_jax.devices import hardware
+from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.tasks.task import NETWORK
 
@@ -143,7 +144,7 @@ def _results(setting: Setting, device: jax.Device, dtype: Any) -> dict[str, np.n
         )
         (loss, _), gradients = value_and_grad(params)
         return {
-            "forward": network.apply(params, {}, x, t, batch["label"])[0],
+            "forward": network.apply(params, {}, x, t, {LABEL.name: batch["label"]})[0],
             "loss": loss,
             "gradients": jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradients)]),
             "sample, DDIM 25": draw(params, key, batch["label"]),
@@ -339,7 +340,9 @@ def _prepare_sampling(context: Context, case: Case, alone: dict[str, float]) -> 
     how = case.how
     if how is None:
         x = jax.random.normal(key, (case.batch, *codec.shape((case.px, case.px))))
-        call, seconds = ours.compiled(lambda p, x, y: network.apply(p, {}, x, y, y)[0], shapes[0], x, labels)
+        call, seconds = ours.compiled(
+            lambda p, x, y: network.apply(p, {}, x, y, {LABEL.name: y})[0], shapes[0], x, labels
+        )
     else:
         draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1, codec=codec)
         call, seconds = ours.compiled(lambda p, w, k, y: codec.decode(w, draw(p, k, y)), *shapes, key, labels)

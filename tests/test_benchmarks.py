@@ -133,7 +133,7 @@ def test_pytorch_network_is_ours():
     assert torch_adm.parameter_count(other) == count_parameters(network)
     rng = np.random.default_rng(0)
     x, t, y = rng.normal(size=(2, 16, 16, 3)).astype(np.float32), np.array([3, 700]), np.array([0, 8])
-    expected = network.apply(params, {}, jnp.asarray(x), jnp.asarray(t), jnp.asarray(y))[0]
+    expected = network.apply(params, {}, jnp.asarray(x), jnp.asarray(t), {"label": jnp.asarray(y)})[0]
     with torch.no_grad():
         found = other(torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(t), torch.tensor(y)).permute(0, 2, 3, 1)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)

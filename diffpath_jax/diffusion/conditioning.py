@@ -4,7 +4,8 @@ Each condition has a null value, which stands for "not given" and is trained by 
 (Ho and Salimans 2022, "Classifier-free diffusion guidance").
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +15,34 @@ from jaxtyping import Array, Bool, Float
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
 from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, PRNGKey, Timesteps
 
-# A network's prediction, and its variance if it learns one, as a function of (x_t, t, conditions).
-Output = tuple[jax.Array, jax.Array | None]
-Conditional = Callable[[jax.Array, jax.Array, Conditions], Output]
+# A network's prediction, and its variance if it learns one.
+Output = tuple[Images, Images | None]
 # The null value of each condition, of the shape and type of one value.
 Nulls = Mapping[str, np.ndarray]
-Unconditional = Callable[[jax.Array, jax.Array], Output]
-# log p(y | x_t) of the wanted labels y, as a function of (x_t, t).
-LogLikelihood = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A network that is told something of each image."""
+
+    def __call__(self, x_t: Images, t: Timesteps, conditions: Conditions, /) -> Output:
+        """Returns its output for noisy images under some conditions."""
+
+
+@runtime_checkable
+class Unconditional(Protocol):
+    """A network whose conditions are settled."""
+
+    def __call__(self, x_t: Images, t: Timesteps, /) -> Output:
+        """Returns its output for noisy images."""
+
+
+@runtime_checkable
+class LogLikelihood(Protocol):
+    """A classifier of noisy images, for the wanted classes y."""
+
+    def __call__(self, x_t: Images, t: Timesteps, /) -> Float[Array, "b"]:
+        """Returns log p(y | x_t) of each image."""
 
 
 def drop(key: PRNGKey, conditions: Conditions, nulls: Nulls, *, rate: float, group: int = 1) -> dict[str, jax.Array]:
@@ -73,8 +94,8 @@ def with_guidance(
         conditions: the wanted ones, of each image.
         nulls: their null values.
         weight: w.
-        active: whether to guide at each t (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"); none
-            means always. Where no image of the batch is guided, only one forward pass is made.
+        active: true for each t at which to guide (Kynkäänniemi et al. 2024, "Applying guidance in a limited
+            interval"); none means always. Where no image of the batch is guided, only one forward pass is made.
     """
     if weight < 0:
         raise ValueError(f"guidance weight must be 0 or more, not {weight}")

@@ -1,15 +1,14 @@
 """A sampling job: any number of images, over all devices and processes, resumable, written as a data set.
 
 Images are drawn from a list of conditions: image i from number ``i mod their number``, with all its noise from
-``fold_in(key, i)``. They are made in
-batches of a fixed size a device, each by the same program whatever the number of devices, so neither that number nor
-an interruption changes a pixel.
+``fold_in(key, i)``. They are made in batches of a fixed size a device, each by the same program whatever the number of
+devices, so neither that number nor an interruption changes a pixel.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Int
+from jaxtyping import Array, Int, UInt8
 
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
@@ -31,10 +30,8 @@ from diffpath_jax.io.progress import track
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.runs.run import Run, Weights
 from diffpath_jax.sampling import compose
-from diffpath_jax.shapes import Conditions, Labels, PRNGKey, Tree
+from diffpath_jax.shapes import Conditions, Labels, PixelImages, PRNGKey, Tree
 
-# (weights, key, image indices, conditions) -> (uint8 images, uint8 trajectory); ``weights`` is :attr:`Model.weights`.
-Draw = Callable[[Tree, jax.Array, jax.Array, Conditions], tuple[jax.Array, jax.Array]]
 # What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
 Told = Mapping[str, float | int]
 SPLIT = "train"
@@ -82,11 +79,21 @@ class Model:
 
     @property
     def weights(self) -> Tree:
-        """Parameters and model states, as :data:`Draw` takes them."""
+        """Parameters and model states, as :class:`Draw` takes them."""
         weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
         if self.classifier:
             weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
         return weights
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """Draws a batch of images."""
+
+    def __call__(
+        self, weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions, /
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
+        """Returns the images of some indices, and their trajectory; ``weights`` is :attr:`Model.weights`."""
 
 
 def make_draw(
@@ -101,12 +108,15 @@ def make_draw(
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
 
-    With ``num_conditions`` above 0 the images of so many indices in a row have the same noise. Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
+    Every device runs the program of one device on its part, so that pixels do not depend on how many there are. With
+    ``num_conditions`` above 0 the images of so many indices in a row have the same noise.
     """
     codec, num_classes = run.codec, len(run.classes)
     sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
-    def draw(weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions) -> tuple[jax.Array, jax.Array]:
+    def draw(
+        weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
         params, state = weights[DENOISER]
         guide = None
         if classifier is not None:
@@ -260,7 +270,7 @@ def _unit_name(start: int) -> str:
 
 
 def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images: np.ndarray) -> list[bytes]:
-    run = model.run
+    run, labels = model.run, conditions_of(indices, job.conditions)[LABEL.name]
     return [
         records.encode(
             records.PatchRecord(
@@ -273,9 +283,7 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
                 index=int(index),
             )
         )
-        for index, label, image in zip(
-            indices, conditions_of(indices, job.conditions)[LABEL.name], images, strict=False
-        )
+        for index, label, image in zip(indices, labels, images, strict=False)
     ]
 
 

@@ -8,19 +8,21 @@ from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.shapes import DenoiserOutput
 
 
-def predict(x, t, labels):
+def predict(x, t, conditions):
     """A prediction, and a learned variance."""
+    labels = conditions["label"]
     return x * (labels.reshape(-1, 1, 1, 1) + 1.0) + t.reshape(-1, 1, 1, 1), 0.1 * x + labels.reshape(-1, 1, 1, 1)
 
 
 X = jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
 TIME = jnp.array([1, 2, 3])
-LABELS = jnp.array([0, 1, 0])
+LABELS = {"label": jnp.array([0, 1, 0])}
+NULLS = {"label": np.int32(2)}
 
 
 def test_labels_are_dropped_one_by_one():
     labels = jnp.zeros(20_000, jnp.int32)
-    dropped = conditioning.drop_labels(jax.random.key(0), labels, rate=0.1, num_classes=5)
+    dropped = conditioning.drop(jax.random.key(0), {"label": labels}, {"label": np.int32(5)}, rate=0.1)["label"]
     assert set(np.unique(dropped).tolist()) == {0, 5}
     share = float((dropped == 5).mean())
     assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 20_000)
@@ -31,15 +33,34 @@ def test_labels_are_dropped_one_by_one():
 
 def test_labels_can_be_dropped_in_groups():
     labels = jnp.arange(20) % 5
-    dropped = conditioning.drop_labels(jax.random.key(1), labels, rate=0.5, num_classes=5, group=8)
+    dropped = conditioning.drop(jax.random.key(1), {"label": labels}, {"label": np.int32(5)}, rate=0.5, group=8)[
+        "label"
+    ]
     lost = np.asarray(dropped == 5)
     groups = [lost[:8], lost[8:16], lost[16:]]
     assert all(group.all() or not group.any() for group in groups)
     assert lost.any() and not lost.all()
 
 
+def test_all_conditions_of_an_image_are_dropped_together():
+    """A vector and a number beside the label, each to its own null value; the label's draw does not depend on them."""
+    count = 64
+    site, size = jax.random.normal(jax.random.key(2), (count, 3)), jnp.arange(count, dtype=jnp.float32)
+    alone = {"label": jnp.zeros(count, jnp.int32)}
+    nulls = {"label": np.int32(5), "site": np.zeros(3, np.float32), "size": np.float32(np.nan)}
+    dropped = conditioning.drop(jax.random.key(0), {**alone, "site": site, "size": size}, nulls, rate=0.5)
+    lost = np.asarray(dropped["label"] == 5)
+    assert lost.any() and not lost.all()
+    np.testing.assert_array_equal(dropped["site"], np.where(lost[:, None], 0, site))
+    np.testing.assert_array_equal(dropped["size"], np.where(lost, np.nan, size))
+    np.testing.assert_array_equal(
+        dropped["label"], conditioning.drop(jax.random.key(0), alone, nulls, rate=0.5)["label"]
+    )
+    assert conditioning.drop(jax.random.key(0), {}, {}, rate=0.5) == {}
+
+
 def test_guidance_of_zero_is_the_conditional_model():
-    guided = conditioning.with_guidance(predict, LABELS, weight=0.0, num_classes=2)
+    guided = conditioning.with_guidance(predict, LABELS, NULLS, weight=0.0)
     for found, expected in zip(guided(X, TIME), predict(X, TIME, LABELS), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -47,13 +68,13 @@ def test_guidance_of_zero_is_the_conditional_model():
 def test_guidance_is_two_forwards_in_one():
     calls = []
 
-    def counted(x, t, labels):
+    def counted(x, t, conditions):
         calls.append(x.shape[0])
-        return predict(x, t, labels)
+        return predict(x, t, conditions)
 
-    guided, variance = conditioning.with_guidance(counted, LABELS, weight=1.5, num_classes=2)(X, TIME)
+    guided, variance = conditioning.with_guidance(counted, LABELS, NULLS, weight=1.5)(X, TIME)
     conditional, learned = predict(X, TIME, LABELS)
-    expected = 2.5 * conditional - 1.5 * predict(X, TIME, jnp.full(3, 2))[0]
+    expected = 2.5 * conditional - 1.5 * predict(X, TIME, {"label": jnp.full(3, 2)})[0]
     np.testing.assert_allclose(guided, expected, rtol=1e-5)
     assert calls == [6]
     # Guidance moves the prediction; the variance is that of the conditional model.
@@ -62,27 +83,27 @@ def test_guidance_is_two_forwards_in_one():
 
 def test_negative_guidance_is_refused():
     with pytest.raises(ValueError, match="0 or more"):
-        conditioning.with_guidance(predict, LABELS, weight=-0.1, num_classes=2)
+        conditioning.with_guidance(predict, LABELS, NULLS, weight=-0.1)
 
 
 def test_guidance_in_an_interval_asks_once_outside_it():
     """At t = 2 alone the weight applies; where no image is guided, the network sees the batch and not its double."""
     active = np.array([False, False, True, False])
-    guided = conditioning.with_guidance(predict, LABELS, weight=1.5, num_classes=2, active=active)
+    guided = conditioning.with_guidance(predict, LABELS, NULLS, weight=1.5, active=active)
     found, variance = guided(X, TIME)
     conditional, learned = predict(X, TIME, LABELS)
-    everywhere, _ = conditioning.with_guidance(predict, LABELS, weight=1.5, num_classes=2)(X, TIME)
+    everywhere, _ = conditioning.with_guidance(predict, LABELS, NULLS, weight=1.5)(X, TIME)
     np.testing.assert_allclose(found[1], everywhere[1], rtol=1e-5)
     np.testing.assert_allclose(found[jnp.array([0, 2])], conditional[jnp.array([0, 2])], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(variance, learned)
 
     sizes = []
 
-    def counted(x, t, labels):
+    def counted(x, t, conditions):
         jax.debug.callback(lambda: sizes.append(x.shape[0]))
-        return predict(x, t, labels)
+        return predict(x, t, conditions)
 
-    guided = jax.jit(conditioning.with_guidance(counted, LABELS, weight=1.5, num_classes=2, active=active))
+    guided = jax.jit(conditioning.with_guidance(counted, LABELS, NULLS, weight=1.5, active=active))
     for t, expected in ((1, 3), (2, 6), (3, 3)):
         sizes.clear()
         jax.block_until_ready(guided(X, jnp.full(3, t)))

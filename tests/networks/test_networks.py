@@ -88,7 +88,7 @@ def test_unet_uses_label_and_time_and_sees_the_whole_image():
     apply = jitted(network)
 
     def call(x, t, y):
-        return apply(params, state, x, jnp.array([t]), jnp.array([y]))[0]
+        return apply(params, state, x, jnp.array([t]), {"label": jnp.array([y])})[0]
 
     out = call(x, 5, 0)
     assert float(jnp.abs(call(x, 5, 1) - out).max()) > 1e-4
@@ -101,7 +101,7 @@ def test_unet_uses_label_and_time_and_sees_the_whole_image():
 def test_unet_starts_at_zero():
     network = unet(TINY)
     params, state = jax.jit(network.init)(jax.random.key(0))
-    out, _ = jitted(network)(params, state, jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0]))
+    out, _ = jitted(network)(params, state, jnp.ones((1, 16, 16, 3)), jnp.array([3]), {"label": jnp.array([0])})
     assert float(jnp.abs(out).max()) == 0
 
 
@@ -109,13 +109,15 @@ def test_unet_refuses_a_size_off_its_stride():
     network = unet(TINY)
     params, state = jax.eval_shape(network.init, jax.random.key(0))
     with pytest.raises(ValueError, match="multiple of 2"):
-        jax.eval_shape(network.apply, params, state, jnp.ones((1, 15, 16, 3)), jnp.array([3]), jnp.array([0]))
+        jax.eval_shape(
+            network.apply, params, state, jnp.ones((1, 15, 16, 3)), jnp.array([3]), {"label": jnp.array([0])}
+        )
 
 
 def test_unet_dropout_needs_a_key():
     network = unet(UNetConfig(**{**TINY.__dict__, "dropout": 0.5}))
     params, state = randomised(network)
-    inputs = (jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0]))
+    inputs = (jnp.ones((1, 16, 16, 3)), jnp.array([3]), {"label": jnp.array([0])})
     apply = jitted(network)
     first, _ = apply(params, state, *inputs)
     again, _ = apply(params, state, *inputs)
@@ -128,7 +130,7 @@ def test_unet_dropout_needs_a_key():
 def test_unet_options_keep_shapes_and_gradients(options):
     """Rematerialisation changes nothing but memory; a learned variance doubles the channels at any stem."""
     plain, other = unet(TINY), unet(UNetConfig(**{**TINY.__dict__, **options}))
-    x, t, y = jnp.ones((1, 16, 16, 3)), jnp.array([3]), jnp.array([0])
+    x, t, y = jnp.ones((1, 16, 16, 3)), jnp.array([3]), {"label": jnp.array([0])}
 
     def gradient(network):
         params, state = randomised(network)

@@ -191,8 +191,8 @@ def test_attention_pool_at_another_size():
 )
 def test_unet(case, config, x):
     names = NETWORKS[f"{case.removesuffix('_other')}/names"]
-    labels = LABELS if config.num_classes else None
-    check(predict(network(UNet, config), names, normal(*x), T, labels), NETWORKS[f"{case}/out"])
+    conditions = {"label": LABELS} if config.num_classes else {}
+    check(predict(network(UNet, config), names, normal(*x), T, conditions), NETWORKS[f"{case}/out"])
 
 
 def test_noisy_classifier():
@@ -216,7 +216,7 @@ def test_gradients_of_the_unet():
 
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradient(params, x):
-        return (pure.apply(params, {}, x, T, LABELS)[0] * cotangent).mean()
+        return (pure.apply(params, {}, x, T, {"label": LABELS})[0] * cotangent).mean()
 
     of, of_x = jax.jit(gradient)(params, normal("film x", (2, 16, 16, 3)))
     check(of_x, GRADIENTS["x"])
@@ -243,7 +243,7 @@ def test_authors_unet(case):
     x, cotangent = (normal(f"authors {case} {name}", (2, 16, 8, 3)) for name in ("x", "cotangent"))
 
     def value(params):
-        out, _ = pure.apply(params, {}, x, jnp.array([5, 640]), jnp.array([1, 3]))
+        out, _ = pure.apply(params, {}, x, jnp.array([5, 640]), {"label": jnp.array([1, 3])})
         return (out * cotangent).mean(), out
 
     if case == "null_row":

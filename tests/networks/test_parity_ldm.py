@@ -45,7 +45,7 @@ def test_the_unet_is_diffusers(case, config, shape, told, monkeypatch):
         context = normal("ldm context", (2, 3, 16))
         monkeypatch.setattr(LatentUNet, "_condition", lambda self, time, classes: (time, context))
     x = normal("ldm x" if case == "one" else "ldm wide x", shape)
-    out, _ = jax.jit(unet(config).apply)(converted.params, {}, x, T, LABELS)
+    out, _ = jax.jit(unet(config).apply)(converted.params, {}, x, T, {"label": LABELS})
     assert weights.relative_error(out, GOLDEN[f"{case}/{told}"]) < 1e-5
 
 
@@ -93,7 +93,8 @@ def test_the_class_reaches_every_place_of_attention_and_the_time_all_blocks():
     params, _ = network.init(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params)
     x = normal("ldm x", (2, 8, 8, 3))
-    outs = [network.apply(params, {}, x, t, y)[0] for t, y in ((T, LABELS), (T, LABELS - 1), (T + 100, LABELS))]
+    told = ((T, LABELS), (T, LABELS - 1), (T + 100, LABELS))
+    outs = [network.apply(params, {}, x, t, {"label": y})[0] for t, y in told]
     assert all(float(jnp.abs(outs[0] - other).max()) > 1e-3 for other in outs[1:])
 
 

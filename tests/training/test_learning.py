@@ -28,6 +28,7 @@ from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_tas
 from diffpath_jax.training.tasks.task import NETWORK
 
 SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 128
+NULLS = {"label": np.int32(CLASSES)}
 WHITE = 0.08  # standard deviation of independent noise in each pixel and channel
 
 
@@ -137,7 +138,7 @@ def train_and_sample(effort):
     noise, uniform = diffusion.cosine_schedule(1000), timesteps.uniform(1000)
     network, critic = denoiser_network(), classifier_network()
     params = fit(
-        diffusion_task(network, PixelCodec(), noise, DiffusionConfig("v"), timesteps=uniform, num_classes=CLASSES),
+        diffusion_task(network, PixelCodec(), noise, DiffusionConfig("v"), timesteps=uniform, nulls=NULLS),
         effort.steps,
     )
     noisy = noisy_classification_task(critic, PixelCodec(), noise, label_smoothing=0.0)
@@ -147,7 +148,7 @@ def train_and_sample(effort):
 
     def told(shown):
         def denoiser(x_t, t):
-            v, _ = network.apply(params, {}, x_t, original[t], shown)
+            v, _ = network.apply(params, {}, x_t, original[t], {"label": shown})
             return DenoiserOutput(diffusion.to_eps("v", respaced, x_t, t, v))
 
         return denoiser
@@ -166,7 +167,7 @@ def train_and_sample(effort):
 
     @jax.jit
     def guided(scale):
-        alone = told(jnp.full(GUIDED, conditioning.null_label(CLASSES)))
+        alone = told(jnp.full(GUIDED, CLASSES))
         return draw(
             conditioning.with_classifier(
                 alone, lambda x, t: scale * log_likelihood(x, t), respaced, scale=1.0, as_score=True

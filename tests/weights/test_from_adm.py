@@ -61,7 +61,7 @@ def test_a_converted_network_computes_what_the_original_does():
     converted = from_adm.from_adm(golden("film"), num_heads=4, where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     x, t = jnp.asarray(weights.normal("film x", (2, 16, 16, 3))), jnp.array([3, 870])
-    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
+    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, {"label": jnp.array([1, 3])})
     assert weights.relative_error(out, NETWORKS["film/out"]) < 1e-5
 
 
@@ -330,7 +330,7 @@ def test_every_published_shape_computes_what_the_original_does(case):
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))
     channels = converted.config.image_channels
     x, t = jnp.asarray(weights.normal(f"{case} x", (2, 8, 8, channels))), jnp.array([3, 870])
-    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, jnp.array([1, 3]))
+    out, _ = jax.jit(network.apply)(converted.params, {}, x, t, {"label": jnp.array([1, 3])})
     assert weights.relative_error(out, PUBLISHED[f"{case}/out"]) < 1e-5
     assert converted.config.learn_sigma
     assert converted.about()["noise"]["schedule"] == FLAGS[case].get("noise_schedule", "linear")

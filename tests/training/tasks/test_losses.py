@@ -90,8 +90,8 @@ class Probe(PureNetwork):
     def init(self, key):
         return {"w": jnp.zeros(())}, {}
 
-    def apply(self, params, state, x_t, t, labels, key):
-        self.seen.update(x_t=x_t, t=t, labels=labels)
+    def apply(self, params, state, x_t, t, conditions, key):
+        self.seen.update(x_t=x_t, t=t, labels=conditions["label"])
         return x_t + params["w"], state
 
 
@@ -103,7 +103,7 @@ def run_task(count=4096, **objective):
         schedule,
         DiffusionConfig("eps", **objective),
         timesteps=timesteps.uniform(1000),
-        num_classes=3,
+        nulls={"label": np.int32(3)},
     )
     params, state = made.init(jax.random.key(0))
     # Grey images are 0.5 / 127.5 in model space: what is seen is noise.
