@@ -39,7 +39,7 @@ def drop_labels(key: PRNGKey, labels: Labels, *, rate: float, num_classes: int, 
             once for a batch of 8.
     """
     dropped = jax.random.bernoulli(key, rate, (-(-labels.shape[0] // group),))
-    return jnp.where(dropped.repeat(group)[: labels.shape[0]], null_label(num_classes), labels)
+    return jnp.where(dropped[jnp.arange(labels.shape[0]) // group], null_label(num_classes), labels)
 
 
 def with_labels(predict: Conditional, labels: Labels) -> Unconditional:

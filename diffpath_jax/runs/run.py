@@ -134,7 +134,9 @@ def begin(
     }
     path = workdir / RUN
     if path.exists():
-        _refuse_changes(workdir, read_json(path, what="run", fix=_FIX), content, allow_change)
+        before = read_json(path, what="run", fix=_FIX)
+        content = _as_it_began(content, before, with_defaults=_read_again(before, where=str(path)))
+        _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
         fix = "check train.init_from"
@@ -146,6 +148,30 @@ def begin(
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _read_again(before: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """A stored description with every key of today's config, at its default where it was not stored."""
+    latents = before.get("latents")
+    return {
+        **before,
+        "config": checks.run_config(before["config"], where=where).as_json(),
+        **({"latents": FirstStage.from_json(latents, where=where).as_json()} if latents else {}),
+    }
+
+
+def _as_it_began(now: Any, before: Any, *, with_defaults: Any) -> Any:
+    """``now`` without the keys that came after ``before`` was stored and are at their defaults.
+
+    So a run of an earlier version stays the run that it is, and its digest the same.
+    """
+    if not (isinstance(now, Mapping) and isinstance(before, Mapping)):
+        return now
+    return {
+        key: _as_it_began(value, before[key], with_defaults=with_defaults.get(key)) if key in before else value
+        for key, value in now.items()
+        if key in before or value != with_defaults.get(key)
+    }
 
 
 def _refuse_changes(
