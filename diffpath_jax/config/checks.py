@@ -14,6 +14,7 @@ from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import (
     RUN_CONFIGS,
     AutoencodingConfig,
+    AutoencodingRun,
     ClassifierConfig,
     CodecConfig,
     DataConfig,
@@ -25,6 +26,7 @@ from diffpath_jax.config.sections import (
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.kinds import KINDS
+from diffpath_jax.networks.patchgan import smallest_side
 from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
 
@@ -219,6 +221,18 @@ def check_image_size(
             why=f"images of {image_px[0]}x{image_px[1]} px are not a multiple of its stride {stride}",
             fix=fix,
         )
+    _check_discriminator(config, image_px, where=where)
+
+
+def _check_discriminator(config: RunConfig, image_px: tuple[int, int], *, where: str) -> None:
+    """Refuse a discriminator whose layers leave no patch of an image to judge."""
+    if not isinstance(config, AutoencodingRun) or not config.autoencoding.adversarial_weight:
+        return
+    layers = config.autoencoding.discriminator_layers
+    least = smallest_side(layers)
+    if min(image_px) < least:
+        why = f"{layers} layers need {least} px, but images have {image_px[0]}x{image_px[1]}"
+        raise DiffpathError("key 'autoencoding.discriminator_layers'", where=where, why=why, fix="use fewer")
 
 
 def check_latent_size(first_stage: FirstStage, image_px: tuple[int, int], *, where: str) -> None:

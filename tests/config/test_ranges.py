@@ -17,6 +17,8 @@ from diffpath_jax.config.network import make_network, read_network
 from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.kinds import KINDS
+from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig, smallest_side
+from diffpath_jax.networks.pure import purify
 from tests.conftest import TINY_AUTOENCODER, TINY_CLASSIFIER, TINY_DENOISER, TINY_RESNET
 
 TINY = {kind["task"]: kind for kind in (TINY_DENOISER, TINY_CLASSIFIER, TINY_AUTOENCODER, TINY_RESNET)}
@@ -124,7 +126,7 @@ def test_samplers():
         assert line.startswith(f"key '{key}'"), (key, value, line)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, math.nan, math.inf, "word", None])
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5, math.nan, math.inf, "word", None])
 def test_seeds(seed):
     assert refusal(lambda: checks.run_config(content(seed=seed), where="test")).startswith("key 'seed'")
 
@@ -159,7 +161,7 @@ def test_sections_that_are_none(section):
         "network.num_heads=3",
         "noise.beta_end=inf",
         "train.num_steps=many",
-        "seed=4294967296",
+        "seed=9223372036854775808",
     ],
 )
 def test_the_command_says_it_in_a_line(word, tmp_path, capsys):
@@ -209,3 +211,33 @@ def test_keys_that_do_not_fit_each_other_are_told_before_a_network_is_built(kind
         network = make_network(config.for_classes(3), dtype=jnp.float32)
         params, state = jax.eval_shape(network.init, jax.random.key(0))
         jax.eval_shape(lambda p, s, *x, n=network: n.apply(p, s, *x, **options)[0], params, state, *inputs(task))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_discriminator_must_be_left_a_patch(layers):
+    config = checks.run_config(content("autoencoding", autoencoding={"discriminator_layers": layers}), where="test")
+    critic = PatchGanConfig(4, layers)
+    network = purify(lambda rngs: PatchDiscriminator(critic, dtype=jnp.float32, rngs=rngs))
+    params, state = jax.eval_shape(network.init, jax.random.key(0))
+
+    def logits(side):
+        x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+        return jax.eval_shape(lambda p, s, x: network.apply(p, s, x, train=False)[0], params, state, x)
+
+    least = smallest_side(layers)
+    assert logits(least).shape == (1, 1, 1, 1)
+    checks.check_image_size(config, (least, least), where="test", fix="change it")
+    less = least - 2
+    assert not logits(less).size
+    line = refusal(lambda: checks.check_image_size(config, (less, less), where="test", fix="change it"))
+    assert line.startswith("key 'autoencoding.discriminator_layers'")
+
+
+def test_something_must_be_left_of_an_image():
+    for noise in (
+        {"schedule": "linear", "num_steps": 20_000},
+        {"schedule": "linear", "beta_start": 0.9, "beta_end": 0.9},
+    ):
+        assert refusal(lambda noise=noise: checks.run_config(content(noise=noise), where="test")).startswith(
+            "key 'noise.beta_end'"
+        )
