@@ -47,10 +47,10 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _first_stage(arguments: argparse.Namespace) -> report.FirstStage | None:
+def _first_stage(arguments: argparse.Namespace) -> report.AutoencoderStudy | None:
     if arguments.autoencoder is None:
         return None
-    found = report.FirstStage(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
+    found = report.AutoencoderStudy(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
     if "reconstruction" not in found.reconstructions.details:
         fix = "name the --out of `diffpath reconstruct`"
         raise DiffpathError("--reconstructions", where=arguments.reconstructions, why="another kind of set", fix=fix)
