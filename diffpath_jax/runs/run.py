@@ -10,7 +10,6 @@ import jax
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config.files import differing_keys
 from diffpath_jax.config.first_stage import FirstStage
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
@@ -19,6 +18,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.networks.codecs import Codec
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest

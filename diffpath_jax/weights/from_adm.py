@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
-from diffpath_jax.networks.pure import purify
-from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.networks.classifier_adm import NoisyClassifierConfig
+from diffpath_jax.networks.kinds import kind_of, make_network
+from diffpath_jax.networks.unet_adm import UNetConfig
 from diffpath_jax.shapes import Tree
 from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, layers
@@ -85,12 +85,9 @@ def from_adm(state: Flat, *, num_heads: int = 4, head_channels: int = 0, where: 
     fix = "give a state_dict saved by guided-diffusion"
     with expecting("a UNet or classifier of guided-diffusion", where=where, fix=fix):
         config = adm_config(state, num_heads=num_heads, head_channels=head_channels)
-        kind = "noisy_classifier" if isinstance(config, NoisyClassifierConfig) else "unet_adm"
-        module: Any = {"noisy_classifier": NoisyClassifier, "unet_adm": UNet}[kind]
-        network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
-        like, _ = jax.eval_shape(network.init, jax.random.key(0))
+        like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
         params = fill(like, adm_names(like), state)
-    return Converted(kind, config, params)
+    return Converted(kind_of(config).name, config, params)
 
 
 def adm_config(state: Flat, *, num_heads: int, head_channels: int) -> UNetConfig | NoisyClassifierConfig:

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.networks.pure import purify
-from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
+from diffpath_jax.networks.kinds import kind_of, make_network
+from diffpath_jax.networks.unet_ldm import LatentUNetConfig
 from diffpath_jax.weights import from_adm
 from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, expecting, fill, first_words, own_names
 
-KIND = "unet_ldm"
 UNET, AVERAGE, CLASSES = "model.diffusion_model.", "model_ema.diffusion_model", "cond_stage_model.embedding.weight"
 # The name of the class embedding beside those of the UNet.
 LABELS = "label_emb.weight"
@@ -62,12 +61,14 @@ def from_ldm(
         places = own_names(state, UNET, average=AVERAGE, raw_parameters=raw_parameters) | {LABELS: CLASSES}
         found = {name: state[place] for name, place in places.items()}
         config = ldm_config(found, num_heads=num_heads, head_channels=head_channels)
-        network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
+        network = make_network(config, dtype=jnp.float32)
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         names = from_adm.adm_names(like, attention=transformer_table(config.transformer_depth))
         params = fill(like, names, found)
     used = set(places.values())
-    return Converted(KIND, config, params, unused=first_words(name for name in state if name not in used))
+    return Converted(
+        kind_of(config).name, config, params, unused=first_words(name for name in state if name not in used)
+    )
 
 
 def ldm_config(state: Mapping[str, np.ndarray], *, num_heads: int, head_channels: int) -> LatentUNetConfig:

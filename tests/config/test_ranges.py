@@ -13,10 +13,10 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.config import checks
 from diffpath_jax.config.files import convert
-from diffpath_jax.config.network import make_network, read_network
+from diffpath_jax.config.network import read_network
 from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.networks.kinds import KINDS
+from diffpath_jax.networks.kinds import KINDS, make_network
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig, smallest_side
 from diffpath_jax.networks.pure import purify
 from tests.conftest import TINY_AUTOENCODER, TINY_CLASSIFIER, TINY_DENOISER, TINY_RESNET
