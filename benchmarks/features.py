@@ -24,14 +24,14 @@ from benchmarks import measure, ours
 from benchmarks.measure import Row
 from diffpath_jax.evaluation.features.resize import resize
 from diffpath_jax.io.files import write_json
-from diffpath_jax.networks.inception import Inception
+from diffpath_jax.networks.inception import InceptionV3
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.shapes import Tree
 from diffpath_jax.weights.safetensors_file import flatten
 
 SMALL_PX = 128
 OURS = "ours"
-NETWORK = purify(lambda rngs: Inception(rngs=rngs))
+NETWORK = purify(lambda rngs: InceptionV3(rngs=rngs))
 
 
 def our_calls(params: Tree, images: np.ndarray, small: np.ndarray) -> dict[str, Callable[[], jax.Array]]:

@@ -10,7 +10,7 @@ _MOST = 2**31 - 1
 # Whole numbers.
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
 Natural = Annotated[int, Field(ge=0, le=_MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 # Channels of a layer (or of a head, or groups of them), and layers or blocks one after the other.
 Width = Annotated[int, Field(ge=1, le=2**16)]

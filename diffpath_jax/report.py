@@ -35,7 +35,7 @@ SHOWN_PER_CLASS = 16
 
 
 @dataclass(frozen=True)
-class FirstStage:
+class AutoencoderStudy:
     """The autoencoder of a latent model.
 
     Attributes:
@@ -62,7 +62,7 @@ class Study:
 
     dataset: Dataset
     run: runs.Run
-    first_stage: FirstStage | None
+    first_stage: AutoencoderStudy | None
     samples: Mapping[str, Dataset]
     classifiers: Mapping[str, runs.Run]
     evaluations: Sequence[EvaluationRecord]
@@ -136,7 +136,7 @@ def save(path: Path, study: Study) -> None:
     )
 
 
-def _first_stage(found: FirstStage) -> dict[str, Any]:
+def _first_stage(found: AutoencoderStudy) -> dict[str, Any]:
     """How near held-out images come back, beside what as few pixels would keep; pictures, and how it was learnt."""
     details = found.reconstructions.details.reconstruction
     figure = html.new_figure(13.0, 3.0)

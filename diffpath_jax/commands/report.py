@@ -45,10 +45,10 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _first_stage(arguments: argparse.Namespace) -> report.FirstStage | None:
+def _first_stage(arguments: argparse.Namespace) -> report.AutoencoderStudy | None:
     if arguments.autoencoder is None:
         return None
-    found = report.FirstStage(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
+    found = report.AutoencoderStudy(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
     if found.reconstructions.details.reconstruction is None:
         fix = "name the --out of `diffpath reconstruct`"
         raise DiffpathError("--reconstructions", where=arguments.reconstructions, why="another kind of set", fix=fix)

@@ -4,13 +4,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from diffpath_jax.config import sampling
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
 from diffpath_jax.config.network import read_network
+from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import (
     RUN_CONFIGS,
     AutoencodingConfig,
+    AutoencodingRun,
     ClassifierConfig,
     CodecConfig,
     DataConfig,
@@ -23,10 +27,11 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.kinds import KINDS
+from diffpath_jax.networks.patchgan import smallest_side
 from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "noise": NoiseConfig,
     "diffusion": DiffusionConfig,
@@ -43,7 +48,7 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
 
     What does not fit is left as it is: :func:`run_config` says why.
     """
-    sections: dict[str, type] = dict(_SECTIONS)
+    sections: dict[str, type] = dict(SECTIONS)
     left_out: tuple[str, ...] = ()
     network = content.get("network")
     kind = network.get("kind") if isinstance(network, Mapping) else None
@@ -75,16 +80,17 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     kind = RUN_CONFIGS[task]
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and field.name in (*_SECTIONS, "network") and content.get(field.name) is None:
+        if required and field.name in (*SECTIONS, "network") and content.get(field.name) is None:
             raise DiffpathError(f"section {field.name!r}", where=where, why="missing", fix="add it, or change task")
     sections: dict[str, Any] = {
         name: convert(section, content[name], where=f"section {name!r} of {where}")
-        for name, section in _SECTIONS.items()
+        for name, section in SECTIONS.items()
         if isinstance(content.get(name), Mapping)
     }
     sections["network"] = read_network(content["network"], task=task, where=where)
     config = convert(kind, {**content, **sections}, where=where)
     _check_variance(config, where=where)
+    _check_noise(config, where=where)
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
     _check_warmup(config, where=where)
@@ -102,6 +108,16 @@ def _check_variance(config: RunConfig, *, where: str) -> None:
             why=f"{config.diffusion.loss!r} does not go with network.learn_sigma = {learns}",
             fix="a learned variance needs the hybrid loss, and the hybrid loss a learned variance",
         )
+
+
+def _check_noise(config: RunConfig, *, where: str) -> None:
+    """Of the last step something of the image must be left: what it is divided by is not 0 in float32."""
+    if config.noise is None:
+        return
+    left = float(schedule(config.noise).alpha_bar[-1])
+    if left < np.finfo(np.float32).tiny:
+        why = f"nothing is left of an image after {config.noise.num_steps} steps (alpha_bar {left:.2g})"
+        raise DiffpathError("key 'noise.beta_end'", where=where, why=why, fix="lower it, or noise.num_steps")
 
 
 # Tasks that noise what they are given.
@@ -216,6 +232,18 @@ def check_image_size(
             why=f"images of {image_px[0]}x{image_px[1]} px are not a multiple of its stride {stride}",
             fix=fix,
         )
+    _check_discriminator(config, image_px, where=where)
+
+
+def _check_discriminator(config: RunConfig, image_px: tuple[int, int], *, where: str) -> None:
+    """Refuse a discriminator whose layers leave no patch of an image to judge."""
+    if not isinstance(config, AutoencodingRun) or not config.autoencoding.adversarial_weight:
+        return
+    layers = config.autoencoding.discriminator_layers
+    least = smallest_side(layers)
+    if min(image_px) < least:
+        why = f"{layers} layers need {least} px, but images have {image_px[0]}x{image_px[1]}"
+        raise DiffpathError("key 'autoencoding.discriminator_layers'", where=where, why=why, fix="use fewer")
 
 
 def check_latent_size(first_stage: FirstStage, image_px: tuple[int, int], *, where: str) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from diffpath_jax.config.network import make_network, network_section, read_network
+from diffpath_jax.config.network import network_section, read_network
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import AutoencoderConfig, VQConfig
 from diffpath_jax.networks.codecs import LatentCodec
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.shapes import Tree
 
 

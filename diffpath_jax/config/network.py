@@ -1,16 +1,12 @@
-"""Networks in configs: a section ``network`` to the typed config of its kind and back, and to the network itself."""
+"""A section ``network`` to the typed config of its kind, and back."""
 
 from collections.abc import Mapping
 from typing import Any
-
-import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from diffpath_jax.config.files import convert
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.config import NetworkConfig, TaskName
 from diffpath_jax.networks.kinds import find_kind, kind_of
-from diffpath_jax.networks.pure import PureNetwork, purify
 
 
 def read_network(section: object, *, task: TaskName, where: str) -> NetworkConfig:
@@ -36,14 +32,3 @@ def read_network(section: object, *, task: TaskName, where: str) -> NetworkConfi
 def network_section(config: NetworkConfig) -> dict[str, Any]:
     """The section ``network`` that describes a network, with every key."""
     return {"kind": kind_of(config).name, **config.as_json()}
-
-
-def make_network(config: NetworkConfig, *, dtype: DTypeLike) -> PureNetwork:
-    """The network of a config.
-
-    Args:
-        config: its numbers, those that the data decide included.
-        dtype: of activations.
-    """
-    make = kind_of(config).make
-    return purify(lambda rngs: make(config, dtype=jnp.dtype(dtype), rngs=rngs))

@@ -6,7 +6,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Int
 
 from diffpath_jax.config.first_stage import FirstStage
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import (
     AutoencodingRun,
@@ -18,6 +17,7 @@ from diffpath_jax.config.sections import (
 from diffpath_jax.diffusion.timesteps import TIMESTEP_SAMPLERS
 from diffpath_jax.networks.codecs import Codec, PixelCodec
 from diffpath_jax.networks.conditions import null_values
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
 from diffpath_jax.networks.pure import PureNetwork, purify

@@ -59,7 +59,7 @@ def drop(key: PRNGKey, conditions: Conditions, nulls: Nulls, *, rate: float, gro
     if not conditions:
         return {}
     count = next(iter(conditions.values())).shape[0]
-    dropped = jax.random.bernoulli(key, rate, (-(-count // group),)).repeat(group)[:count]
+    dropped = jax.random.bernoulli(key, rate, (-(-count // group),))[jnp.arange(count) // group]
     return {
         name: jnp.where(dropped.reshape(count, *[1] * (value.ndim - 1)), jnp.asarray(nulls[name], value.dtype), value)
         for name, value in conditions.items()

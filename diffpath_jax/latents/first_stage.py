@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.config.first_stage import FirstStage, read_autoencoder
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.sections import AutoencodingRun, RunConfig
 from diffpath_jax.config.tasks import make_lpips
 from diffpath_jax.data.manifest import Dataset
@@ -18,7 +17,7 @@ from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
-from diffpath_jax.networks.kinds import kinds_for
+from diffpath_jax.networks.kinds import kinds_for, make_network
 from diffpath_jax.runs import run as runs
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import tree_digest

@@ -281,7 +281,7 @@ class Activations(NamedTuple):
     logits: Float[Array, "b 1008"]
 
 
-class Inception(nnx.Module):
+class InceptionV3(nnx.Module):
     """Features and logits; fully convolutional, but published numbers are of 299 x 299 pixels."""
 
     def __init__(self, *, rngs: nnx.Rngs) -> None:

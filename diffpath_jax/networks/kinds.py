@@ -1,8 +1,12 @@
 """Every kind of network that a config can name; others are registered from outside."""
 
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks import autoencoder, classifier_adm, resnet, unet_adm, unet_authors, unet_ldm
 from diffpath_jax.networks.config import NetworkConfig, NetworkKind, TaskName
+from diffpath_jax.networks.pure import PureNetwork, purify
 
 KINDS: dict[str, NetworkKind] = {}
 
@@ -60,3 +64,14 @@ def kind_of(config: NetworkConfig) -> NetworkKind:
         if kind.config is type(config):
             return kind
     raise KeyError(f"{type(config).__name__} belongs to no registered kind of network")
+
+
+def make_network(config: NetworkConfig, *, dtype: DTypeLike) -> PureNetwork:
+    """The network of a config.
+
+    Args:
+        config: its numbers, those that the data decide included.
+        dtype: of activations.
+    """
+    make = kind_of(config).make
+    return purify(lambda rngs: make(config, dtype=jnp.dtype(dtype), rngs=rngs))

@@ -27,6 +27,11 @@ class PatchGanConfig:
     num_layers: int = 3
 
 
+def smallest_side(num_layers: int) -> int:
+    """Side (px) of the smallest image of which a logit is left: each 4x4 convolution of stride 1 takes a pixel away."""
+    return 3 * 2**num_layers
+
+
 class PatchDiscriminator(nnx.Module):
     """4x4 convolutions, BatchNorm, leaky ReLU; a logit for each patch."""
 

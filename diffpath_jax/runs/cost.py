@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from diffpath_jax.config import sections
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.tasks import make_task
 from diffpath_jax.devices import sharding
 from diffpath_jax.diffusion import conditioning
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.networks.conditions import null_values
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.step import TrainState, init_state
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task

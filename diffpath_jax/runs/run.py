@@ -1,6 +1,5 @@
 """A run directory: what was trained, on what, and the parameters it led to."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ import jax
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config.files import differing_keys
 from diffpath_jax.config.first_stage import FirstStage
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
@@ -20,6 +18,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.networks.codecs import Codec
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.runs import origin
 from diffpath_jax.shapes import Tree
@@ -140,8 +139,7 @@ def create_or_resume(
     path = workdir / RUN
     if path.exists():
         before = read_json(path, what="run", fix=_FIX)
-        stored = before.get("config", {})
-        content["config"] = _as_it_was(content["config"], stored, _completed(stored))
+        content = _as_it_began(content, before, with_defaults=_read_again(before, where=str(path)))
         _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
@@ -156,19 +154,27 @@ def create_or_resume(
     return open_run(workdir)
 
 
-def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config with the keys that came later, at their defaults, which is what it has always meant."""
-    return json.loads(json.dumps(checks.with_defaults(stored)))
-
-
-def _as_it_was(now: Mapping[str, Any], before: Mapping[str, Any], completed: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the keys that a stored one lacks and means: a resumed run keeps its description and digest."""
+def _read_again(before: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """A stored description with every key of today's config, at its default where it was not stored."""
+    latents = before.get("latents")
     return {
-        key: _as_it_was(value, before[key], completed[key])
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)
-        else value
+        **before,
+        "config": checks.run_config(before["config"], where=where).as_json(),
+        **({"latents": FirstStage.from_json(latents, where=where).as_json()} if latents else {}),
+    }
+
+
+def _as_it_began(now: Any, before: Any, *, with_defaults: Any) -> Any:
+    """``now`` without the keys that came after ``before`` was stored and are at their defaults.
+
+    So a run of an earlier version stays the run that it is, and its digest the same.
+    """
+    if not (isinstance(now, Mapping) and isinstance(before, Mapping)):
+        return now
+    return {
+        key: _as_it_began(value, before[key], with_defaults=with_defaults.get(key)) if key in before else value
         for key, value in now.items()
-        if key in before or value != completed.get(key)
+        if key in before or value != with_defaults.get(key)
     }
 
 

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.sampling import sampler_kind
 from diffpath_jax.config.sections import RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
 from diffpath_jax.networks.conditions import null_values
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.adm import AdmConfig
-from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
-from diffpath_jax.networks.pure import purify
-from diffpath_jax.networks.unet_adm import UNet, UNetConfig
+from diffpath_jax.networks.classifier_adm import NoisyClassifierConfig
+from diffpath_jax.networks.kinds import kind_of, make_network
+from diffpath_jax.networks.unet_adm import UNetConfig
 from diffpath_jax.shapes import Tree
 from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, layers
@@ -121,14 +121,11 @@ def from_adm(
         check_heads(config, attended_widths(state, ATTENTION_END) | pool, where=where)
         if attention_order == "new":
             state = legacy_order(state, config)
-        kind = "noisy_classifier" if classifies else "unet_adm"
-        module: Any = {"noisy_classifier": NoisyClassifier, "unet_adm": UNet}[kind]
-        network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
-        like, _ = jax.eval_shape(network.init, jax.random.key(0))
+        like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
         params = fill(like, adm_names(like), state)
     prediction = {} if classifies else {"prediction": "eps"}
     notes = head_notes(config, num_heads, head_channels)
-    return Converted(kind, config, params, {"noise": NOISES[noise_schedule], **prediction}, notes=notes)
+    return Converted(kind_of(config).name, config, params, {"noise": NOISES[noise_schedule], **prediction}, notes=notes)
 
 
 def head_notes(config: AdmConfig, num_heads: int, head_channels: int) -> tuple[str, ...]:

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.networks.pure import purify
-from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
+from diffpath_jax.networks.kinds import kind_of, make_network
+from diffpath_jax.networks.unet_ldm import LatentUNetConfig
 from diffpath_jax.weights import from_adm
 from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, expecting, fill, first_words, own_names
 
-KIND = "unet_ldm"
 DEFAULT_HEADS = 1
 UNET, AVERAGE, CLASSES = "model.diffusion_model.", "model_ema.diffusion_model", "cond_stage_model.embedding.weight"
 # The name of the class embedding beside those of the UNet.
@@ -65,7 +64,7 @@ def from_ldm(
         found = {name: state[place] for name, place in places.items()}
         config = ldm_config(found, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)
         from_adm.check_heads(config, from_adm.attended_widths(found, ".attn1.to_q.weight"), where=where)
-        network = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs))
+        network = make_network(config, dtype=jnp.float32)
         like, _ = jax.eval_shape(network.init, jax.random.key(0))
         names = from_adm.adm_names(like, attention=transformer_table(config.transformer_depth))
         params = fill(like, names, found)
@@ -73,7 +72,7 @@ def from_ldm(
     unused = first_words(name for name in state if name not in used)
     details = {"prediction": "eps", **({"noise": noise_of(state["betas"])} if "betas" in state else {})}
     notes = from_adm.head_notes(config, num_heads, head_channels)
-    return Converted(KIND, config, params, details=details, unused=unused, notes=notes)
+    return Converted(kind_of(config).name, config, params, details=details, unused=unused, notes=notes)
 
 
 def noise_of(betas: np.ndarray) -> dict[str, Any]:

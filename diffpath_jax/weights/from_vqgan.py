@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
-from diffpath_jax.networks.pure import purify
+from diffpath_jax.networks.autoencoder import KLConfig, VQConfig
+from diffpath_jax.networks.kinds import kind_of, make_network
 from diffpath_jax.shapes import Tree
 from diffpath_jax.weights.safetensors_file import Flat
 from diffpath_jax.weights.torch_files import Converted, Path, expecting, fill, first_words, layers, own_names
@@ -83,15 +83,12 @@ def from_vqgan(state: Flat, *, raw_parameters: bool = False, where: str) -> Conv
         )
         found = join_qkv({name: state[place] for name, place in places.items()})
         config = vqgan_config(found)
-        kind = "vq_autoencoder" if isinstance(config, VQConfig) else "kl_autoencoder"
-        module: Any = {"vq_autoencoder": VQAutoencoder, "kl_autoencoder": KLAutoencoder}[kind]
-        network = purify(lambda rngs: module(config, dtype=jnp.float32, rngs=rngs))
-        like, _ = jax.eval_shape(network.init, jax.random.key(0))
+        like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
         params = fill(like, vqgan_names(like), found)
         details = {"scale": _positive(state[SCALE])} if prefix and SCALE in state else {}
     used = {*places.values(), SCALE} if details else set(places.values())
     unused = first_words(name for name in state if name not in used)
-    return Converted(kind, config, params, details=details, unused=unused)
+    return Converted(kind_of(config).name, config, params, details=details, unused=unused)
 
 
 def vqgan_config(state: Mapping[str, np.ndarray]) -> VQConfig | KLConfig:

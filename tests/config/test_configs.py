@@ -10,9 +10,9 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
-from diffpath_jax.config.network import make_network
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.runs.cost import plan
 from diffpath_jax.training.checkpoint import Checkpoints

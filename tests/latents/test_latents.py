@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from diffpath_jax import cli
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
-from diffpath_jax.config.network import make_network, network_section
+from diffpath_jax.config.network import network_section
 from diffpath_jax.config.tasks import make_task
 from diffpath_jax.data import pipeline
 from diffpath_jax.data import transform as derive
@@ -21,6 +21,7 @@ from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.codecs import LatentCodec
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.training.metrics_log import read_metrics

@@ -83,7 +83,8 @@ def test_another_value_is_another_job(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("site=3", "it takes place"), ("place=far", "could not convert"), ("label=1", "not told 'label'")]
+    ("word", "said"),
+    [("site=3", "it takes place"), ("place=far", "could not convert"), ("label=1", "not told 'label'")],
 )
 def test_what_is_not_known_is_one_line(run, tmp_path, capsys, word, said):
     words = ["sample", "--workdir", str(run), "--out", str(tmp_path / "odd"), "--num_per_class", "1"]

@@ -16,7 +16,7 @@ from tests.golden import weights
 
 GOLDEN = weights.load("inception.npz")
 STAGES = [name.removeprefix("stages/") for name in GOLDEN if name.startswith("stages/")]
-NETWORK = purify(lambda rngs: inception.Inception(rngs=rngs))
+NETWORK = purify(lambda rngs: inception.InceptionV3(rngs=rngs))
 
 
 @functools.cache

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.config.network import make_network, read_network
+from diffpath_jax.config.network import read_network
 from diffpath_jax.networks import autoencoder, codecs, layers, patchgan
 from diffpath_jax.networks.autoencoder import KLConfig, VQConfig
+from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.pure import count_parameters, purify
 from diffpath_jax.training.tasks import losses

@@ -13,7 +13,7 @@ from diffpath_jax.evaluation.features import resize as resizing
 from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
-from diffpath_jax.networks.inception import Inception as Network
+from diffpath_jax.networks.inception import InceptionV3
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import PixelImages, Tree
 from diffpath_jax.training.checkpoint import tree_digest
@@ -52,7 +52,7 @@ def load_inception(path: Path, *, resize: str) -> Inception:
     stored, about = read_parameters(path)
     if about.get("network") != {"kind": from_inception.KIND}:
         raise DiffpathError("parameters", where=path, why="not those of the Inception network", fix=_FIX)
-    network = purify(lambda rngs: Network(rngs=rngs))
+    network = purify(lambda rngs: InceptionV3(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
     params = adapt(stored, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), where=str(path)).params
     if tree_digest(params) != about.get("digest"):
