@@ -145,7 +145,7 @@ class ResBlock(nnx.Module):
         h = self.in_conv(self.resample(self.in_norm(x, *skip, silu=True)))
         condition = self.condition(nnx.silu(embedding))
         if self.film:
-            h = self.out_norm(h, film=condition, silu=True)
+            h = self.out_norm(h, scale_shift=condition, silu=True)
         else:
             h = self.out_norm(h + condition[:, None, None, :], silu=True)
         h = self.out_conv(layers.dropout(h, self.dropout, key))

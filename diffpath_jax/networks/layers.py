@@ -110,7 +110,7 @@ class GroupNorm(nnx.Module):
     def __call__(
         self,
         *x: Float[Array, "b *space _"],
-        film: Float[Array, "b c2"] | None = None,
+        scale_shift: Float[Array, "b c2"] | None = None,
         silu: bool = False,
         dtype: DTypeLike | None = None,
     ) -> Float[Array, "b *space c"]:
@@ -118,14 +118,14 @@ class GroupNorm(nnx.Module):
 
         Args:
             x: features; several arrays count as one whose channels are theirs one after the other.
-            film: per image a scale s and a shift z for each channel: the result is ``y (1 + s) + z`` (Perez et al.
-                2018, "FiLM").
+            scale_shift: per image a scale s and a shift z for each channel: the result is ``y (1 + s) + z`` (Perez et
+                al. 2018, "FiLM").
             silu: apply SiLU to the result.
             dtype: type of the result; by default that of ``x``.
         """
         gamma, beta = self.scale[...][None], self.bias[...][None]
-        if film is not None:
-            more, offset = jnp.split(film.astype(jnp.float32), 2, axis=-1)
+        if scale_shift is not None:
+            more, offset = jnp.split(scale_shift.astype(jnp.float32), 2, axis=-1)
             gamma, beta = gamma * (1 + more), beta * (1 + more) + offset
         gamma, beta = (jnp.broadcast_to(part, (x[0].shape[0], part.shape[-1])) for part in (gamma, beta))
         return group_norm(tuple(x), gamma, beta, Normalisation(self.groups, self.eps, silu, dtype))
