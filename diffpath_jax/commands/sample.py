@@ -14,7 +14,6 @@ import numpy as np
 
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
-from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
@@ -26,8 +25,8 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import guide, sweep
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling import sweep
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -53,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="generated", help="dataset name (default: %(default)s)")
     parser.add_argument("--num_per_class", required=True, help="images of each class: N, or CLASS=N,CLASS=N,...")
     sampler = parser.add_argument_group("sampler")
+    texts = {**_SAMPLER_HELP, **_choices()}
     for field in dataclasses.fields(sections.SamplerConfig):
-        if text := {**_choices(), **_SAMPLER_HELP}.get(field.name):
-            text = f"{text} (default: %(default)s)"
+        if field.name in texts:
+            text = f"{texts[field.name]} (default: %(default)s)"
             sampler.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=text)
     sampler.add_argument("--guidance_scale", type=float, help="the same as s = 1 + w, as in latent diffusion")
     sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
@@ -83,7 +83,7 @@ def _add_old_names(parser: argparse.ArgumentParser) -> None:
 
 
 def _choices() -> dict[str, str]:
-    """Help of the options that are names, from the rows that they name."""
+    """Returns the help of the options that are names, from the rows that they name."""
 
     def listed(kinds: Mapping[str, Any]) -> str:
         return "; ".join(f"{kind.name}: {kind.summary}" for kind in kinds.values()).replace("%", "%%")
@@ -111,7 +111,8 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
-    model = sampling_job.Model(run, trained, _classifier(arguments.classifier, run))
+    classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
+    model = sampling_job.Model(run, trained, classifier)
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
         if arguments.sweep:
@@ -126,7 +127,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 def _finish(
     arguments: argparse.Namespace, job: sampling_job.SampleJob, model: sampling_job.Model, dataset: Dataset
 ) -> None:
-    """Pictures of a finished set, and a word on it."""
+    """Write the pictures of a finished set that were asked for, and print a summary of it."""
     if not processes.is_first():
         return
     if arguments.png:
@@ -229,37 +230,8 @@ def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
         why = f"unknown class {unknown[0]!r}"
         fix = f"the run knows {', '.join(classes)}"
         raise DiffpathError("--num_per_class", where="the command line", why=why, fix=fix)
-    found = {name: number(word) for name, word in wanted.items()}
-    return tuple(found.get(name, 0) for name in classes)
-
-
-def _classifier(workdir: Path | None, run: runs.Run) -> tuple[runs.Run, runs.Weights] | None:
-    """The noisy classifier that is to guide.
-
-    Raises:
-        DiffpathError: it is none, or was trained on other classes, another um/px, other noise or other latents.
-    """
-    if workdir is None:
-        return None
-    other = runs.open_run(workdir)
-    if other.config.task != "noisy_classification":
-        fix = "name a run with task 'noisy_classification', such as configs/noisy_classifier_pkgh224.py"
-        raise DiffpathError("--classifier", where=workdir, why="not a classifier of noisy images", fix=fix)
-    for what, theirs, ours in (
-        ("classes", other.classes, run.classes),
-        ("um/px", other.mpp, run.mpp),
-        ("noise", other.config.noise, run.config.noise),
-        ("space", _named(other.latents), _named(run.latents)),
-    ):
-        if theirs != ours:
-            why = f"its {what} {theirs} is not the {ours} of {run.workdir}"
-            raise DiffpathError("--classifier", where=workdir, why=why, fix="train one on the same data and noise")
-    return other, runs.load_parameters(other)
-
-
-def _named(latents: FirstStage | None) -> str:
-    """The space that a model works in, in a word or two."""
-    return f"latents of {latents.digest[:16]}, scale {latents.scale:g}" if latents else "pixels"
+    counts = {name: number(word) for name, word in wanted.items()}
+    return tuple(counts.get(name, 0) for name in classes)
 
 
 def _write_images(dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffpath_jax import cli
-from diffpath_jax.config import sections
+from diffpath_jax.config import checks, sections
 from diffpath_jax.data import staging
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
@@ -277,6 +277,28 @@ def test_a_job_goes_on_with_the_spacing_that_it_was_begun_with(model, tmp_path):
     staging.Staging(begun.out, fingerprint, sampling_job._renewed)
     with pytest.raises(DiffpathError, match="another sampler"):
         staging.Staging(begun.out, sampling_job._fingerprint(new, model), sampling_job._renewed)
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"steps": 1001}, "steps"),
+        ({"sampler": "ddim", "spacing": "100,50,10"}, "steps"),
+        ({"eta": 0.5}, "eta"),
+        ({"sampler": "ddim", "variance": "large"}, "variance"),
+        ({"variance": "learned"}, "variance"),
+        ({"guidance_from": 0.7, "guidance_to": 0.3}, "guidance_from"),
+        ({"unconditional": True, "guidance": 1.0}, "unconditional"),
+        ({"classifier_scale": 1.0}, "classifier_scale"),
+    ],
+)
+def test_the_library_names_parameters(model, options, parameter):
+    """Options of a command are no business of who calls it from Python."""
+    with pytest.raises(DiffpathError) as caught:
+        checks.check_sampler(model.run.config, sections.SamplerConfig(**options), classifier=False)
+    assert caught.value.what == parameter
+    assert caught.value.where == "the sampler's options"
+    assert "--" not in str(caught.value)
 
 
 def refused(capsys, words, code=2):
