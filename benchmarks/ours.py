@@ -155,7 +155,7 @@ class Sampler:
     """
 
     name: str
-    grid: spacing.Grid
+    grid: spacing.SpacingFn
     make: Callable[[NoiseSchedule], loop.Sampler]
 
 
