@@ -249,7 +249,7 @@ ThresholdingName = Annotated[str, _one_of(THRESHOLDINGS, AUTO)]
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How images are drawn from a trained model.
+    """The sampler that draws images from a trained model, and its numbers.
 
     Attributes:
         sampler: name of the sampler, one of ``SAMPLERS``; the two of the authors' code repeat its slips.

@@ -173,7 +173,7 @@ def learned_log_variance(schedule: NoiseSchedule, fraction: Images, t: Timesteps
 
 
 def training_target(prediction: Prediction, schedule: NoiseSchedule, x_0: Images, t: Timesteps, eps: Images) -> Images:
-    """What the network is asked for."""
+    """Returns the target of the network: eps, x_0 or v."""
     targets: dict[str, Callable[[], Images]] = {
         "eps": lambda: eps,
         "x0": lambda: x_0,
@@ -183,7 +183,7 @@ def training_target(prediction: Prediction, schedule: NoiseSchedule, x_0: Images
 
 
 def to_eps(prediction: Prediction, schedule: NoiseSchedule, x_t: Images, t: Timesteps, output: Images) -> Images:
-    """The eps that a network's output stands for."""
+    """Returns the eps that a network's output stands for."""
     forms: dict[str, Callable[[], Images]] = {
         "eps": lambda: output,
         "x0": lambda: eps_from_x0(schedule, x_t, t, output),

@@ -1,8 +1,8 @@
-"""How training draws its timesteps: uniformly, or where the loss is large."""
+"""Distributions over timesteps for training: uniform, or in proportion to the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,43 @@ from diffpath_jax.shapes import PRNGKey, Timesteps, Tree
 TimestepName = Literal["uniform", "loss_aware"]
 
 
+@runtime_checkable
+class InitFn(Protocol):
+    """Makes the first state."""
+
+    def __call__(self) -> Tree:
+        """Returns a dict of arrays, empty where nothing is learnt."""
+
+
+@runtime_checkable
+class DrawFn(Protocol):
+    """Draws timesteps."""
+
+    def __call__(self, state: Tree, key: PRNGKey, count: int, /) -> tuple[Timesteps, Float[Array, "b"]]:
+        """Returns ``count`` timesteps and the factor that makes each loss an unbiased estimate."""
+
+
+@runtime_checkable
+class UpdateFn(Protocol):
+    """Learns from losses."""
+
+    def __call__(self, state: Tree, t: Timesteps, losses: Float[Array, "b"], /) -> Tree:
+        """Returns the state after losses at some timesteps."""
+
+
 @dataclass(frozen=True)
 class TimestepSampler:
     """A distribution over timesteps that may learn from the losses it sees.
 
     Attributes:
-        init: () -> its state, a dict of arrays (empty when it does not learn).
-        draw: (state, key, count) -> timesteps and the factor that makes each loss an unbiased estimate.
-        update: (state, timesteps, losses) -> state.
+        init: makes its first state.
+        draw: draws timesteps.
+        update: learns from the losses at some timesteps.
     """
 
-    init: Callable[[], Tree]
-    draw: Callable[[Tree, jax.Array, int], tuple[jax.Array, jax.Array]]
-    update: Callable[[Tree, jax.Array, jax.Array], Tree]
+    init: InitFn
+    draw: DrawFn
+    update: UpdateFn
 
 
 def uniform(num_steps: int) -> TimestepSampler:

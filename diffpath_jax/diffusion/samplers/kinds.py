@@ -13,7 +13,7 @@ OPTIONS = ("spacing", "variance", "eta")
 
 @dataclass(frozen=True, eq=False)
 class SamplerSettings:
-    """What a sampler may depend on besides the schedule that it moves over.
+    """The numbers that a sampler may depend on besides the schedule that it moves over.
 
     Attributes:
         trained: the schedule that the model was trained with, before it was respaced.
@@ -41,7 +41,7 @@ class SamplerKind:
     Attributes:
         name: the word that they choose it by.
         summary: a few words, for help.
-        reference: where it was published.
+        reference: its publication.
         order: of convergence: the error of N steps falls as N^-order.
         make: makes it.
         spacing: the spacing of steps that belongs to it.

@@ -1,4 +1,4 @@
-"""Rows by name: what is known stands beside its code, and others add theirs from outside."""
+"""Rows by name: each stands beside its code, and others can be added from outside the package."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar, runtime_checkable
@@ -20,7 +20,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
     """Rows by name, in the order in which they were registered.
 
     Args:
-        noun: what a row is, for messages.
+        noun: the word for a row in messages.
         rows: those that come with the package.
     """
 
