@@ -163,7 +163,7 @@ class Sampler:
     """
 
     name: str
-    grid: spacing.Grid
+    grid: spacing.SpacingFn
     make: Callable[[NoiseSchedule], loop.Sampler]
 
 

@@ -175,13 +175,12 @@ def _galleries(study: Study) -> list[dict[str, Any]]:
 
 
 def _trajectories(study: Study) -> list[dict[str, Any]]:
-    """Returns the estimates of each sampler on its way; earlier versions called their picture a film."""
-    paths = {
-        dataset.directory / "qa" / file: name
-        for name, dataset in study.samples.items()
-        for file in ("film.png", "trajectory.png")
-    }
-    return [{"source": name, "picture": path.read_bytes()} for path, name in paths.items() if path.exists()]
+    """Returns the picture of each sampler's way, as a set of today or of an earlier version has it."""
+    rows = []
+    for name, dataset in study.samples.items():
+        paths = [dataset.directory / "qa" / file for file in ("trajectory.png", "film.png")]
+        rows += [{"source": name, "picture": path.read_bytes()} for path in paths if path.exists()][:1]
+    return rows
 
 
 def _loss_figure(study: Study) -> bytes:

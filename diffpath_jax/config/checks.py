@@ -25,6 +25,7 @@ from diffpath_jax.config.sections import (
 )
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
+from diffpath_jax.diffusion.samplers.kinds import OPTIONS
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import smallest_side
@@ -329,7 +330,7 @@ def check_sampler(config: RunConfig, options: SamplerConfig, *, classifier: bool
 def _check_options_of_kind(options: SamplerConfig) -> None:
     """Refuse an option that the sampler does not take."""
     kind, default = sampling.sampler_kind(options), SamplerConfig()
-    for parameter in sorted({name for other in SAMPLERS.values() for name in other.options}):
+    for parameter in OPTIONS:
         if getattr(options, parameter) != getattr(default, parameter) and parameter not in kind.options:
             takers = [other.name for other in SAMPLERS.values() if parameter in other.options]
             why, fix = f"{kind.name} has none to choose", f"leave it out, or use `sampler` {' or '.join(takers)}"

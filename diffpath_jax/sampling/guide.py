@@ -35,5 +35,5 @@ def open_classifier(workdir: Path, run: runs.Run) -> tuple[runs.Run, runs.Weight
 
 
 def _named(latents: FirstStage | None) -> str:
-    """Returns a space in a word or two."""
+    """Returns the space that a model works in, in a word or two."""
     return f"latents of {latents.digest[:16]}, scale {latents.scale:g}" if latents else "pixels"

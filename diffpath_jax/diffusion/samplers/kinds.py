@@ -7,6 +7,9 @@ from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 
+# Options that not every sampler takes.
+OPTIONS = ("spacing", "variance", "eta")
+
 
 @dataclass(frozen=True, eq=False)
 class SamplerSettings:
@@ -43,7 +46,7 @@ class SamplerKind:
         make: makes it.
         spacing: the spacing of steps that belongs to it.
         stochastic: it draws noise on the way, besides the noise that it starts from.
-        options: those that not every sampler takes and this one does: ``spacing``, ``variance``, ``eta``.
+        options: those of ``OPTIONS`` that it takes.
         takes_score: the gradient of a classifier is left to its step, as ``StepInput.score``; otherwise it is put into
             eps.
     """
@@ -57,3 +60,14 @@ class SamplerKind:
     stochastic: bool = False
     options: tuple[str, ...] = ("spacing",)
     takes_score: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an option that no command has.
+
+        Raises:
+            ValueError: naming it.
+        """
+        if unknown := sorted({*self.options} - {*OPTIONS}):
+            raise ValueError(
+                f"sampler {self.name!r} has an unknown option {unknown[0]!r}; known are {', '.join(OPTIONS)}"
+            )

@@ -1,5 +1,6 @@
 """The samplers against published check values, closed forms, diffusers, and each other."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -195,6 +196,11 @@ def test_ddim_variance():
         zero, t = jnp.zeros((1, 1, 1, 1)), jnp.array([1])
         sigma = float((step(sampler, zero, zero, t, zero + 1) - step(sampler, zero, zero, t, zero)).ravel()[0])
         np.testing.assert_allclose(sigma**2, expected, atol=1e-5)  # published with five digits
+
+
+def test_a_row_with_an_option_that_nobody_can_give_is_refused():
+    with pytest.raises(ValueError, match="unknown option 'churn'; known are spacing, variance, eta"):
+        dataclasses.replace(catalogue.SAMPLERS["heun"], options=("spacing", "churn"))
 
 
 @pytest.mark.parametrize("name", catalogue.SAMPLERS)
