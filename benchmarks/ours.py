@@ -84,19 +84,19 @@ def make_task(
     dtype: DTypeLike,
     *,
     remat: bool = False,
-    given: Tree | None = None,
+    frozen_params: Tree | None = None,
     schedule: NoiseSchedule | None = None,
     prediction: Prediction = "eps",
 ) -> Task:
-    """Denoising as the project trains it; ``given`` holds the parameters of a codec that encodes in the step."""
-    how = Denoising(
+    """Denoising as the project trains it; ``frozen_params`` holds those of a codec that encodes in the step."""
+    objective = Denoising(
         schedule=schedule or linear_noise(),
         prediction=prediction,
         timesteps=timesteps.uniform(NOISE_STEPS),
         label_dropout=LABEL_DROPOUT,
     )
     network, codec = make_network(shape, dtype, remat=remat), make_codec(shape, dtype)
-    return diffusion_task(network, codec, how, num_classes=shape.num_classes - 1, given=given)
+    return diffusion_task(network, codec, objective, num_classes=shape.num_classes - 1, frozen_params=frozen_params)
 
 
 def given_parameters(shape: Shape | LatentShape, dtype: DTypeLike, key: PRNGKey) -> Tree:

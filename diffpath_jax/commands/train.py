@@ -63,8 +63,8 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     codec = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
     space = codec.space if codec else None
     checks.check_image_size(settings, datasets[0].schema.image_px, space=space, where=arguments.config, fix=SIZE_FIX)
-    given = {CODEC: codec.params} if codec else first_stage.perceptual(settings)
-    task = build.task(settings, num_classes=len(datasets[0].schema.classes), space=space, given=given)
+    frozen = {CODEC: codec.params} if codec else first_stage.perceptual(settings)
+    task = build.task(settings, num_classes=len(datasets[0].schema.classes), space=space, given=frozen)
     with processes.own_directory(arguments.workdir):
         done = _train(settings, task, codec, datasets, arguments)
     if processes.is_first():

@@ -195,9 +195,13 @@ def task(config: RunConfig, *, num_classes: int, space: LatentSpace | None = Non
     assert config.noise is not None
     into = codec(space, dtype=config.dtype)
     if config.task == "noisy_classification":
-        return noisy_classification_task(net, into, schedule(config.noise), label_smoothing=smoothing, given=given)
+        return noisy_classification_task(
+            net, into, schedule(config.noise), label_smoothing=smoothing, frozen_params=given
+        )
     assert config.diffusion is not None
-    return diffusion_task(net, into, denoising(config.noise, config.diffusion), num_classes=num_classes, given=given)
+    return diffusion_task(
+        net, into, denoising(config.noise, config.diffusion), num_classes=num_classes, frozen_params=given
+    )
 
 
 def _autoencoding(config: RunConfig, net: PureNetwork, given: Tree) -> Task:

@@ -51,7 +51,9 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return [validation_accuracy(run, datasets[0])]
     if run.config.task == "autoencoding":
         return [reconstruction(run, datasets[0])]
-    given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
+    given = jax.tree.map(
+        lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.frozen_params
+    )
     loss = validation_loss(run, task, datasets[0], mesh, given)
     if run.config.task == "noisy_classification":
         return [loss]

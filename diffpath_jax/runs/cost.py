@@ -72,10 +72,10 @@ def plan(
     """
     space = None if config.codec is None else space or build.published_space()
     codec = build.latent_codec(space, dtype=config.dtype) if space else None
-    given = {CODEC: jax.eval_shape(codec.network.init, jax.random.key(0))[0]} if codec else {}
-    task = build.task(config, num_classes=num_classes, space=space, given=given)
+    frozen = {CODEC: jax.eval_shape(codec.network.init, jax.random.key(0))[0]} if codec else {}
+    task = build.task(config, num_classes=num_classes, space=space, given=frozen)
     images = _shapes(config.data.batch_size, image_px)
-    latents = jax.eval_shape(codec.code, given[CODEC], images["image"]) if codec and stored else None
+    latents = jax.eval_shape(codec.code, frozen[CODEC], images["image"]) if codec and stored else None
     batch = images if latents is None else {"latent": latents, "label": images["label"]}
     state = jax.eval_shape(
         lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
@@ -85,7 +85,7 @@ def plan(
     forward = _forward_flop(config, codec.shape(image_px) if codec else (*image_px, 3), num_classes)
     forwards = REMAT_FORWARDS if config.network.get("remat") else TRAIN_FORWARDS
     part = max(config.data.batch_size // config.optim.accumulate // devices, 1)
-    an_image = forwards * forward + (_encoder_flop(codec, given, image_px) if codec and not stored else 0.0)
+    an_image = forwards * forward + (_encoder_flop(codec, frozen, image_px) if codec and not stored else 0.0)
     if config.task == "autoencoding":
         an_image = _gradient_flop(task, state, _first(batch, 1))
     return Plan(
@@ -116,9 +116,9 @@ def _flop(function: Callable, *shapes: Any) -> float:
     return float((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", float("nan")))
 
 
-def _encoder_flop(codec: LatentCodec, given: Tree, image_px: tuple[int, int]) -> float:
+def _encoder_flop(codec: LatentCodec, frozen: Tree, image_px: tuple[int, int]) -> float:
     """FLOP of encoding one image."""
-    return _flop(codec.code, given[CODEC], _shapes(1, image_px)["image"])
+    return _flop(codec.code, frozen[CODEC], _shapes(1, image_px)["image"])
 
 
 def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
@@ -126,7 +126,7 @@ def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
 
     def gradients(params: Tree, model_state: Tree, batch: Tree) -> Tree:
         def of(group: str) -> Tree:
-            key, others = jax.random.key(0), {**task.given, **params}
+            key, others = jax.random.key(0), {**task.frozen_params, **params}
             return jax.grad(lambda own: task.losses[group]({**others, group: own}, model_state, batch, key)[0])(
                 params[group]
             )
@@ -150,14 +150,14 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
     XLA fuses and recomputes some of them, so the true number is lower; temporary buffers come on top.
     """
 
-    def backward(params: Tree, given: Tree, model_state: Tree, batch: Tree) -> Callable:
+    def backward(params: Tree, frozen: Tree, model_state: Tree, batch: Tree) -> Callable:
         def loss(own: Tree) -> jax.Array:
-            everything = {**given, **params, NETWORK: own}
+            everything = {**frozen, **params, NETWORK: own}
             return task.losses[NETWORK](everything, model_state, batch, jax.random.key(0))[0]
 
         return jax.vjp(loss, params[NETWORK])[1]
 
-    kept = jax.eval_shape(backward, state.params, task.given, state.model_state, batch)
+    kept = jax.eval_shape(backward, state.params, task.frozen_params, state.model_state, batch)
     own = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state.params)}
     leaves = [leaf for leaf in jax.tree.leaves(kept) if (leaf.shape, leaf.dtype) not in own]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -121,8 +121,10 @@ def fit(
         first = next(data)
         shapes = _global_shapes(first, batch_size, mesh)
         state = _start(task, optim_config, config, checkpoints, done, shapes, key=init_key, mesh=mesh, initial=initial)
-        given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
-        step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, given, mesh)
+        frozen = jax.tree.map(
+            lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.frozen_params
+        )
+        step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, frozen, mesh)
         recorder = RunRecorder(
             config=config,
             workdir=workdir,
@@ -137,7 +139,7 @@ def fit(
             for batch in sharding.prefetch(itertools.chain([first], data), mesh):
                 if step == config.num_steps:
                     break
-                state, bad_steps = step_fn(state, batch, run_key, given)
+                state, bad_steps = step_fn(state, batch, run_key, frozen)
                 # The devices work on this step while the host waits for the one before.
                 _stop_if_diverged(workdir, step, before)
                 before = bad_steps
@@ -268,14 +270,14 @@ def _compile(
     state: TrainState,
     batch: Tree,
     key: PRNGKey,
-    given: Tree,
+    frozen: Tree,
     mesh: Mesh,
 ) -> tuple[Step, float]:
     """The compiled step, which reuses the memory of the state it is given, and the FLOP it takes (0 if unknown)."""
     step = make_train_step(task, optim_config, num_steps=config.num_steps, log_every=config.log_every)
     places = jax.tree.map(lambda array: array.sharding, state)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    lowered = jitted.lower(state, batch, key, given)
+    lowered = jitted.lower(state, batch, key, frozen)
     cost = lowered.cost_analysis() or {}
     return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(optim_config.accumulate)
 

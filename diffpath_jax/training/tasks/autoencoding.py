@@ -1,4 +1,4 @@
-"""How an autoencoder is taught: the first stage of latent diffusion (Esser et al. 2021; Rombach et al. 2022).
+"""The task of autoencoding: the first stage of latent diffusion (Esser et al. 2021; Rombach et al. 2022).
 
 Two networks learn against each other. The autoencoder minimises
 
@@ -10,7 +10,7 @@ convolution in a fixed proportion. The bottleneck is a codebook or a normal dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_uni
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import NETWORK, Revise, Task, unrevised
+from diffpath_jax.training.tasks.task import NETWORK, AfterStepFn, LossAux, Task, keep_all
 
 DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
 # Names in the model state: steps taken, and what is remembered of the codebook.
@@ -52,22 +52,6 @@ class Adversary:
     start: int
 
 
-@dataclass(frozen=True)
-class Bottleneck:
-    """What happens between encoder and decoder.
-
-    Attributes:
-        init: what is remembered of it from step to step.
-        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`. A step
-            calls it for each part of its batch, and hands the memory on.
-        revise: what is done to it once, after each step.
-    """
-
-    init: Callable[[], Tree]
-    apply: Callable[[Tree, Tree, jax.Array, jax.Array, int], "Passed"]
-    revise: Revise = unrevised
-
-
 class Passed(NamedTuple):
     """What comes out of a bottleneck.
 
@@ -82,6 +66,47 @@ class Passed(NamedTuple):
     loss: jax.Array
     metrics: dict[str, jax.Array]
     memory: Tree
+
+
+@runtime_checkable
+class MemoryFn(Protocol):
+    """Makes what a bottleneck remembers from step to step."""
+
+    def __call__(self) -> Tree:
+        """Returns the memory before the first step."""
+        ...
+
+
+@runtime_checkable
+class BottleneckFn(Protocol):
+    """The way from the encoder's output to the decoder's input."""
+
+    def __call__(self, params: Tree, memory: Tree, encoded: Images, key: PRNGKey, num_values: int, /) -> Passed:
+        """Returns what comes out.
+
+        Args:
+            params: of the autoencoder.
+            memory: what the bottleneck remembers.
+            encoded: the encoder's output.
+            key: of the bottleneck's randomness.
+            num_values: pixels times channels of an image.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """What happens between encoder and decoder.
+
+    Attributes:
+        init: makes the memory to start from.
+        apply: called for each part of a batch, which hands its memory on.
+        after_step: what is done once, after each step.
+    """
+
+    init: MemoryFn
+    apply: BottleneckFn
+    after_step: AfterStepFn = keep_all
 
 
 def straight_through(z: Images, z_q: Images) -> Images:
@@ -136,7 +161,7 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
         loss = codebook_loss(z, z_q, commitment=commitment, on=on)
         return Passed(straight_through(z, z_q), loss, metrics, {**memory, "used": used, "candidates": candidates})
 
-    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+    def after_step(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
         memory = model_state[CODES]
         age = jnp.where(memory["used"], 0, memory["age"] + 1)
         dead = age >= (revive_after or NEVER)
@@ -150,7 +175,7 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
         after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(size, bool)}
         return moved(params), moved(average), {**model_state, CODES: after}
 
-    return Bottleneck(init, apply, revise)
+    return Bottleneck(init, apply, after_step)
 
 
 def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
@@ -213,7 +238,7 @@ def autoencoding_task(
     losses_of = {NETWORK: parts.autoencoder_loss}
     if adversary:
         losses_of[DISCRIMINATOR] = parts.discriminator_loss
-    return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.revise)
+    return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.after_step)
 
 
 @dataclass(frozen=True)
@@ -234,10 +259,10 @@ class _Autoencoding:
         judge, norms = self.adversary.network.init(jax.random.fold_in(key, 1))
         return {NETWORK: params, DISCRIMINATOR: judge}, {**remembered, DISCRIMINATOR: norms}
 
-    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
-        return self.bottleneck.revise(params, average, {**model_state, STEPS: model_state[STEPS] + 1})
+    def after_step(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        return self.bottleneck.after_step(params, average, {**model_state, STEPS: model_state[STEPS] + 1})
 
-    def autoencoder_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def autoencoder_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         h, through = self._passed(params, model_state, x, key)
         x_hat = self._to_image(params, h)
@@ -251,7 +276,7 @@ class _Autoencoding:
             metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(weight)}
         return total, {"metrics": metrics, "model_state": {**model_state, CODES: through.memory}}
 
-    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         h, _ = self._passed(params, model_state, x, key)
         real, state = self._judge(params, model_state, x)

@@ -1,4 +1,4 @@
-"""Learn to tell classes, of clean images and of noisy ones."""
+"""The tasks of classifying clean images and noisy ones."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from diffpath_jax.networks.codecs import Codec, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, LossAux, Task
 
 
 def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
@@ -19,7 +19,7 @@ def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
@@ -31,7 +31,12 @@ def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task
 
 
 def noisy_classification_task(
-    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float, given: Tree | None = None
+    network: PureNetwork,
+    codec: Codec,
+    schedule: NoiseSchedule,
+    *,
+    label_smoothing: float,
+    frozen_params: Tree | None = None,
 ) -> Task:
     """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
 
@@ -39,7 +44,7 @@ def noisy_classification_task(
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
         x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
@@ -50,4 +55,4 @@ def noisy_classification_task(
         metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(init, {NETWORK: loss}, given or {})
+    return Task(init, {NETWORK: loss}, frozen_params or {})
