@@ -19,7 +19,7 @@ from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs.cost import plan
-from diffpath_jax.training.loop import fit
+from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.tasks.task import CODEC, Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
@@ -93,21 +93,21 @@ def _train(
             process=(jax.process_index(), jax.process_count()),
         )
 
-    state = fit(
-        task,
-        settings.optim,
-        settings.train,
+    trainer = Trainer(
+        task=task,
+        optim=settings.optim,
+        config=settings.train,
         batches=batches,
         batch_size=settings.data.batch_size,
         seed=settings.seed,
         workdir=arguments.workdir,
         mesh=mesh,
-        hooks=hooks.hooks(run, task, datasets, mesh),
-        initial=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
+        hooks=tuple(hooks.hooks(run, task, datasets, mesh)),
+        initial_params=lambda: runs.initial_parameters(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         compatibility_digest=run.compatibility_digest,
     )
-    return int(state.step)
+    return int(trainer.fit().step)
 
 
 def _known_space(settings: sections.RunConfig) -> sections.LatentSpace | None:
