@@ -138,6 +138,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
     hours = cost.hours(flop_per_second=devices * peak * arguments.share)
     seen = settings.train.num_steps * settings.data.batch_size
+    console.print(cost.overview, markup=False, soft_wrap=True)
     source = f"measured on {jax.devices()[0].device_kind}" if measured else "as given"
     for name, value in {
         "data": data,

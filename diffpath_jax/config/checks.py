@@ -75,6 +75,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
     _check_warmup(config, where=where)
+    _check_profile(config.train, where=where)
     return config
 
 
@@ -128,6 +129,13 @@ def _check_warmup(config: RunConfig, *, where: str) -> None:
         why = f"{warmup}, but train.num_steps is {steps}: none are left for the {config.optim.decay} decay"
         fix = "warm up for fewer steps, or make optim.decay constant"
         raise DiffpathError("key 'optim.warmup_steps'", where=where, why=why, fix=fix)
+
+
+def _check_profile(config: TrainConfig, *, where: str) -> None:
+    """A profile shows the steps after one."""
+    if config.profile_at >= config.num_steps:
+        why = f"{config.profile_at}, but train.num_steps is {config.num_steps}: no step follows"
+        raise DiffpathError("key 'train.profile_at'", where=where, why=why, fix="name an earlier step, or 0 for none")
 
 
 def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from clu import parameter_overview
 
 from diffpath_jax.config import build, sections
 from diffpath_jax.devices import sharding
@@ -31,6 +32,7 @@ class Plan:
         gradient_bytes: gradients on one device.
         saved_bytes: what the forward pass keeps for the backward pass on one device, before XLA's own savings.
         steps: steps of the run.
+        overview: name, shape and size of everything that is trained, as a table.
     """
 
     parameters: int
@@ -40,6 +42,7 @@ class Plan:
     gradient_bytes: int
     saved_bytes: int
     steps: int
+    overview: str
 
     @property
     def device_bytes(self) -> int:
@@ -96,6 +99,7 @@ def plan(
         gradient_bytes=_bytes_on_one(state.params, split.params),
         saved_bytes=_saved_bytes(task, state, _first(batch, part)),
         steps=config.train.num_steps,
+        overview=parameter_overview.get_parameter_overview(state.params, include_stats=False),
     )
 
 

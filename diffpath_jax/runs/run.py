@@ -29,6 +29,8 @@ _MAY_CHANGE = {
     *("config.data.train", "config.data.workers", "config.codec.first_stage"),
     *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
+# Keys of a start, by section. They are not stored: they change neither the run nor its digest.
+_OF_ONE_START = {"train": ("profile_at",)}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
 _FIX = "name the --workdir of a `diffpath train` run"
@@ -129,7 +131,7 @@ def create_or_resume(
     """
     first = datasets[0]
     content = {
-        "config": build.as_json(config),
+        "config": _stored_config(config),
         "classes": list(first.schema.classes),
         "image_px": list(first.schema.image_px),
         "mpp": first.details["mpp"],
@@ -153,6 +155,14 @@ def create_or_resume(
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _stored_config(config: sections.RunConfig) -> dict[str, Any]:
+    """Returns the config without the keys of a start."""
+    content = build.as_json(config)
+    for section, names in _OF_ONE_START.items():
+        content[section] = {key: value for key, value in content[section].items() if key not in names}
+    return content
 
 
 def _refuse_changes(

@@ -10,18 +10,21 @@ from typing import Annotated, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from jax.sharding import Mesh
 from pydantic import Field
 
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import write_text
 from diffpath_jax.io.progress import track
 from diffpath_jax.ranges import Positive
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
-from diffpath_jax.training.metrics_log import open_log
+from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.profiling import StepProfile
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
 
@@ -57,6 +60,8 @@ def no_initial_params() -> None:
     """Returns none: the run starts from the task's own initialisation."""
 
 
+# Names, shapes and sizes of what a run trains.
+PARAMETERS = "parameters.txt"
 # A run stops after this many non-finite steps in a row; fewer are skipped and counted.
 MAX_BAD_STEPS = 3
 
@@ -79,6 +84,7 @@ class TrainConfig:
         fd_features: what it is measured in: what ``diffpath eval --features`` takes.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
             run directory; empty for a fresh start.
+        profile_at: step after which the next few are profiled, into ``tensorboard/plugins/profile``; 0 for none.
         fsdp: devices over which parameters and optimiser are split; changes memory, not results.
     """
 
@@ -92,6 +98,7 @@ class TrainConfig:
     fd_images: Annotated[int, Field(ge=0)] = 0
     fd_features: str = ""
     init_from: str = ""
+    profile_at: Annotated[int, Field(ge=0)] = 0
     fsdp: Positive = 1
 
 
@@ -152,7 +159,7 @@ class Trainer:
             state = self._start(checkpoints, restored, shapes, init_key)
             frozen_params = jax.tree.map(self._replicate, self.task.frozen_params)
             step_fn, flops = self._compile(state, shapes, run_key, frozen_params)
-            recorder = self._recorder(checkpoints, step, flops)
+            recorder = self._recorder(checkpoints, state, flops)
             bad_steps_before = state.bad_steps.copy()
             size, end = self.batch_size, self.config.num_steps
             progress_bar = track("train", total=end * size, done=step * size, unit="img")
@@ -160,13 +167,13 @@ class Trainer:
                 for batch in sharding.prefetch(itertools.chain([first], data), self.mesh):
                     if step == end:
                         break
-                    state, bad_steps = step_fn(state, batch, run_key, frozen_params)
+                    with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                        state, bad_steps = step_fn(state, batch, run_key, frozen_params)
                     # The devices work on this step while the host waits for the one before.
                     self._stop_if_diverged(step, bad_steps_before)
                     bad_steps_before = bad_steps
                     step += 1
-                    note = recorder.after(step, state)
-                    progress.advance(size, f"step {step} {note}")
+                    progress.advance(size, recorder.after(step, state))
                     if must_stop(step):
                         self._stop_if_diverged(step, bad_steps_before)
                         recorder.stop(step, state)
@@ -182,13 +189,18 @@ class Trainer:
             compatibility_digest=self.compatibility_digest,
         )
 
-    def _recorder(self, checkpoints: Checkpoints, step: int, flops: float) -> "RunRecorder":
-        """Returns the recorder of a run that goes on after ``step``."""
+    def _recorder(self, checkpoints: Checkpoints, state: TrainState, flops: float) -> "RunRecorder":
+        """Returns the recorder of a run that goes on from ``state``, whose parameters it lists in a file."""
+        is_first = processes.is_first()
+        if is_first:
+            overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+            write_text(self.workdir / PARAMETERS, overview + "\n")
         return RunRecorder(
             config=self.config,
             workdir=self.workdir,
             checkpoints=checkpoints,
-            writer=open_log(self.workdir, resume_step=step) if processes.is_first() else None,
+            writer=open_log(self.workdir, resume_step=int(state.step)) if is_first else None,
+            profile=StepProfile(self.workdir / TENSORBOARD, after=self.config.profile_at if is_first else 0),
             hooks=self.hooks,
             speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
         )
@@ -262,12 +274,13 @@ class RunRecorder:
     workdir: Path
     checkpoints: Checkpoints
     writer: metric_writers.MetricWriter | None
+    profile: StepProfile
     hooks: tuple[Hook, ...]
     speed: hardware.Throughput
     note: str = ""
 
     def after(self, step: int, state: TrainState) -> str:
-        """Log, look and save as the config says; a word for the progress display."""
+        """Log, look and save as the config says; returns a note for the progress display."""
         config = self.config
         self.speed.count()
         if step % config.log_every == 0:
@@ -284,7 +297,8 @@ class RunRecorder:
             if save:
                 self._flush()
                 self.checkpoints.save(step, state, measured)
-        return self.note
+            self.profile(step)
+        return f"step {step} {self.note}"
 
     def stop(self, step: int, state: TrainState) -> None:
         """Save what is not saved yet, and end the program; :meth:`close` seals it.
@@ -308,6 +322,7 @@ class RunRecorder:
         self.checkpoints.close()
         if self.writer is not None:
             self.writer.close()
+        self.profile.close()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.writer is not None:
