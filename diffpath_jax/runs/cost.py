@@ -1,4 +1,4 @@
-"""What a training run would cost, found without allocating it."""
+"""The cost of a training run, worked out without allocating it."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Plan:
         step_flop: FLOP of a step, forward and backward, over all devices; the optimiser's few are left out.
         state_bytes: train state on one device: parameters, average, optimiser.
         gradient_bytes: gradients on one device.
-        saved_bytes: what the forward pass keeps for the backward pass on one device, before XLA's own savings.
+        saved_bytes: arrays that the forward pass keeps for the backward pass on one device, before XLA's own savings.
         steps: steps of the run.
         overview: name, shape and size of everything that is trained, as a table.
     """
@@ -46,11 +46,11 @@ class Plan:
 
     @property
     def device_bytes(self) -> int:
-        """Upper estimate of a device's memory."""
+        """Returns an upper estimate of a device's memory."""
         return self.state_bytes + self.gradient_bytes + self.saved_bytes
 
     def hours(self, *, flop_per_second: float) -> float:
-        """Length of the run at a given total speed."""
+        """Returns the hours of the run at a given total speed."""
         return self.steps * self.step_flop / flop_per_second / 3600
 
 
@@ -63,15 +63,15 @@ def plan(
     space: sections.LatentSpace | None = None,
     stored: bool = False,
 ) -> Plan:
-    """Work out a run on ``devices`` devices; nothing is allocated or compiled.
+    """Returns size and work of a run on ``devices`` devices; nothing is allocated or compiled.
 
     Args:
-        config: of the run.
+        config: config of the run.
         image_px: (height, width) of the images.
-        num_classes: of the data.
+        num_classes: classes of the data.
         devices: to plan for.
         space: latents of a diffusion model that has a codec; VQ-f4 as published where it is not known.
-        stored: whether latents are read, and not made by the encoder in each step.
+        stored: true where latents are read, and not made by the encoder in each step.
     """
     space = None if config.codec is None else space or build.published_space()
     codec = build.latent_codec(space, dtype=config.dtype) if space else None
@@ -111,22 +111,22 @@ def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeSt
 
 
 def _first(batch: Tree, count: int) -> Tree:
-    """The shapes of so many images of a batch."""
+    """Returns the shapes of so many images of a batch."""
     return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in batch.items()}
 
 
 def _flop(function: Callable, *shapes: Any) -> float:
-    """FLOP of a call, as XLA counts them before it optimises."""
+    """Returns the FLOP of a call, as XLA counts them before it optimises."""
     return float((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", float("nan")))
 
 
 def _encoder_flop(codec: LatentCodec, frozen: Tree, image_px: tuple[int, int]) -> float:
-    """FLOP of encoding one image."""
+    """Returns the FLOP of encoding one image."""
     return _flop(codec.code, frozen[CODEC], _shapes(1, image_px)["image"])
 
 
 def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
-    """FLOP of all losses and their gradients; two networks that judge each other share no simple rule."""
+    """Returns the FLOP of all losses and their gradients; two networks that judge each other share no simple rule."""
 
     def gradients(params: Tree, model_state: Tree, batch: Tree) -> Tree:
         def of(group: str) -> Tree:
@@ -141,7 +141,7 @@ def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
 
 
 def _bytes_on_one(shapes: Any, places: Any) -> int:
-    """Bytes that one device holds."""
+    """Returns the bytes that one device holds."""
     each = jax.tree.map(
         lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, shapes, places
     )
@@ -149,7 +149,7 @@ def _bytes_on_one(shapes: Any, places: Any) -> int:
 
 
 def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
-    """Bytes that a forward pass hands to its backward pass: the arrays that the gradient function closes over.
+    """Returns the bytes that a forward pass hands to its backward pass: what the gradient function closes over.
 
     XLA fuses and recomputes some of them, so the true number is lower; temporary buffers come on top.
     """

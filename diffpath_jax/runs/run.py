@@ -38,7 +38,7 @@ _FIX = "name the --workdir of a `diffpath train` run"
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory says of itself.
+    """A run as its directory describes it.
 
     Attributes:
         workdir: the directory.
@@ -78,7 +78,7 @@ class Codec:
     """An autoencoder as a run uses it.
 
     Attributes:
-        space: what its latents are.
+        space: its latents.
         params: its parameters, on the host.
     """
 
@@ -91,11 +91,11 @@ class Weights:
     """Parameters ready to use, on the host.
 
     Attributes:
-        params: of the network; the moving average unless the run keeps none.
-        model_state: of the network.
+        params: parameters of the network; the moving average unless the run keeps none.
+        model_state: model state of the network.
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
-        is_ema: whether ``params`` is the moving average.
+        is_ema: true where ``params`` is the moving average.
         codec: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
@@ -212,7 +212,7 @@ def open_run(workdir: Path) -> Run:
 
 
 def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
-    """Parameters of a run.
+    """Returns the parameters of a run.
 
     Args:
         run: the run.
@@ -248,7 +248,7 @@ def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["late
 
 
 def _codec_parameters(run: Run) -> Tree:
-    """Parameters of the run's own copy of its autoencoder; none for a model of pixels.
+    """Returns the parameters of the run's own copy of its autoencoder; none for a model of pixels.
 
     Raises:
         DiffpathError: the copy is missing, or not the one that the run began with (exit code 5).
@@ -266,7 +266,7 @@ def _codec_parameters(run: Run) -> Tree:
 
 
 def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree | None:
-    """The parameters by group that ``train.init_from`` names, adapted to this run's network; none if it is empty.
+    """Returns what ``train.init_from`` names, adapted to this run's network and by group; none if it is empty.
 
     What could not be copied as it was is said in a line each.
 
@@ -291,7 +291,7 @@ def initial_parameters(config: sections.RunConfig, *, num_classes: int) -> Tree 
 
 
 def _arrange(run: Run, expected: Any, stored: Any, name: str = "") -> Any:
-    """``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
+    """Returns ``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
 
     Raises:
         DiffpathError: a name or a shape differs from what the run's own config describes (exit code 5).

@@ -81,7 +81,7 @@ class TrainConfig:
         keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
             or an ``FD-NAME`` or ``FID``; empty for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
-        fd_features: what it is measured in: what ``diffpath eval --features`` takes.
+        fd_features: network that it is measured in, as ``diffpath eval --features`` takes it.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
             run directory; empty for a fresh start.
         profile_at: step after which the next few are profiled, into ``tensorboard/plugins/profile``; 0 for none.
@@ -107,7 +107,7 @@ class Trainer:
     """A training run, before it begins.
 
     Attributes:
-        task: what to learn.
+        task: parameters and losses.
         optim: optimiser.
         config: length, logging and checkpoint intervals.
         batches: this process's part of the data.
@@ -268,7 +268,18 @@ class Trainer:
 
 @dataclass
 class RunRecorder:
-    """What a run leaves behind while it goes: metrics, what the hooks write, checkpoints."""
+    """Writes what a run leaves behind: metrics, previews and numbers of the hooks, profiles, checkpoints.
+
+    Attributes:
+        config: intervals.
+        workdir: directory of the run.
+        checkpoints: of the run.
+        writer: metrics log; none in all processes but the first.
+        profile: called after each step.
+        hooks: called every ``config.eval_every`` steps.
+        speed: counts steps, for the log.
+        note: newest loss, for the progress display.
+    """
 
     config: TrainConfig
     workdir: Path

@@ -30,7 +30,7 @@ class TrainState:
         params: parameters by group, float32.
         ema: their moving average; empty when none is kept.
         opt_state: optimiser state by group.
-        model_state: what is remembered besides parameters, by name (BatchNorm statistics, losses by timestep).
+        model_state: other arrays that last from step to step, by name (BatchNorm statistics, losses by timestep).
         bad_steps: non-finite steps in a row.
         skipped: non-finite steps in all.
         window: sums for the next line of metrics; kept here so that a resumed run logs the same line.
@@ -58,7 +58,7 @@ class Step(Protocol):
         Args:
             state: before the step.
             batch: images or latents, and labels.
-            run_key: of the whole run.
+            run_key: random key of the whole run.
             frozen_params: parameters by group that are read and not trained.
         """
         ...
@@ -74,7 +74,7 @@ class GroupLossFn(Protocol):
 
 
 def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int) -> Step:
-    """One optimisation step of every parameter group.
+    """Returns the optimisation step of every parameter group.
 
     A step whose loss or gradient is not finite changes nothing but the counters.
     """
@@ -130,7 +130,7 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
 
 
 def _of_group(loss_fn: LossFn, params: Tree, group: str) -> GroupLossFn:
-    """The loss as a function of one group's parameters; the others stay as they are now."""
+    """Returns the loss as a function of one group's parameters; the others stay as they are now."""
     others = dict(params)
     return lambda own, model_state, batch, key: loss_fn({**others, group: own}, model_state, batch, key)
 
@@ -138,7 +138,7 @@ def _of_group(loss_fn: LossFn, params: Tree, group: str) -> GroupLossFn:
 def _gradient(
     loss_fn: GroupLossFn, own: Tree, model_state: Tree, batch: Batch, key: PRNGKey, *, parts: int
 ) -> tuple[Scalar, LossAux, Tree]:
-    """Loss, its aux and its gradient; with several ``parts`` the means over them, worked off one after the other."""
+    """Returns a loss, its aux and its gradient: with several ``parts``, worked off in turn, the means over them."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if parts == 1:
         (loss, aux), grads = value_and_grad(own, model_state, batch, key)
@@ -164,7 +164,7 @@ def _gradient(
 
 
 def loop_turns(parts: int) -> int:
-    """Turns of the loop over the parts of a batch; XLA counts the work of one turn only.
+    """Returns the turns of the loop over the parts of a batch; XLA counts the work of one turn only.
 
     On CPUs there is one: weight gradients of convolutions are many times slower inside a loop.
     """
@@ -172,17 +172,17 @@ def loop_turns(parts: int) -> int:
 
 
 def _once(value: ArrayLike) -> Weighted:
-    """A number as (sum, weight) of one observation."""
+    """Returns a number as (sum, weight) of one observation."""
     return jnp.stack([jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)])
 
 
 def _prefix(task: Task, group: str) -> str:
-    """Before the names of a group's metrics, where there are several groups."""
+    """Returns what stands before the names of a group's metrics, where there are several groups."""
     return "" if len(task.losses) == 1 else f"{group}/"
 
 
 def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int) -> TrainState:
-    """A fresh state; ``batch`` gives only shapes."""
+    """Returns a fresh state; ``batch`` gives only shapes."""
     params, model_state = task.init(key)
     optimizer = optim.make_optimizer(config, num_steps)
     names = ["learning_rate"]
@@ -202,5 +202,5 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
 
 
 def _counter() -> jax.Array:
-    """A zero of its own: the step may write over each."""
+    """Returns a zero of its own: the step may write over each."""
     return jnp.zeros((), jnp.int32)

@@ -13,7 +13,7 @@ from diffpath_jax.training.tasks.task import CODEC, NETWORK, LossAux, Task
 
 
 def classification_task(network: PureNetwork, *, label_smoothing: float) -> Task:
-    """Tell the class of an image."""
+    """Returns the task of telling the class of an image."""
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = network.init(key)
@@ -38,7 +38,10 @@ def noisy_classification_task(
     label_smoothing: float,
     frozen_params: Tree | None = None,
 ) -> Task:
-    """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
+    """Returns the task of telling the class of a noisy image or latent (Dhariwal and Nichol 2021, section 4.1).
+
+    Noise levels are drawn evenly.
+    """
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = network.init(key)

@@ -43,7 +43,9 @@ class Denoising:
 def diffusion_task(
     network: PureNetwork, codec: Codec, objective: Denoising, *, num_classes: int, frozen_params: Tree | None = None
 ) -> Task:
-    """Class-conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
+    """Returns the task of class-conditional denoising (Ho et al. 2020, equation 14).
+
+    The codec decides whether pixels or latents are denoised.
 
     With input perturbation (Ning et al. 2023, "Input perturbation reduces exposure bias", algorithm 1) the network
     sees x_t made with ``eps + gamma xi`` and is still asked for what belongs to eps. A learned variance adds

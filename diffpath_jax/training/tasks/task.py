@@ -1,4 +1,4 @@
-"""What there is to learn: parameters to start from, and losses.
+"""The interface of a task: parameters to start from, and losses.
 
 The training loop knows a :class:`Task` and nothing else of diffusion or classification.
 """
@@ -16,7 +16,7 @@ TIMESTEPS = "timesteps"
 
 
 class LossAux(TypedDict):
-    """What a loss gives besides its value.
+    """The second output of a loss.
 
     Attributes:
         metrics: numbers for the log, by name.
@@ -47,14 +47,14 @@ class LossFn(Protocol):
             params: all parameters by group, the frozen ones too.
             model_state: by name.
             batch: images or latents, and labels.
-            key: of the loss's randomness.
+            key: random key of the loss.
         """
         ...
 
 
 @runtime_checkable
 class AfterStepFn(Protocol):
-    """What is done after each step besides descending a gradient."""
+    """A change of parameters after each step, besides the descent of a gradient."""
 
     def __call__(self, params: Tree, ema: Tree, model_state: Tree, /) -> tuple[Tree, Tree, Tree]:
         """Returns the three as they are to be.
@@ -80,7 +80,7 @@ class Task:
         init: makes the parameters to start from.
         losses: the loss of each parameter group; groups are updated in this order within a step.
         frozen_params: parameters by group that the losses read and nobody trains (a first stage, a perceptual network).
-        after_step: what is done after each step besides descending a gradient.
+        after_step: change of parameters after each step, besides the descent of a gradient.
     """
 
     init: InitFn
