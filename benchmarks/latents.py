@@ -72,7 +72,7 @@ def _fresh(setting: Setting) -> list[TrainState]:
 def _train_step(setting: Setting, held: list[TrainState]) -> Callable[[], object]:
     key, data = jax.random.key(0), jax.tree.map(jnp.asarray, ours.random_batch(setting))
     given = jax.jit(lambda k: ours.given_parameters(setting.shape, jnp.float32, k))(key)
-    task = ours.make_task(setting.shape, jnp.float32, given=given)
+    task = ours.make_task(setting.shape, jnp.float32, frozen_params=given)
     step, _ = ours.compiled(ours.make_step(task, ours.PLAIN_ADAM), held[0], data, key, given, donate_argnums=0)
 
     def take() -> None:

@@ -84,11 +84,11 @@ def make_task(
     dtype: DTypeLike,
     *,
     remat: bool = False,
-    given: Tree | None = None,
+    frozen_params: Tree | None = None,
     schedule: NoiseSchedule | None = None,
     prediction: Prediction = "eps",
 ) -> Task:
-    """Denoising as the project trains it; ``given`` holds the parameters of a codec that encodes in the step."""
+    """Denoising as the project trains it; ``frozen_params`` holds those of a codec that encodes in the step."""
     network, codec = make_network(shape, dtype, remat=remat), make_codec(shape, dtype)
     return diffusion_task(
         network,
@@ -97,7 +97,7 @@ def make_task(
         DiffusionConfig(prediction, label_dropout=LABEL_DROPOUT),
         timesteps=timesteps.uniform(NOISE_STEPS),
         nulls=null_label(shape.num_classes - 1),
-        given=given,
+        frozen_params=frozen_params,
     )
 
 

@@ -234,7 +234,7 @@ def _prepare_training(context: Context, case: Case) -> "Prepared":
     setting = Setting(case.name, case.shape, case.px, case.batch)
     key = jax.random.key(0)
     given = jax.jit(lambda k: ours.given_parameters(case.shape, jnp.bfloat16, k))(key)
-    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat, given=given)
+    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat, frozen_params=given)
     config = OptimConfig()
 
     def fresh(key: jax.Array) -> Any:

@@ -143,6 +143,7 @@ def test_what_data_prep_imports_loads_no_jax():
         ("tensorboardX", {"diffpath_jax/training/metrics_log.py"}),
         # It imports TensorFlow, unless it is kept from it.
         ("clu.metric_writers", {"diffpath_jax/training/clu_without_tensorflow.py"}),
+        ("clu.parameter_overview", {"diffpath_jax/runs/cost.py", "diffpath_jax/training/loop.py"}),
         ("clu.periodic_actions", {"diffpath_jax/training/clu_without_tensorflow.py"}),
         ("torch", {"diffpath_jax/weights/torch_files.py"}),
         ("safetensors", {"diffpath_jax/weights/safetensors_file.py"}),

@@ -24,7 +24,7 @@ from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.conditions import readers
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs.cost import plan
-from diffpath_jax.training.loop import fit
+from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.tasks.task import Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
@@ -111,21 +111,21 @@ def _train(
             process=(jax.process_index(), jax.process_count()),
         )
 
-    state = fit(
-        task,
-        settings.optim,
-        settings.train,
+    trainer = Trainer(
+        task=task,
+        optim=settings.optim,
+        config=settings.train,
         batches=batches,
         batch_size=settings.data.batch_size,
         seed=settings.seed,
         workdir=arguments.workdir,
         mesh=mesh,
-        hooks=hooks.hooks(run, task, datasets, mesh),
-        initial=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
+        hooks=tuple(hooks.hooks(run, task, datasets, mesh)),
+        start=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         compatibility_digest=run.compatibility_digest,
     )
-    return int(state.step)
+    return int(trainer.fit().step)
 
 
 def _named_first_stage(settings: sections.RunConfig) -> FirstStage | None:
@@ -156,6 +156,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
     hours = cost.hours(flop_per_second=devices * peak * arguments.share)
     seen = settings.train.num_steps * settings.data.batch_size
+    console.print(cost.overview, markup=False, soft_wrap=True)
     source = f"measured on {jax.devices()[0].device_kind}" if measured else "as given"
     for name, value in {
         "data": data,

@@ -96,6 +96,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_watching(config.task, config.train, where=where)
     _check_warmup(config, where=where)
     _check_classifier(config, where=where)
+    _check_profile(config.train, where=where)
     return config
 
 
@@ -168,6 +169,13 @@ def _check_classifier(config: RunConfig, *, where: str) -> None:
         if wanted and config.task != "classification":
             why, fix = f"a run of {config.task} has none", "leave it out, or use the task classification"
             raise DiffpathError(f"key 'classifier.{key}'", where=where, why=why, fix=fix)
+
+
+def _check_profile(config: TrainConfig, *, where: str) -> None:
+    """A profile shows the steps after one."""
+    if config.profile_at >= config.num_steps:
+        why = f"{config.profile_at}, but train.num_steps is {config.num_steps}: no step follows"
+        raise DiffpathError("key 'train.profile_at'", where=where, why=why, fix="name an earlier step, or 0 for none")
 
 
 def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:

@@ -57,7 +57,7 @@ def make_task(
     """
     network = make_network(config.network_for(num_classes), dtype=config.dtype)
     codec = codec_of(first_stage, dtype=config.dtype)
-    given = {CODEC: first_stage.params} if first_stage else {}
+    frozen = {CODEC: first_stage.params} if first_stage else {}
     smoothing = config.classifier.label_smoothing
     match config:
         case DiffusionRun(noise=noise, diffusion=objective):
@@ -69,10 +69,12 @@ def make_task(
                 objective,
                 timesteps=TIMESTEP_SAMPLERS[objective.timesteps](levels.num_steps),
                 nulls=null_values(config.network, num_classes),
-                given=given,
+                frozen_params=frozen,
             )
         case NoisyClassificationRun(noise=noise):
-            return noisy_classification_task(network, codec, schedule(noise), label_smoothing=smoothing, given=given)
+            return noisy_classification_task(
+                network, codec, schedule(noise), label_smoothing=smoothing, frozen_params=frozen
+            )
         case ClassificationRun():
             return _classification(config, network, class_counts)
         case AutoencodingRun():

@@ -1,4 +1,4 @@
-"""What is looked at while a run trains: hooks of :func:`diffpath_jax.training.loop.fit`.
+"""What is looked at while a run trains: hooks of :class:`diffpath_jax.training.loop.Trainer`.
 
 Every hook draws with fixed keys, so a resumed run measures the same again.
 """
@@ -53,7 +53,9 @@ def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) ->
         return [validation_accuracy(run, datasets[0])]
     if isinstance(run.config, sections.AutoencodingRun):
         return [reconstruction(run, run.config.network, datasets[0])]
-    given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
+    given = jax.tree.map(
+        lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.frozen_params
+    )
     loss = validation_loss(run, task, datasets[0], mesh, given)
     if run.config.task == "noisy_classification":
         return [loss]

@@ -1,4 +1,4 @@
-"""What a training run would cost, found without allocating it."""
+"""The cost of a training run, worked out without allocating it."""
 
 import math
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from clu import parameter_overview
 
 from diffpath_jax.config import sections
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
@@ -34,8 +35,9 @@ class Plan:
         step_flop: FLOP of a step, forward and backward, over all devices; the optimiser's few are left out.
         state_bytes: train state on one device: parameters, average, optimiser.
         gradient_bytes: gradients on one device.
-        saved_bytes: what the forward pass keeps for the backward pass on one device, before XLA's own savings.
+        saved_bytes: arrays that the forward pass keeps for the backward pass on one device, before XLA's own savings.
         steps: steps of the run.
+        overview: name, shape and size of everything that is trained, as a table.
     """
 
     parameters: int
@@ -45,14 +47,15 @@ class Plan:
     gradient_bytes: int
     saved_bytes: int
     steps: int
+    overview: str
 
     @property
     def device_bytes(self) -> int:
-        """Upper estimate of a device's memory."""
+        """Returns an upper estimate of a device's memory."""
         return self.state_bytes + self.gradient_bytes + self.saved_bytes
 
     def hours(self, *, flop_per_second: float) -> float:
-        """Length of the run at a given total speed."""
+        """Returns the hours of the run at a given total speed."""
         return self.steps * self.step_flop / flop_per_second / 3600
 
 
@@ -65,21 +68,22 @@ def plan(
     first_stage: FirstStage | None = None,
     stored: bool = False,
 ) -> Plan:
-    """Work out a run on ``devices`` devices; nothing is allocated or compiled.
+    """Returns size and work of a run on ``devices`` devices; nothing is allocated or compiled.
 
     Args:
-        config: of the run.
+        config: config of the run.
         image_px: (height, width) of the images.
-        num_classes: of the data.
+        num_classes: classes of the data.
         devices: to plan for.
         first_stage: of a model of latents; VQ-f4 as published where it is not known.
-        stored: whether latents are read, and not made by the encoder in each step.
+        stored: true where latents are read, and not made by the encoder in each step.
     """
     first_stage = _with_shapes(first_stage or published_first_stage()) if config.codec else None
     codec = first_stage.codec(dtype=config.dtype) if first_stage else None
     task = make_task(config, num_classes=num_classes, first_stage=first_stage)
+    frozen = task.frozen_params
     images = _shapes(config.data.batch_size, image_px)
-    latents = jax.eval_shape(codec.code, task.given[CODEC], images["image"]) if codec and stored else None
+    latents = jax.eval_shape(codec.code, frozen[CODEC], images["image"]) if codec and stored else None
     batch = images if latents is None else {"latent": latents, "label": images["label"]}
     batch |= _conditions(config, num_classes, config.data.batch_size)
     state = jax.eval_shape(
@@ -90,7 +94,7 @@ def plan(
     forward = _forward_flop(config, codec.shape(image_px) if codec else (*image_px, 3), num_classes)
     forwards = REMAT_FORWARDS if config.network.remat else TRAIN_FORWARDS
     part = max(config.data.batch_size // config.optim.accumulate // devices, 1)
-    an_image = forwards * forward + (_encoder_flop(codec, task.given, image_px) if codec and not stored else 0.0)
+    an_image = forwards * forward + (_encoder_flop(codec, frozen, image_px) if codec and not stored else 0.0)
     if config.task == "autoencoding":
         an_image = _gradient_flop(task, state, _first(batch, 1))
     return Plan(
@@ -101,6 +105,7 @@ def plan(
         gradient_bytes=_bytes_on_one(state.params, split.params),
         saved_bytes=_saved_bytes(task, state, _first(batch, part)),
         steps=config.train.num_steps,
+        overview=parameter_overview.get_parameter_overview(state.params, include_stats=False),
     )
 
 
@@ -123,26 +128,26 @@ def _conditions(config: sections.RunConfig, num_classes: int, count: int) -> dic
 
 
 def _first(batch: Tree, count: int) -> Tree:
-    """The shapes of so many images of a batch."""
+    """Returns the shapes of so many images of a batch."""
     return {name: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype) for name, leaf in batch.items()}
 
 
 def _flop(function: Callable, *shapes: Any) -> float:
-    """FLOP of a call, as XLA counts them before it optimises."""
+    """Returns the FLOP of a call, as XLA counts them before it optimises."""
     return float((jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops", float("nan")))
 
 
-def _encoder_flop(codec: LatentCodec, given: Tree, image_px: tuple[int, int]) -> float:
-    """FLOP of encoding one image."""
-    return _flop(codec.code, given[CODEC], _shapes(1, image_px)["image"])
+def _encoder_flop(codec: LatentCodec, frozen: Tree, image_px: tuple[int, int]) -> float:
+    """Returns the FLOP of encoding one image."""
+    return _flop(codec.code, frozen[CODEC], _shapes(1, image_px)["image"])
 
 
 def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
-    """FLOP of all losses and their gradients; two networks that judge each other share no simple rule."""
+    """Returns the FLOP of all losses and their gradients; two networks that judge each other share no simple rule."""
 
     def gradients(params: Tree, model_state: Tree, batch: Tree) -> Tree:
         def of(group: str) -> Tree:
-            key, others = jax.random.key(0), {**task.given, **params}
+            key, others = jax.random.key(0), {**task.frozen_params, **params}
             return jax.grad(lambda own: task.losses[group]({**others, group: own}, model_state, batch, key)[0])(
                 params[group]
             )
@@ -153,7 +158,7 @@ def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
 
 
 def _bytes_on_one(shapes: Any, places: Any) -> int:
-    """Bytes that one device holds."""
+    """Returns the bytes that one device holds."""
     each = jax.tree.map(
         lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, shapes, places
     )
@@ -161,19 +166,19 @@ def _bytes_on_one(shapes: Any, places: Any) -> int:
 
 
 def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
-    """Bytes that a forward pass hands to its backward pass: the arrays that the gradient function closes over.
+    """Returns the bytes that a forward pass hands to its backward pass: what the gradient function closes over.
 
     XLA fuses and recomputes some of them, so the true number is lower; temporary buffers come on top.
     """
 
-    def backward(params: Tree, given: Tree, model_state: Tree, batch: Tree) -> Callable:
+    def backward(params: Tree, frozen: Tree, model_state: Tree, batch: Tree) -> Callable:
         def loss(own: Tree) -> jax.Array:
-            everything = {**given, **params, NETWORK: own}
+            everything = {**frozen, **params, NETWORK: own}
             return task.losses[NETWORK](everything, model_state, batch, jax.random.key(0))[0]
 
         return jax.vjp(loss, params[NETWORK])[1]
 
-    kept = jax.eval_shape(backward, state.params, task.given, state.model_state, batch)
+    kept = jax.eval_shape(backward, state.params, task.frozen_params, state.model_state, batch)
     own = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state.params)}
     leaves = [leaf for leaf in jax.tree.leaves(kept) if (leaf.shape, leaf.dtype) not in own]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

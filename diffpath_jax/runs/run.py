@@ -36,6 +36,8 @@ _MAY_CHANGE = {
     *("config.data.train", "config.data.workers", "config.codec.first_stage"),
     *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
+# Keys of a start, by section. They are not stored: they change neither the run nor its digest.
+_OF_ONE_START = {"train": ("profile_at",)}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
 # A network's key that changes what it expects of images, and no shape.
@@ -44,7 +46,7 @@ _FIX = "name the --workdir of a `diffpath train` run"
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory says of itself.
+    """A run as its directory describes it.
 
     Attributes:
         workdir: the directory.
@@ -87,11 +89,11 @@ class Weights:
     """Parameters ready to use, on the host.
 
     Attributes:
-        params: of the network; the moving average unless the run keeps none.
-        model_state: of the network.
+        params: parameters of the network; the moving average unless the run keeps none.
+        model_state: model state of the network.
         step: when they were saved.
         digest: SHA-256 of ``params`` and ``model_state``.
-        is_ema: whether ``params`` is the moving average.
+        is_ema: true where ``params`` is the moving average.
         codec_params: parameters of the autoencoder whose latents the network works in; empty for pixels.
     """
 
@@ -127,7 +129,7 @@ def create_or_resume(
     """
     first = datasets[0]
     content: dict[str, Any] = {
-        "config": config.as_json(),
+        "config": _stored_config(config),
         "classes": list(first.schema.classes),
         "image_px": list(first.schema.image_px),
         "mpp": first.details.mpp,
@@ -159,7 +161,7 @@ def _read_again(before: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     latents = before.get("latents")
     return {
         **before,
-        "config": checks.run_config(before["config"], where=where).as_json(),
+        "config": _stored_config(checks.run_config(before["config"], where=where)),
         **({"latents": FirstStage.from_json(latents, where=where).as_json()} if latents else {}),
     }
 
@@ -176,6 +178,14 @@ def _as_it_began(now: Any, before: Any, *, with_defaults: Any) -> Any:
         for key, value in now.items()
         if key in before or value != with_defaults.get(key)
     }
+
+
+def _stored_config(config: sections.RunConfig) -> dict[str, Any]:
+    """Returns the config without the keys of a start."""
+    content = config.as_json()
+    for section, names in _OF_ONE_START.items():
+        content[section] = {key: value for key, value in content[section].items() if key not in names}
+    return content
 
 
 def _refuse_changes(
@@ -243,7 +253,7 @@ def _compatibility_digest(content: Mapping[str, Any]) -> str:
 
 
 def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
-    """Parameters of a run.
+    """Returns the parameters of a run.
 
     Args:
         run: the run.
@@ -278,7 +288,7 @@ def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["late
 
 
 def _codec_parameters(run: Run) -> Tree:
-    """Parameters of the run's own copy of its autoencoder; none for a model of pixels.
+    """Returns the parameters of the run's own copy of its autoencoder; none for a model of pixels.
 
     Raises:
         DiffpathError: the copy is missing, or not the one that the run began with (exit code 5).
@@ -332,7 +342,7 @@ def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file
 
 
 def _arrange(run: Run, expected: Any, stored: Any, name: str = "") -> Any:
-    """``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
+    """Returns ``stored`` in the structure of ``expected``: Orbax reads list positions back as text.
 
     Raises:
         DiffpathError: a name or a shape differs from what the run's own config describes (exit code 5).

@@ -66,7 +66,7 @@ class Checkpoints:
         self._unsealed: int | None = None
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        """Larger is better, as it is of accuracies and likenesses, and not of losses and distances."""
+        """Returns a score of which larger is better: accuracies and likenesses, negated losses and distances."""
         value = float(metrics[self._best])
         return value if self._best.endswith(("accuracy", "psnr", "ssim")) else -value
 
@@ -76,7 +76,7 @@ class Checkpoints:
         Args:
             step: steps taken.
             state: arrays.
-            metrics: what was measured at this very step, for ``keep_best``.
+            metrics: numbers measured at this very step, for ``keep_best``.
         """
         self.seal()
         known = dict(metrics) if metrics and self._best in metrics else None
@@ -84,7 +84,7 @@ class Checkpoints:
         self._unsealed = step
 
     def best(self) -> int | None:
-        """The step in which the metric was best, of the checkpoints that are left."""
+        """Returns the step in which the metric was best, of the checkpoints that are left."""
         scores = {}
         for step in self._manager.all_steps():
             metrics = self._manager.metrics(step)
@@ -107,11 +107,11 @@ class Checkpoints:
         self._unsealed = None
 
     def newest(self) -> int | None:
-        """Newest step, sealed or still being written."""
+        """Returns the newest step, sealed or still being written."""
         return self._manager.latest_step()
 
     def latest(self) -> int | None:
-        """Newest step that is sealed and whose files match their digests; damaged ones are named in a warning.
+        """Returns the newest step that is sealed and intact; damaged ones are named in a warning.
 
         The first process looks; the others take its word.
 
@@ -216,7 +216,7 @@ class Checkpoints:
 
 
 def tree_digest(tree: Any) -> str:
-    """SHA-256 over names, types, shapes and bytes of all arrays: the identity of a set of parameters."""
+    """Returns the SHA-256 over names, types, shapes and bytes of all arrays: the identity of a set of parameters."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)

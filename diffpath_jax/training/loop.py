@@ -1,34 +1,54 @@
 """The training loop, the only one: pixel and latent diffusion, classifiers and autoencoders all go through it."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from jax.sharding import Mesh
 from pydantic import Field
 
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import write_text
 from diffpath_jax.io.progress import track
 from diffpath_jax.ranges import Natural, Positive
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
-from diffpath_jax.training.metrics_log import open_log
+from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.profiling import StepProfile
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
 
-# Number of the first batch -> this process's part of each batch from there on, without end.
-Batches = Callable[[int], Iterator[dict[str, np.ndarray]]]
-# Called with (state); returns numbers for the log.
-Hook = Callable[[TrainState], Mapping[str, float]]
+
+@runtime_checkable
+class BatchesFn(Protocol):
+    """This process's part of the data."""
+
+    def __call__(self, start: int, /) -> Iterator[dict[str, np.ndarray]]:
+        """Returns this process's part of each batch from number ``start`` on, without end."""
+        ...
+
+
+@runtime_checkable
+class Hook(Protocol):
+    """Something to look at every ``train.eval_every`` steps."""
+
+    def __call__(self, state: TrainState, /) -> Mapping[str, float]:
+        """Returns numbers for the log."""
+        ...
+
+
+# Names, shapes and sizes of what a run trains.
+PARAMETERS = "parameters.txt"
 # A run stops after this many non-finite steps in a row; fewer are skipped and counted.
 MAX_BAD_STEPS = 3
 
@@ -48,9 +68,10 @@ class TrainConfig:
         keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
             or an ``FD-NAME`` or ``FID``; empty for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
-        fd_features: what it is measured in: what ``diffpath eval --features`` takes.
+        fd_features: network that it is measured in, as ``diffpath eval --features`` takes it.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
             run directory; empty for a fresh start.
+        profile_at: step after which the next few are profiled, into ``tensorboard/plugins/profile``; 0 for none.
         fsdp: devices over which parameters and optimiser are split; changes memory, not results.
     """
 
@@ -64,6 +85,7 @@ class TrainConfig:
     fd_images: Natural = 0
     fd_features: str = ""
     init_from: str = ""
+    profile_at: Natural = 0
     fsdp: Positive = 1
 
 
@@ -80,104 +102,206 @@ class Start:
     model_state: Tree
 
 
-def fit(
-    task: Task,
-    optim_config: OptimConfig,
-    config: TrainConfig,
-    *,
-    batches: Batches,
-    batch_size: int,
-    seed: int,
-    workdir: Path,
-    mesh: Mesh,
-    hooks: Sequence[Hook] = (),
-    initial: Callable[[], Start | None] = lambda: None,
-    peak: float = 0.0,
-    compatibility_digest: str = "",
-) -> TrainState:
-    """Train to ``config.num_steps``.
+@runtime_checkable
+class StartFn(Protocol):
+    """Gives what a new run starts from."""
 
-    A run starts from, in this order: the newest intact checkpoint of ``workdir``; what ``initial`` gives; the task's
-    own initialisation.
+    def __call__(self) -> Start | None:
+        """Returns it, or none for the task's own initialisation."""
 
-    Args:
-        task: what to learn.
-        optim_config: optimiser.
+
+def no_start() -> None:
+    """Returns none: the task's own initialisation."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training run, before it begins.
+
+    Attributes:
+        task: parameters and losses.
+        optim: optimiser.
         config: length, logging and checkpoint intervals.
         batches: this process's part of the data.
         batch_size: images of a global batch.
-        seed: of parameters and noise.
-        workdir: where checkpoints and metrics go.
+        seed: random seed of parameters and noise.
+        workdir: directory of checkpoints and metrics.
         mesh: devices.
         hooks: called every ``config.eval_every`` steps.
-        initial: gives what to start from, or none.
-        peak: FLOP a second of all devices together, for the log.
+        start: gives what a new run starts from.
+        peak: FLOP a second of all devices together, for the log; 0 where unknown.
         compatibility_digest: digest of what decides what the parameters mean; checkpoints of another are not read.
-
-    Raises:
-        DiffpathError: the loss was not finite ``MAX_BAD_STEPS`` times in a row (exit code 6), or SIGTERM came
-            (exit code 143, after a checkpoint).
     """
-    checkpoints = Checkpoints(
-        workdir,
-        keep=config.keep_checkpoints,
-        keep_every=config.keep_every,
-        keep_best=config.keep_best,
-        compatibility_digest=compatibility_digest,
-    )
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    with processes.stop_noticed() as must_stop:
-        done = checkpoints.latest()
-        checkpoints.discard_after(done or 0)
-        step = done or 0
-        data = batches(step)
-        first = next(data)
-        shapes = _global_shapes(first, batch_size, mesh)
-        state = _start(task, optim_config, config, checkpoints, done, shapes, key=init_key, mesh=mesh, initial=initial)
-        given = jax.tree.map(lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.given)
-        step_fn, flops = _compile(task, optim_config, config, state, shapes, run_key, given, mesh)
-        recorder = RunRecorder(
-            config=config,
-            workdir=workdir,
-            checkpoints=checkpoints,
-            writer=open_log(workdir, resume_step=step) if processes.is_first() else None,
-            hooks=hooks,
-            speed=hardware.Throughput(images=batch_size, flops=flops, peak=peak),
+
+    task: Task
+    optim: OptimConfig
+    config: TrainConfig
+    batches: BatchesFn
+    batch_size: int
+    seed: int
+    workdir: Path
+    mesh: Mesh
+    hooks: tuple[Hook, ...] = ()
+    start: StartFn = no_start
+    peak: float = 0.0
+    compatibility_digest: str = ""
+
+    def fit(self) -> TrainState:
+        """Train to ``config.num_steps``.
+
+        A run starts from, in this order: the newest intact checkpoint of ``workdir``; ``start``; the task's
+        own initialisation.
+
+        Returns:
+            The state after the last step.
+
+        Raises:
+            DiffpathError: the loss was not finite ``MAX_BAD_STEPS`` times in a row (exit code 6), or SIGTERM came
+                (exit code 143, after a checkpoint).
+        """
+        checkpoints = self._checkpoints()
+        init_key, run_key = jax.random.split(jax.random.key(self.seed))
+        with processes.stop_noticed() as must_stop:
+            restored = checkpoints.latest()
+            checkpoints.discard_after(restored or 0)
+            step = restored or 0
+            data = self.batches(step)
+            first = next(data)
+            shapes = self._batch_shapes(first)
+            state = self._start(checkpoints, restored, shapes, init_key)
+            frozen_params = jax.tree.map(self._replicate, self.task.frozen_params)
+            step_fn, flops = self._compile(state, shapes, run_key, frozen_params)
+            recorder = self._recorder(checkpoints, state, flops)
+            bad_steps_before = state.bad_steps.copy()
+            size, end = self.batch_size, self.config.num_steps
+            progress_bar = track("train", total=end * size, done=step * size, unit="img")
+            with closing(recorder), progress_bar as progress:
+                for batch in sharding.prefetch(itertools.chain([first], data), self.mesh):
+                    if step == end:
+                        break
+                    with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                        state, bad_steps = step_fn(state, batch, run_key, frozen_params)
+                    # The devices work on this step while the host waits for the one before.
+                    self._stop_if_diverged(step, bad_steps_before)
+                    bad_steps_before = bad_steps
+                    step += 1
+                    progress.advance(size, recorder.after(step, state))
+                    if must_stop(step):
+                        self._stop_if_diverged(step, bad_steps_before)
+                        recorder.stop(step, state)
+                self._stop_if_diverged(step, bad_steps_before)
+        return state
+
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            self.workdir,
+            keep=self.config.keep_checkpoints,
+            keep_every=self.config.keep_every,
+            keep_best=self.config.keep_best,
+            compatibility_digest=self.compatibility_digest,
         )
-        before = state.bad_steps.copy()
-        total = config.num_steps * batch_size
-        with closing(recorder), track("train", total=total, done=step * batch_size, unit="img") as progress:
-            for batch in sharding.prefetch(itertools.chain([first], data), mesh):
-                if step == config.num_steps:
-                    break
-                state, bad_steps = step_fn(state, batch, run_key, given)
-                # The devices work on this step while the host waits for the one before.
-                _stop_if_diverged(workdir, step, before)
-                before = bad_steps
-                step += 1
-                note = recorder.after(step, state)
-                progress.advance(batch_size, f"step {step} {note}")
-                if must_stop(step):
-                    _stop_if_diverged(workdir, step, before)
-                    recorder.stop(step, state)
-            _stop_if_diverged(workdir, step, before)
-    return state
+
+    def _recorder(self, checkpoints: Checkpoints, state: TrainState, flops: float) -> "RunRecorder":
+        """Returns the recorder of a run that goes on from ``state``, whose parameters it lists in a file."""
+        is_first = processes.is_first()
+        if is_first:
+            overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+            write_text(self.workdir / PARAMETERS, overview + "\n")
+        return RunRecorder(
+            config=self.config,
+            workdir=self.workdir,
+            checkpoints=checkpoints,
+            writer=open_log(self.workdir, resume_step=int(state.step)) if is_first else None,
+            profile=StepProfile(self.workdir / TENSORBOARD, after=self.config.profile_at if is_first else 0),
+            hooks=self.hooks,
+            speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
+        )
+
+    def _replicate(self, array: np.ndarray) -> jax.Array:
+        """Returns an array of the host on every device."""
+        return sharding.from_host(np.asarray(array), sharding.replicated(self.mesh))
+
+    def _batch_shapes(self, part: Mapping[str, np.ndarray]) -> Tree:
+        """Returns the shapes of the global batch that this process's ``part`` belongs to."""
+        place = sharding.batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((self.batch_size, *value.shape[1:]), value.dtype, sharding=place)
+            for name, value in part.items()
+        }
+
+    def _start(self, checkpoints: Checkpoints, restored: int | None, batch: Tree, key: PRNGKey) -> TrainState:
+        """Returns the state of checkpoint ``restored``, or a fresh one, on the devices it belongs to."""
+
+        def fresh_state(key: PRNGKey) -> TrainState:
+            return init_state(self.task, self.optim, key=key, batch=batch, num_steps=self.config.num_steps)
+
+        shapes = jax.eval_shape(fresh_state, key)
+        places = sharding.state_shardings(shapes, self.mesh)
+        if restored is not None:
+            like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
+            state = checkpoints.restore(restored, like)
+            # A user who goes on after divergence, with other settings, gets the full number of tries again.
+            return replace(state, bad_steps=jnp.where(state.bad_steps < MAX_BAD_STEPS, state.bad_steps, 0))
+        state = jax.jit(fresh_state, out_shardings=places, compiler_options=hardware.options_for_one_call())(key)
+        start = self.start()
+        if start is None:
+            return state
+        params = {**state.params, **_placed(start.params, places.params)}
+        model_state = {**state.model_state, **_placed(start.model_state, places.model_state)}
+        ema = jax.tree.map(jnp.copy, params) if self.optim.ema_decay else {}
+        return replace(state, params=params, model_state=model_state, ema=ema)
+
+    def _compile(self, state: TrainState, batch: Tree, key: PRNGKey, frozen_params: Tree) -> tuple[Step, float]:
+        """Returns the compiled step and the FLOP it takes (0 if unknown).
+
+        It reuses the memory of the state that it is called with.
+        """
+        config = self.config
+        step = make_train_step(self.task, self.optim, num_steps=config.num_steps, log_every=config.log_every)
+        places = jax.tree.map(lambda array: array.sharding, state)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
+        lowered = jitted.lower(state, batch, key, frozen_params)
+        cost = lowered.cost_analysis() or {}
+        return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(self.optim.accumulate)
+
+    def _stop_if_diverged(self, step: int, bad_steps: jax.Array) -> None:
+        if int(bad_steps) >= MAX_BAD_STEPS:
+            first = step - MAX_BAD_STEPS + 1
+            raise DiffpathError(
+                "loss",
+                where=self.workdir,
+                why=f"not finite in steps {first} to {step} (batches {first - 1} to {step - 1} of the data order)",
+                fix="lower optim.learning_rate or set optim.clip_norm; the last checkpoint is finite",
+                code=ExitCode.DIVERGED,
+            )
 
 
 @dataclass
 class RunRecorder:
-    """What a run leaves behind while it goes: metrics, what the hooks write, checkpoints."""
+    """Writes what a run leaves behind: metrics, previews and numbers of the hooks, profiles, checkpoints.
+
+    Attributes:
+        config: intervals.
+        workdir: directory of the run.
+        checkpoints: of the run.
+        writer: metrics log; none in all processes but the first.
+        profile: called after each step.
+        hooks: called every ``config.eval_every`` steps.
+        speed: counts steps, for the log.
+        note: newest loss, for the progress display.
+    """
 
     config: TrainConfig
     workdir: Path
     checkpoints: Checkpoints
     writer: metric_writers.MetricWriter | None
-    hooks: Sequence[Hook]
+    profile: StepProfile
+    hooks: tuple[Hook, ...]
     speed: hardware.Throughput
     note: str = ""
 
     def after(self, step: int, state: TrainState) -> str:
-        """Log, look and save as the config says; a word for the progress display."""
+        """Log, look and save as the config says; returns a note for the progress display."""
         config = self.config
         self.speed.count()
         if step % config.log_every == 0:
@@ -194,7 +318,8 @@ class RunRecorder:
             if save:
                 self._flush()
                 self.checkpoints.save(step, state, measured)
-        return self.note
+            self.profile(step)
+        return f"step {step} {self.note}"
 
     def stop(self, step: int, state: TrainState) -> None:
         """Save what is not saved yet, and end the program; :meth:`close` seals it.
@@ -218,6 +343,7 @@ class RunRecorder:
         self.checkpoints.close()
         if self.writer is not None:
             self.writer.close()
+        self.profile.close()
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self.writer is not None:
@@ -229,50 +355,7 @@ class RunRecorder:
             self.writer.flush()
 
 
-def _global_shapes(part: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh) -> Tree:
-    """Shapes of the global batch that this process's ``part`` belongs to."""
-    sharding_of_batch = sharding.batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct((batch_size, *value.shape[1:]), value.dtype, sharding=sharding_of_batch)
-        for name, value in part.items()
-    }
-
-
-def _start(
-    task: Task,
-    optim_config: OptimConfig,
-    config: TrainConfig,
-    checkpoints: Checkpoints,
-    done: int | None,
-    batch: Tree,
-    *,
-    key: PRNGKey,
-    mesh: Mesh,
-    initial: Callable[[], Start | None],
-) -> TrainState:
-    """The state of checkpoint ``done``, or a fresh one, on the devices it belongs to."""
-
-    def fresh_state(key: PRNGKey) -> TrainState:
-        return init_state(task, optim_config, key=key, batch=batch, num_steps=config.num_steps)
-
-    shapes = jax.eval_shape(fresh_state, key)
-    places = sharding.state_shardings(shapes, mesh)
-    if done is not None:
-        like = jax.tree.map(lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), shapes, places)
-        state = checkpoints.restore(done, like)
-        # A user who goes on after divergence, with other settings, gets the full number of tries again.
-        return replace(state, bad_steps=jnp.where(state.bad_steps < MAX_BAD_STEPS, state.bad_steps, 0))
-    state = jax.jit(fresh_state, out_shardings=places, compiler_options=hardware.options_for_one_call())(key)
-    start = initial()
-    if start is None:
-        return state
-    params = {**state.params, **_placed(start.params, places.params)}
-    model_state = {**state.model_state, **_placed(start.model_state, places.model_state)}
-    ema = jax.tree.map(jnp.copy, params) if optim_config.ema_decay else {}
-    return replace(state, params=params, model_state=model_state, ema=ema)
-
-
-def _placed(groups: Tree, places: Tree) -> Tree:
+def _placed(groups: Tree, places: Tree) -> dict[str, Tree]:
     """Arrays of the host on the devices that they belong to."""
     return {
         name: jax.tree.map(sharding.from_host, jax.tree.map(np.asarray, tree), places[name])
@@ -280,37 +363,6 @@ def _placed(groups: Tree, places: Tree) -> Tree:
     }
 
 
-def _compile(
-    task: Task,
-    optim_config: OptimConfig,
-    config: TrainConfig,
-    state: TrainState,
-    batch: Tree,
-    key: PRNGKey,
-    given: Tree,
-    mesh: Mesh,
-) -> tuple[Step, float]:
-    """The compiled step, which reuses the memory of the state it is given, and the FLOP it takes (0 if unknown)."""
-    step = make_train_step(task, optim_config, num_steps=config.num_steps, log_every=config.log_every)
-    places = jax.tree.map(lambda array: array.sharding, state)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-    lowered = jitted.lower(state, batch, key, given)
-    cost = lowered.cost_analysis() or {}
-    return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(optim_config.accumulate)
-
-
 def _means(window: Tree) -> dict[str, float]:
     sums = jax.device_get(window)
     return {name: float(total / weight) for name, (total, weight) in sums.items() if weight > 0}
-
-
-def _stop_if_diverged(workdir: Path, step: int, bad_steps: jax.Array) -> None:
-    if int(bad_steps) >= MAX_BAD_STEPS:
-        first = step - MAX_BAD_STEPS + 1
-        raise DiffpathError(
-            "loss",
-            where=workdir,
-            why=f"not finite in steps {first} to {step} (batches {first - 1} to {step - 1} of the data order)",
-            fix="lower optim.learning_rate or set optim.clip_norm; the last checkpoint is finite",
-            code=ExitCode.DIVERGED,
-        )

@@ -24,7 +24,7 @@ def open_log(workdir: Path, *, resume_step: int) -> metric_writers.MetricWriter:
 
     Args:
         workdir: the run.
-        resume_step: what an interrupted run wrote beyond this step is dropped.
+        resume_step: step that the run goes on after; lines of later steps are dropped.
     """
     writers = [JsonLinesWriter(workdir, resume_step=resume_step), TensorBoardWriter(workdir, resume_step=resume_step)]
     return metric_writers.AsyncWriter(metric_writers.MultiWriter(writers))
@@ -98,7 +98,7 @@ def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
 
 
 def read_metrics(workdir: Path, *, tolerant: bool = False) -> list[dict[str, Any]]:
-    """Rows of a run's metrics, in order.
+    """Returns the rows of a run's metrics, in order.
 
     Args:
         workdir: the run.

@@ -20,7 +20,7 @@ class OptimConfig:
         learning_rate: peak learning rate of AdamW.
         muon_learning_rate: peak learning rate of Muon, which then moves the kernels of convolutions and dense layers
             while AdamW moves the rest; 0 uses AdamW throughout. Muon needs fewer steps, and more work in each.
-        decay: what follows the warm-up: nothing, or half a cosine or a line down to 0.
+        decay: learning rate after the warm-up: constant, or half a cosine or a line down to 0.
         warmup_steps: steps of linear warm-up from 0.
         weight_decay: decoupled weight decay (AdamW).
         b1: Adam's first moment decay.
@@ -43,7 +43,7 @@ class OptimConfig:
 
 
 def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    """Share of the peak learning rate at each step."""
+    """Returns the share of the peak learning rate at each step."""
     if config.decay == "cosine":
         start = 0.0 if config.warmup_steps else 1.0
         return optax.warmup_cosine_decay_schedule(start, 1.0, config.warmup_steps, num_steps)
@@ -57,7 +57,7 @@ def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
-    """AdamW, or Muon with AdamW (Jordan et al. 2024), after clipping by global norm where asked for."""
+    """Returns AdamW, or Muon with AdamW (Jordan et al. 2024), after clipping by global norm where asked for."""
     relative = relative_schedule(config, num_steps)
 
     def scaled(peak: float) -> optax.Schedule:
@@ -80,7 +80,7 @@ def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransfo
 
 
 def _kernel_dimensions(params: Tree) -> Tree:
-    """Kernels as matrices (all inputs by outputs); nothing for what Muon leaves to AdamW."""
+    """Returns kernels as matrices (all inputs by outputs); nothing for what Muon leaves to AdamW."""
 
     def of(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         if path[-1] != jax.tree_util.DictKey("kernel"):

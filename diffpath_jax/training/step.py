@@ -4,19 +4,18 @@ Its key is ``fold_in(run key, step)``, so a resumed run repeats an uninterrupted
 another number of devices up to rounding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, no_type_check
+from typing import Protocol, no_type_check, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from diffpath_jax.shapes import Batch, PRNGKey, Tree, Weighted
+from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training import optim
 from diffpath_jax.training.optim import OptimConfig
-from diffpath_jax.training.tasks.task import Loss, Task
+from diffpath_jax.training.tasks.task import LossAux, LossFn, Task
 
 
 # JAX rebuilds this class around its own placeholders, which run-time type checks must let through.
@@ -31,7 +30,7 @@ class TrainState:
         params: parameters by group, float32.
         ema: their moving average; empty when none is kept.
         opt_state: optimiser state by group.
-        model_state: what is remembered besides parameters, by name (BatchNorm statistics, losses by timestep).
+        model_state: other arrays that last from step to step, by name (BatchNorm statistics, losses by timestep).
         bad_steps: non-finite steps in a row.
         skipped: non-finite steps in all.
         window: sums for the next line of metrics; kept here so that a resumed run logs the same line.
@@ -47,14 +46,35 @@ class TrainState:
     window: Tree
 
 
-# (state, batch, run key, task.given) -> (new state, its bad_steps once more: readable after the state is donated)
-Step = Callable[..., tuple[TrainState, jax.Array]]
-# (own parameters, model state, batch, key) -> (loss, aux) of one parameter group
-GroupLoss = Callable[[Tree, Tree, Batch, jax.Array], tuple[jax.Array, dict[str, Any]]]
+@runtime_checkable
+class Step(Protocol):
+    """One optimisation step."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, run_key: PRNGKey, frozen_params: Tree | None = None, /
+    ) -> tuple[TrainState, jax.Array]:
+        """Returns the new state, and its ``bad_steps`` once more: readable after the state is donated.
+
+        Args:
+            state: before the step.
+            batch: images or latents, and labels.
+            run_key: random key of the whole run.
+            frozen_params: parameters by group that are read and not trained.
+        """
+        ...
+
+
+@runtime_checkable
+class GroupLossFn(Protocol):
+    """The loss as a function of one group's parameters."""
+
+    def __call__(self, own: Tree, model_state: Tree, batch: Batch, key: PRNGKey, /) -> tuple[Scalar, LossAux]:
+        """Returns the loss and what comes with it."""
+        ...
 
 
 def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int) -> Step:
-    """One optimisation step of every parameter group.
+    """Returns the optimisation step of every parameter group.
 
     A step whose loss or gradient is not finite changes nothing but the counters.
     """
@@ -62,7 +82,7 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
     relative = optim.relative_schedule(config, num_steps)
 
     def step(
-        state: TrainState, batch: Batch, run_key: PRNGKey, given: Tree | None = None
+        state: TrainState, batch: Batch, run_key: PRNGKey, frozen_params: Tree | None = None
     ) -> tuple[TrainState, jax.Array]:
         key = jax.random.fold_in(run_key, state.step)
         params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
@@ -70,7 +90,7 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
         finite = jnp.asarray(True)
         for number, (group, loss_fn) in enumerate(task.losses.items()):
             loss, aux, grads = _gradient(
-                _of_group(loss_fn, {**(given or {}), **params}, group),
+                _of_group(loss_fn, {**(frozen_params or {}), **params}, group),
                 params[group],
                 model_state,
                 batch,
@@ -89,8 +109,8 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
             if config.ema_decay
             else state.ema
         )
-        revised, ema, model_state = task.revise(params, ema, model_state)
-        moved = replace(state, params=revised, ema=ema, opt_state=opt_state, model_state=model_state)
+        final_params, ema, model_state = task.after_step(params, ema, model_state)
+        moved = replace(state, params=final_params, ema=ema, opt_state=opt_state, model_state=model_state)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
         fresh = state.step % log_every == 0
         bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
@@ -109,16 +129,16 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
     return step
 
 
-def _of_group(loss_fn: Loss, params: Tree, group: str) -> GroupLoss:
-    """The loss as a function of one group's parameters; the others stay as they are now."""
+def _of_group(loss_fn: LossFn, params: Tree, group: str) -> GroupLossFn:
+    """Returns the loss as a function of one group's parameters; the others stay as they are now."""
     others = dict(params)
     return lambda own, model_state, batch, key: loss_fn({**others, group: own}, model_state, batch, key)
 
 
 def _gradient(
-    loss_fn: GroupLoss, own: Tree, model_state: Tree, batch: Batch, key: PRNGKey, *, parts: int
-) -> tuple[jax.Array, dict[str, Any], Tree]:
-    """Loss, its aux and its gradient; with several ``parts`` the means over them, worked off one after the other."""
+    loss_fn: GroupLossFn, own: Tree, model_state: Tree, batch: Batch, key: PRNGKey, *, parts: int
+) -> tuple[Scalar, LossAux, Tree]:
+    """Returns a loss, its aux and its gradient: with several ``parts``, worked off in turn, the means over them."""
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if parts == 1:
         (loss, aux), grads = value_and_grad(own, model_state, batch, key)
@@ -139,12 +159,12 @@ def _gradient(
     numbered = (jnp.arange(parts), split)
     (model_state, sums), _ = jax.lax.scan(add, (model_state, zeros), numbered, unroll=parts // turns)
     loss, metrics, grads = sums
-    aux = {"model_state": model_state, "metrics": metrics}
+    aux = LossAux(model_state=model_state, metrics=metrics)
     return loss / parts, aux, jax.tree.map(lambda g: g / parts, grads)
 
 
 def loop_turns(parts: int) -> int:
-    """Turns of the loop over the parts of a batch; XLA counts the work of one turn only.
+    """Returns the turns of the loop over the parts of a batch; XLA counts the work of one turn only.
 
     On CPUs there is one: weight gradients of convolutions are many times slower inside a loop.
     """
@@ -152,22 +172,22 @@ def loop_turns(parts: int) -> int:
 
 
 def _once(value: ArrayLike) -> Weighted:
-    """A number as (sum, weight) of one observation."""
+    """Returns a number as (sum, weight) of one observation."""
     return jnp.stack([jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32)])
 
 
 def _prefix(task: Task, group: str) -> str:
-    """Before the names of a group's metrics, where there are several groups."""
+    """Returns what stands before the names of a group's metrics, where there are several groups."""
     return "" if len(task.losses) == 1 else f"{group}/"
 
 
 def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int) -> TrainState:
-    """A fresh state; ``batch`` gives only shapes."""
+    """Returns a fresh state; ``batch`` gives only shapes."""
     params, model_state = task.init(key)
     optimizer = optim.make_optimizer(config, num_steps)
     names = ["learning_rate"]
     for group, loss_fn in task.losses.items():
-        _, aux = jax.eval_shape(loss_fn, {**task.given, **params}, model_state, batch, key)
+        _, aux = jax.eval_shape(loss_fn, {**task.frozen_params, **params}, model_state, batch, key)
         names += [_prefix(task, group) + name for name in ("loss", "grad_norm", *aux["metrics"])]
     return TrainState(
         step=_counter(),
@@ -182,5 +202,5 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
 
 
 def _counter() -> jax.Array:
-    """A zero of its own: the step may write over each."""
+    """Returns a zero of its own: the step may write over each."""
     return jnp.zeros((), jnp.int32)

@@ -166,7 +166,14 @@ def test_a_dry_run_needs_no_data_and_writes_nothing(tmp_path, capsys, monkeypatc
     words = ["train", "--config", f"{path}:debug", "--dry_run", "--devices", "4", "--peak_tflops", "100"]
     assert cli.main(words) == 0
     said = capsys.readouterr().err
-    for word in ("parameters", "GFLOP an image", "GiB a device", "hours at 40%", "data 4 x fsdp 1"):
+    for word in (
+        "parameters",
+        "network/encoder/stem/kernel",
+        "GFLOP an image",
+        "GiB a device",
+        "hours at 40%",
+        "data 4 x fsdp 1",
+    ):
         assert word in said
     assert not list(tmp_path.iterdir())
 

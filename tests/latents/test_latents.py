@@ -153,7 +153,7 @@ def task_on(data, stage, *, scale=0.0, image_channels=3):
     params, state = jax.jit(task.init)(jax.random.key(0))
     params = jax.tree.map(lambda p: p + 0.1, params)
     batch = jax.tree.map(lambda x: jnp.asarray(x[:8]), pipeline.read_arrays(opened, "train"))
-    loss, _ = jax.jit(task.losses[NETWORK])({**task.given, **params}, state, batch, jax.random.key(1))
+    loss, _ = jax.jit(task.losses[NETWORK])({**task.frozen_params, **params}, state, batch, jax.random.key(1))
     return float(loss), stage
 
 

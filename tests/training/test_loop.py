@@ -23,7 +23,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.training import optim
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.training.loop import fit
+from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.task import NETWORK, Task
@@ -71,7 +71,7 @@ def linear_task(bad_steps=()):
 
 
 def batches_of(dataset):
-    """Batches from a position on, as ``fit`` takes them."""
+    """Batches from a position on, as a ``Trainer`` takes them."""
     source = Records([open_dataset(dataset)], "train")
     return lambda start: training_batches(source, batch_size=8, seed=0, augment="dihedral", workers=0, start=start)
 
@@ -126,17 +126,17 @@ def run_fit(workdir, dataset, *, num_steps=6, stop_after=None):
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
 
-    return fit(
-        make_task(RUN, num_classes=2),
-        OPTIM,
-        dataclasses.replace(config, num_steps=num_steps),
+    return Trainer(
+        task=make_task(RUN, num_classes=2),
+        optim=OPTIM,
+        config=dataclasses.replace(config, num_steps=num_steps),
         batches=batches_of(dataset),
         batch_size=8,
         seed=0,
         workdir=workdir,
         mesh=sharding.make_mesh(jax.devices()[:1]),
-        hooks=[interrupt],
-    )
+        hooks=(interrupt,),
+    ).fit()
 
 
 def losses(workdir):
@@ -303,16 +303,16 @@ def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
         return value * jnp.nan, aux
 
     with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
-        fit(
-            dataclasses.replace(poisoned, losses={NETWORK: loss}),
-            OPTIM,
-            dataclasses.replace(RUN.train, num_steps=50),
+        Trainer(
+            task=dataclasses.replace(poisoned, losses={NETWORK: loss}),
+            optim=OPTIM,
+            config=dataclasses.replace(RUN.train, num_steps=50),
             batches=batches_of(dataset),
             batch_size=8,
             seed=0,
             workdir=tmp_path,
             mesh=sharding.make_mesh(jax.devices()[:1]),
-        )
+        ).fit()
     assert caught.value.code == ExitCode.DIVERGED
     state = Checkpoints(tmp_path).read(2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))

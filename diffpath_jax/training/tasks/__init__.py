@@ -1,1 +1,1 @@
-"""What there is to learn."""
+"""Tasks: parameters to start from, and losses."""

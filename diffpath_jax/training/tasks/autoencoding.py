@@ -1,4 +1,4 @@
-"""How an autoencoder is taught: the first stage of latent diffusion (Esser et al. 2021; Rombach et al. 2022).
+"""The task of autoencoding: the first stage of latent diffusion (Esser et al. 2021; Rombach et al. 2022).
 
 Two networks learn against each other. The autoencoder minimises
 
@@ -10,7 +10,7 @@ convolution in a fixed proportion. The bottleneck is a codebook or a normal dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_uni
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import NETWORK, Revise, Task, unrevised
+from diffpath_jax.training.tasks.task import NETWORK, AfterStepFn, LossAux, Task, keep_all
 
 DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
 # Names in the model state: steps taken, and what is remembered of the codebook.
@@ -52,24 +52,8 @@ class Adversary:
     start: int
 
 
-@dataclass(frozen=True)
-class Bottleneck:
-    """What happens between encoder and decoder.
-
-    Attributes:
-        init: what is remembered of it from step to step.
-        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`. A step
-            calls it for each part of its batch, and hands the memory on.
-        revise: what is done to it once, after each step.
-    """
-
-    init: Callable[[], Tree]
-    apply: Callable[[Tree, Tree, jax.Array, jax.Array, int], "Passed"]
-    revise: Revise = unrevised
-
-
 class Passed(NamedTuple):
-    """What comes out of a bottleneck.
+    """The output of a bottleneck.
 
     Attributes:
         z: latents for the decoder; gradients pass through them to the encoder.
@@ -84,13 +68,54 @@ class Passed(NamedTuple):
     memory: Tree
 
 
+@runtime_checkable
+class MemoryFn(Protocol):
+    """Makes what a bottleneck remembers from step to step."""
+
+    def __call__(self) -> Tree:
+        """Returns the memory before the first step."""
+        ...
+
+
+@runtime_checkable
+class BottleneckFn(Protocol):
+    """The way from the encoder's output to the decoder's input."""
+
+    def __call__(self, params: Tree, memory: Tree, encoded: Images, key: PRNGKey, num_values: int, /) -> Passed:
+        """Returns what comes out.
+
+        Args:
+            params: parameters of the autoencoder.
+            memory: memory of the step before.
+            encoded: the encoder's output.
+            key: random key of the bottleneck.
+            num_values: pixels times channels of an image.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """The part between encoder and decoder.
+
+    Attributes:
+        init: makes the memory to start from.
+        apply: called for each part of a batch, which hands its memory on.
+        after_step: change of parameters and memory once after each step.
+    """
+
+    init: MemoryFn
+    apply: BottleneckFn
+    after_step: AfterStepFn = keep_all
+
+
 def straight_through(z: Images, z_q: Images) -> Images:
-    """``z_q``, with the gradient of ``z`` (van den Oord et al. 2017, section 3.1)."""
+    """Returns ``z_q``, with the gradient of ``z`` (van den Oord et al. 2017, section 3.1)."""
     return z + jax.lax.stop_gradient(z_q - z)
 
 
 def codebook_loss(z: Images, z_q: Images, *, commitment: float, on: Commitment) -> Scalar:
-    """Draws codes to latents and latents to codes, one of them with the factor ``commitment``.
+    """Returns the loss that draws codes to latents and latents to codes, one of them with the factor ``commitment``.
 
     ``on="codes"`` is what the published code does, ``mean (sg z_q - z)^2 + beta mean (z_q - sg z)^2``;
     ``on="latents"`` is the formula of the paper, ``mean (z_q - sg z)^2 + beta mean (sg z_q - z)^2``.
@@ -102,13 +127,13 @@ def codebook_loss(z: Images, z_q: Images, *, commitment: float, on: Commitment) 
 
 
 def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitment, revive_after: int) -> Bottleneck:
-    """Vector quantisation; the codebook's usage is watched.
+    """Returns a bottleneck of vector quantisation; the codebook's usage is watched.
 
     Args:
         network: the autoencoder, with the method ``quantise``.
         size: codes in the book.
         commitment: beta of :func:`codebook_loss`.
-        on: where beta is.
+        on: the half of the loss that beta belongs to.
         revive_after: steps without use after which a code is moved to a latent of the batch; 0 for never.
     """
 
@@ -136,7 +161,7 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
         loss = codebook_loss(z, z_q, commitment=commitment, on=on)
         return Passed(straight_through(z, z_q), loss, metrics, {**memory, "used": used, "candidates": candidates})
 
-    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+    def after_step(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
         memory = model_state[CODES]
         age = jnp.where(memory["used"], 0, memory["age"] + 1)
         dead = age >= (revive_after or NEVER)
@@ -150,22 +175,22 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
         after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(size, bool)}
         return moved(params), moved(average), {**model_state, CODES: after}
 
-    return Bottleneck(init, apply, revise)
+    return Bottleneck(init, apply, after_step)
 
 
 def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
-    """The codebook with its ``dead`` codes replaced by candidates."""
+    """Returns the codebook with its ``dead`` codes replaced by candidates."""
     return jnp.where(dead[:, None], candidates, codes)
 
 
 def perplexity(counts: Float[Array, "k"]) -> Scalar:
-    """Exp of the entropy of how often each code was used: as many codes, used evenly, would be as varied."""
+    """Returns exp of the entropy of the codes' use: as many codes, used evenly, would be as varied."""
     shares = counts / counts.sum()
     return jnp.exp(-(shares * jnp.log(jnp.where(shares > 0, shares, 1.0))).sum())
 
 
 def normal_distribution() -> Bottleneck:
-    """A KL encoder's normal distribution, kept near the standard one.
+    """Returns the bottleneck of a KL encoder: a normal distribution, kept near the standard one.
 
     The published loss is a sum over all values of an image. Here it is a mean over them, so the divergence, a sum over
     the latent, is divided by their number too: its published factor (1e-6) then means the same.
@@ -181,12 +206,12 @@ def normal_distribution() -> Bottleneck:
 
 
 def hinge_loss(real: Float[Array, "b h w 1"], fake: Float[Array, "b h w 1"]) -> Scalar:
-    """Of the discriminator: ``(mean relu(1 - D(x)) + mean relu(1 + D(x^))) / 2``."""
+    """Returns the discriminator's ``(mean relu(1 - D(x)) + mean relu(1 + D(x^))) / 2``."""
     return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
 
 
 def adaptive_weight(of_image: Tree | jax.Array, of_critic: Tree | jax.Array) -> Scalar:
-    """``|g_image| / (|g_critic| + 1e-4)``, at most 1e4, of two gradients (Esser et al. 2021, equation 7)."""
+    """Returns ``|g_image| / (|g_critic| + 1e-4)``, at most 1e4, of two gradients (Esser et al. 2021, equation 7)."""
     ratio = optax.global_norm(of_image) / (optax.global_norm(of_critic) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST_WEIGHT))
 
@@ -199,7 +224,7 @@ def autoencoding_task(
     perceptual: tuple[PureNetwork, Tree] | None,
     bottleneck_weight: float = 1.0,
 ) -> Task:
-    """Give images back, through a bottleneck.
+    """Returns the task of giving images back, through a bottleneck.
 
     Args:
         network: the autoencoder: ``encode``, ``features`` (all of the decoder but its last layer), ``to_image``.
@@ -213,7 +238,7 @@ def autoencoding_task(
     losses_of = {NETWORK: parts.autoencoder_loss}
     if adversary:
         losses_of[DISCRIMINATOR] = parts.discriminator_loss
-    return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.revise)
+    return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.after_step)
 
 
 @dataclass(frozen=True)
@@ -234,10 +259,10 @@ class _Autoencoding:
         judge, norms = self.adversary.network.init(jax.random.fold_in(key, 1))
         return {NETWORK: params, DISCRIMINATOR: judge}, {**remembered, DISCRIMINATOR: norms}
 
-    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
-        return self.bottleneck.revise(params, average, {**model_state, STEPS: model_state[STEPS] + 1})
+    def after_step(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        return self.bottleneck.after_step(params, average, {**model_state, STEPS: model_state[STEPS] + 1})
 
-    def autoencoder_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def autoencoder_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         h, through = self._passed(params, model_state, x, key)
         x_hat = self._to_image(params, h)
@@ -251,7 +276,7 @@ class _Autoencoding:
             metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(weight)}
         return total, {"metrics": metrics, "model_state": {**model_state, CODES: through.memory}}
 
-    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         h, _ = self._passed(params, model_state, x, key)
         real, state = self._judge(params, model_state, x)
@@ -262,7 +287,7 @@ class _Autoencoding:
         return loss, {"metrics": metrics, "model_state": {**model_state, DISCRIMINATOR: state}}
 
     def _passed(self, params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[jax.Array, Passed]:
-        """What the decoder knows before its last layer, and what came through the bottleneck."""
+        """Returns the decoder's features before its last layer, and the bottleneck's output."""
         code, _ = self.network.apply(params[NETWORK], {}, x, method="encode")
         through = self.bottleneck.apply(params[NETWORK], model_state[CODES], code, key, x[0].size)
         return self.network.apply(params[NETWORK], {}, through.z, method="features")[0], through
@@ -283,16 +308,16 @@ class _Autoencoding:
         return self.adversary.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
 
     def _critic(self, params: Tree, model_state: Tree, image: Images) -> Scalar:
-        """The generator's term: ``-mean D(x^)``."""
+        """Returns the generator's term: ``-mean D(x^)``."""
         return -self._judge(params, model_state, image)[0].mean()
 
     def _active(self, model_state: Tree) -> Scalar:
-        """1 from the step on in which the discriminator takes part."""
+        """Returns 1 from the step on in which the discriminator takes part."""
         assert self.adversary is not None
         return (model_state[STEPS] >= self.adversary.start).astype(jnp.float32)
 
     def _adaptive_weight(self, params: Tree, model_state: Tree, x: Images, h: jax.Array) -> Scalar:
-        """The ratio of both kinds of gradients at the decoder's last kernel, of which alone they are taken."""
+        """Returns the ratio of both kinds of gradients at the decoder's last kernel, of which alone they are taken."""
         fixed = jax.lax.stop_gradient(h)
 
         def at_last(loss: Callable[[Images], Scalar]) -> jax.Array:

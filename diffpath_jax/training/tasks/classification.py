@@ -1,4 +1,4 @@
-"""Learn to tell classes, of clean images and of noisy ones."""
+"""The tasks of classifying clean images and noisy ones."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.stain_jitter import jitter_stains
-from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, LossAux, Task
 
 
 def classification_task(
@@ -22,7 +22,7 @@ def classification_task(
     class_weights: Float[np.ndarray, "classes"] | None = None,
     stain_jitter: float = 0.0,
 ) -> Task:
-    """Tell the class of an image.
+    """Returns the task of telling the class of an image.
 
     Args:
         network: images and ``train`` to (logits, features).
@@ -35,7 +35,7 @@ def classification_task(
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         x = jitter_stains(batch["image"], key, strength=stain_jitter) if stain_jitter else to_unit(batch["image"])
         (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
@@ -49,15 +49,23 @@ def classification_task(
 
 
 def noisy_classification_task(
-    network: PureNetwork, codec: Codec, schedule: NoiseSchedule, *, label_smoothing: float, given: Tree | None = None
+    network: PureNetwork,
+    codec: Codec,
+    schedule: NoiseSchedule,
+    *,
+    label_smoothing: float,
+    frozen_params: Tree | None = None,
 ) -> Task:
-    """Tell the class of a noisy image or latent, at any level, drawn evenly (Dhariwal and Nichol 2021, section 4.1)."""
+    """Returns the task of telling the class of a noisy image or latent (Dhariwal and Nichol 2021, section 4.1).
+
+    Noise levels are drawn evenly.
+    """
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
         x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
@@ -68,4 +76,4 @@ def noisy_classification_task(
         metrics = {"accuracy": losses.weighted(correct), **losses.by_noise_level(values, t, schedule.num_steps)}
         return values.mean(), {"metrics": metrics, "model_state": {NETWORK: network_state}}
 
-    return Task(init, {NETWORK: loss}, given or {})
+    return Task(init, {NETWORK: loss}, frozen_params or {})

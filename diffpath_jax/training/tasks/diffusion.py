@@ -1,4 +1,4 @@
-"""Learn to denoise: what a diffusion model is taught, and how."""
+"""The task of denoising, and its objective."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.ranges import NonNegativeReal, Positive, PositiveReal, Share
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Timesteps, Tree
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, Task
+from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, LossAux, Task
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def diffusion_task(
     *,
     timesteps: TimestepSampler,
     nulls: conditioning.Nulls,
-    given: Tree | None = None,
+    frozen_params: Tree | None = None,
 ) -> Task:
     """Conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
 
@@ -67,7 +67,7 @@ def diffusion_task(
         objective: prediction, loss, and what is done to conditions and noise.
         timesteps: how timesteps are drawn.
         nulls: null value of each condition that the network takes; batches have the conditions under these names.
-        given: parameters of the codec, under its name.
+        frozen_params: parameters of the codec, under its name.
     """
     weights = (
         losses.min_snr_weight(objective.prediction, schedule, gamma=objective.min_snr_gamma)
@@ -79,7 +79,7 @@ def diffusion_task(
         params, state = network.init(key)
         return {NETWORK: params}, {NETWORK: state, TIMESTEPS: timesteps.init()}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, dict]:
+    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         t_key, noise_key, label_key, dropout_key, perturbation_key, codec_key = jax.random.split(key, 6)
         x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t, importance = timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
@@ -111,7 +111,7 @@ def diffusion_task(
         }
         return (values * importance).mean(), {"metrics": metrics, "model_state": model_state}
 
-    return Task(init, {NETWORK: loss}, given or {})
+    return Task(init, {NETWORK: loss}, frozen_params or {})
 
 
 def _bound(

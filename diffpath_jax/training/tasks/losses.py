@@ -19,12 +19,12 @@ _LEAST_PROBABILITY, _FAR = 1e-12, 50.0
 
 
 def squared_error(output: Images, target: Images) -> Float[Array, "b"]:
-    """Mean squared error of each image."""
+    """Returns the mean squared error of each image."""
     return jnp.square(output - target).mean(axis=tuple(range(1, output.ndim)))
 
 
 def min_snr_weight(prediction: Prediction, schedule: NoiseSchedule, *, gamma: float) -> Table:
-    """Weight of the squared error at each t (Hang et al. 2023, "Min-SNR weighting", section 3.4).
+    """Returns the weight of the squared error at each t (Hang et al. 2023, "Min-SNR weighting", section 3.4).
 
     With SNR = abar / (1 - abar): ``min(SNR, gamma)`` on x_0, which is ``min(SNR, gamma) / SNR`` on eps and
     ``min(SNR, gamma) / (SNR + 1)`` on v.
@@ -39,7 +39,7 @@ def min_snr_weight(prediction: Prediction, schedule: NoiseSchedule, *, gamma: fl
 
 
 def normal_kl(mean_1: Images, log_variance_1: Images, mean_2: Images, log_variance_2: Images) -> Images:
-    """KL divergence between normal distributions with diagonal covariance, in nats, element by element."""
+    """Returns the KL divergence between normal distributions, in nats, element by element."""
     return 0.5 * (
         log_variance_2
         - log_variance_1
@@ -50,7 +50,7 @@ def normal_kl(mean_1: Images, log_variance_1: Images, mean_2: Images, log_varian
 
 
 def discretised_log_likelihood(x: Images, mean: Images, log_scale: Images) -> Images:
-    """Log probability (nats) that a normal distribution gives to the 8-bit level of each pixel.
+    """Returns the log probability (nats) that a normal distribution gives to the 8-bit level of each pixel.
 
     The level at x in [-1, 1] is the interval ``x +- 1/255``; the outermost two are open (Ho et al. 2020,
     equation 13). The normal distribution function is Page's (1977), ``(1 + tanh u(z)) / 2`` with
@@ -78,7 +78,7 @@ def discretised_log_likelihood(x: Images, mean: Images, log_scale: Images) -> Im
 def variational_bound(
     schedule: NoiseSchedule, x_0: Images, x_t: Images, t: Timesteps, mean: Images, log_variance: Images
 ) -> Float[Array, "b"]:
-    """L_t of the variational bound of each image, in bits a dimension.
+    """Returns L_t of the variational bound of each image, in bits a dimension.
 
     ``KL(q(x_{t-1} | x_t, x_0) || N(mean, exp(log_variance)))`` for t > 0 and ``-log p(x_0 | x_1)`` for t = 0
     (Ho et al. 2020, equation 5; Nichol and Dhariwal 2021, section 2.1).
@@ -92,19 +92,19 @@ def variational_bound(
 
 
 def by_noise_level(values: Float[Array, "b"], t: Int[Array, "b"], num_steps: int) -> dict[str, Weighted]:
-    """Sum and number of ``values`` in each quarter of the noise schedule, for the logs."""
+    """Returns sum and number of ``values`` in each quarter of the noise schedule, for the logs."""
     member = jax.nn.one_hot(t * NOISE_LEVELS // num_steps, NOISE_LEVELS)
     sums, counts = values @ member, member.sum(axis=0)
     return {f"loss_noise_{i + 1}of{NOISE_LEVELS}": jnp.stack([sums[i], counts[i]]) for i in range(NOISE_LEVELS)}
 
 
 def weighted(values: Float[Array, "b"]) -> Weighted:
-    """Sum and number of ``values``."""
+    """Returns sum and number of ``values``."""
     return jnp.stack([values.sum(), jnp.asarray(values.size, values.dtype)])
 
 
 def cross_entropy(logits: Float[Array, "b n"], labels: Labels, *, smoothing: float = 0.0) -> Float[Array, "b"]:
-    """Softmax cross-entropy of each image, with optional label smoothing."""
+    """Returns the softmax cross-entropy of each image, with optional label smoothing."""
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 

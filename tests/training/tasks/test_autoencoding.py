@@ -86,7 +86,7 @@ def line(revive_after):
 
 def after_step(bottleneck, params, memory):
     """Parameters and memory once a step has ended."""
-    moved, mean, state = bottleneck.revise({NETWORK: params}, {}, {CODES: memory})
+    moved, mean, state = bottleneck.after_step({NETWORK: params}, {}, {CODES: memory})
     assert mean == {}
     return moved[NETWORK], state[CODES]
 
@@ -133,7 +133,7 @@ def test_a_code_without_use_is_moved_to_a_latent_in_parameters_and_average():
     }
     groups = {NETWORK: params, DISCRIMINATOR: {"kept": jnp.ones(1)}}
     average = {NETWORK: jax.tree.map(lambda x: x + 0.5, params)}
-    moved, mean, state = bottleneck.revise(groups, average, {CODES: memory, STEPS: jnp.array(7)})
+    moved, mean, state = bottleneck.after_step(groups, average, {CODES: memory, STEPS: jnp.array(7)})
     np.testing.assert_array_equal(moved[NETWORK]["codebook"]["embedding"].ravel(), [0.0, 1.0, 7.0])
     np.testing.assert_array_equal(mean[NETWORK]["codebook"]["embedding"].ravel(), [0.5, 1.5, 7.0])
     np.testing.assert_array_equal(state[CODES]["age"], [0, 1, 0])
