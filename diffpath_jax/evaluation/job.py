@@ -35,7 +35,7 @@ MIN_FLOOR = 4
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be measured.
+    """Sets and settings of an evaluation.
 
     Attributes:
         reference: real images, or their statistics.

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: ``metrics.json``, written and read through the classes of this module.
+"""The results of an evaluation on disk, ``metrics.json``: written and read through the classes of this module.
 
 The names of its fields are those of the file; where they differ, for the sake of older files, an alias says so.
 """
@@ -64,7 +64,7 @@ _NUMBER = ("value", "low", "high", "standard_error")
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one group of images.
+    """Numbers of one group of images.
 
     Attributes:
         n_reference: images of the reference; none where only its statistics are known.
@@ -85,7 +85,7 @@ Rows = dict[str, dict[str, Row]]
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What distances were measured in.
+    """A feature space that distances were measured in.
 
     Attributes:
         name: name of the feature extractor.
@@ -115,7 +115,7 @@ class FeatureSpace:
 
 @dataclass(frozen=True)
 class Distances:
-    """What was measured in one feature space.
+    """Numbers in one feature space.
 
     Attributes:
         features: the feature space.
@@ -209,7 +209,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How often real images are called copies.
+    """False alarms: real images that are called copies.
 
     Attributes:
         guaranteed: greatest share that the threshold allows.
