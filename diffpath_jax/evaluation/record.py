@@ -6,7 +6,7 @@ The names of its fields are those of the file; where they differ, for the sake o
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -328,6 +328,8 @@ class EvaluationRecord:
         versions: package -> version.
         seed: random seed.
         resamples: bootstrap replicates of each interval.
+        intervals: ``influence`` where those of the Frechet distance come from its derivatives, if images are many
+            enough; ``bootstrap`` where all come from replicates.
         reference: what sets were measured against.
         sets: what was measured, by name.
         distances: numbers in each feature space; none where nothing was compared.
@@ -339,6 +341,7 @@ class EvaluationRecord:
     versions: dict[str, str]
     seed: int
     resamples: int
+    intervals: Literal["bootstrap", "influence"] = "bootstrap"
     reference: ImageSetRecord | SetRecord
     sets: dict[str, ImageSetRecord | SetRecord]
     distances: list[Distances] | None = None
