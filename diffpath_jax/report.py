@@ -49,7 +49,7 @@ class AutoencoderStudy:
 
 @dataclass(frozen=True)
 class Study:
-    """What a report is made of.
+    """The parts of a report.
 
     Attributes:
         dataset: the real images.
@@ -136,30 +136,30 @@ def save(path: Path, study: Study) -> None:
     )
 
 
-def _first_stage(found: AutoencoderStudy) -> dict[str, Any]:
-    """How near held-out images come back, beside what as few pixels would keep; pictures, and how it was learnt."""
-    details = found.reconstructions.details.reconstruction
+def _first_stage(study: AutoencoderStudy) -> dict[str, Any]:
+    """Returns errors of held-out images beside those of as few pixels; pictures, and curves of the training."""
+    details = study.reconstructions.details.reconstruction
     figure = html.new_figure(13.0, 3.0)
     left, right = figure.subplots(1, 2)
-    rows = [row for row in read_metrics(found.run.workdir) if "learning_rate" in row]
+    rows = [row for row in read_metrics(study.run.workdir) if "learning_rate" in row]
     for axes, ending, title in (
         (left, "l1", "autoencoder: mean absolute error"),
         (right, "codebook_perplexity", "codes in even use that a batch is worth"),
     ):
         # With a discriminator there are two groups of numbers.
-        shown = [(row["step"], value) for row in rows for name, value in row.items() if name.split("/")[-1] == ending]
-        axes.plot(*zip(*shown, strict=True) if shown else ([], []), color=html.COLOURS[0], linewidth=0.8)
+        curve = [(row["step"], value) for row in rows for name, value in row.items() if name.split("/")[-1] == ending]
+        axes.plot(*zip(*curve, strict=True) if curve else ([], []), color=html.COLOURS[0], linewidth=0.8)
         html.tidy(axes, title, x="step")
     left.set_yscale("log")
     return {
         "details": details,
-        "sheet": (found.reconstructions.directory / "qa" / SHEET).read_bytes(),
+        "sheet": (study.reconstructions.directory / "qa" / SHEET).read_bytes(),
         "learning": html.png_of(figure),
     }
 
 
 def _galleries(study: Study) -> list[dict[str, Any]]:
-    """For each class: real training images, then as many of each generated set."""
+    """Returns for each class real training images, then as many of each generated set."""
     sources = {"real (train)": (study.dataset, "train")}
     sources |= {name: (samples, "train") for name, samples in study.samples.items()}
     galleries = []
@@ -184,23 +184,23 @@ def _trajectories(study: Study) -> list[dict[str, Any]]:
 
 
 def _loss_figure(study: Study) -> bytes:
-    """Loss of the diffusion model, overall and per noise level; loss and accuracy of the classifiers."""
+    """Draws the loss of the diffusion model, overall and per noise level; loss and accuracy of the classifiers."""
     figure = html.new_figure(13.0, 3.6)
-    whole, levels, classifier = figure.subplots(1, 3)
+    overall, levels, classifier = figure.subplots(1, 3)
     rows = [row for row in read_metrics(study.run.workdir) if "loss" in row]
     steps = [row["step"] for row in rows]
-    whole.plot(steps, [row["loss"] for row in rows], color=html.COLOURS[0], linewidth=0.8)
+    overall.plot(steps, [row["loss"] for row in rows], color=html.COLOURS[0], linewidth=0.8)
     for level in range(1, NOISE_LEVELS + 1):
         name = f"loss_noise_{level}of{NOISE_LEVELS}"
-        shown = [(row["step"], row[name]) for row in rows if name in row]
-        levels.plot(*zip(*shown, strict=True), linewidth=0.8, label=f"quarter {level}", color=html.COLOURS[level - 1])
+        curve = [(row["step"], row[name]) for row in rows if name in row]
+        levels.plot(*zip(*curve, strict=True), linewidth=0.8, label=f"quarter {level}", color=html.COLOURS[level - 1])
     for number, (name, run) in enumerate(study.classifiers.items()):
-        found = [row for row in read_metrics(run.workdir) if "loss" in row]
+        logged = [row for row in read_metrics(run.workdir) if "loss" in row]
         classifier.plot(
-            [row["step"] for row in found], [row["loss"] for row in found], label=name, color=html.COLOURS[number % 5]
+            [row["step"] for row in logged], [row["loss"] for row in logged], label=name, color=html.COLOURS[number % 5]
         )
     for axes, title in (
-        (whole, "diffusion: training loss"),
+        (overall, "diffusion: training loss"),
         (levels, "diffusion: by noise level (1 = least noise)"),
         (classifier, "classifiers: training loss, by training set"),
     ):
@@ -275,7 +275,7 @@ def _classifications(study: Study) -> list[tuple[str, Classification]]:
 
 
 def _comparison(study: Study) -> list[tuple[str, str, str]]:
-    """How small this study is beside the paper's: (what, here, there)."""
+    """Returns the size of this study beside the paper's: (what, here, there)."""
     config = study.run.config
     real = study.dataset
     slides = real.details.job.get("sources", [])
@@ -306,7 +306,7 @@ def _autoencoder_size(run: runs.Run) -> str:
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:
-    """Every setting and digest, as (title, JSON)."""
+    """Returns every setting and digest, as (title, JSON)."""
 
     def of_run(run: runs.Run) -> dict[str, Any]:
         return {"config": run.config.as_json(), "training data": list(run.data), "run digest": run.digest}

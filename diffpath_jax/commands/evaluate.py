@@ -17,6 +17,7 @@ from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.metrics.table import metrics_of
 
 NONE, AUTO = "none", "auto"
+INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
     parser.add_argument("--resamples", type=int, default=100, help="for intervals; 0 gives none (default: %(default)s)")
+    parser.add_argument(
+        "--intervals",
+        choices=(INFLUENCE, BOOTSTRAP),
+        default=INFLUENCE,
+        help="of the Frechet distance: from its derivatives, where there are enough images; or from resamples, which "
+        "takes long in thousands of features (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of random subsets and resamples")
     parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
 
@@ -98,7 +106,7 @@ def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
         extractors=[open_extractor(path, resize=arguments.resize) for path in arguments.features],
         classifiers=[label_agreement.open_classifier(path, reference, other) for path in arguments.classifier],
         audit=_audit_sources(arguments, other),
-        config=BootstrapConfig(arguments.resamples, arguments.seed),
+        config=BootstrapConfig(arguments.resamples, arguments.seed, influence=arguments.intervals == INFLUENCE),
     )
 
 

@@ -1,6 +1,6 @@
 """One set of images measured against another: every metric overall and for each class, with its interval."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.evaluation.record import OVERALL, FeatureSpace, Number, Row
-from diffpath_jax.metrics import bootstrap, fid
+from diffpath_jax.metrics import bootstrap, fid, influence
 from diffpath_jax.metrics.bootstrap import BootstrapConfig, Estimate
 from diffpath_jax.metrics.metric import Comparison, Metric
 from diffpath_jax.metrics.table import metrics_of
@@ -18,6 +18,8 @@ MAX_MIX_DIFFERENCE = 0.05
 TRAINING_SPLIT = "train"
 # um/px by which two sets may differ before it is said.
 MPP_TOLERANCE = 0.01
+# Below this many images a metric is not yet nearly linear in their weights, and replicates cost little.
+MIN_INFLUENCE = 100
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Pair:
         return Comparison(self.x[x_chosen], self.y[y_chosen], x_groups, y_groups, self.config.seed)
 
 
-def feature_rows(pair: Pair, space: FeatureSpace) -> dict[str, Row]:
-    """Returns all metrics of features, overall and for each class of the reference."""
+def feature_rows(pair: Pair, space: FeatureSpace) -> Iterator[tuple[str, Row]]:
+    """Yields all metrics of features, overall and for each class of the reference."""
 
     def measure(comparison: Comparison) -> Row:
         row = _measured(comparison, {space.name_of(metric): metric for metric in metrics_of("features")}, pair.config)
@@ -57,8 +59,8 @@ def feature_rows(pair: Pair, space: FeatureSpace) -> dict[str, Row]:
     return _rows(pair, measure)
 
 
-def stain_rows(pair: Pair) -> dict[str, Row]:
-    """Returns all metrics of stain, overall and for each class, from the moments of each image."""
+def stain_rows(pair: Pair) -> Iterator[tuple[str, Row]]:
+    """Yields all metrics of stain, overall and for each class, from the moments of each image."""
     metrics = {metric.name: metric for metric in metrics_of("stain")}
     return _rows(pair, lambda comparison: _measured(comparison, metrics, pair.config))
 
@@ -91,18 +93,22 @@ def with_notes(row: Row, notes: Iterable[str]) -> Row:
     return replace(row, notes=[*row.notes, *notes])
 
 
-def _rows(pair: Pair, measure: Callable[[Comparison], Row]) -> dict[str, Row]:
-    """Returns a row for all images, and one for each class of the reference."""
+def count_rows(reference: ImageSet | Statistics, other: ImageSet | Statistics) -> int:
+    """Returns the number of rows of a comparison."""
+    if isinstance(reference, Statistics) or isinstance(other, Statistics) or not other.classes:
+        return 1
+    return 1 + len(reference.classes)
+
+
+def _rows(pair: Pair, measure: Callable[[Comparison], Row]) -> Iterator[tuple[str, Row]]:
+    """Yields a row for all images, and one for each class of the reference."""
     overall = measure(pair.comparison(slice(None), slice(None)))
-    rows = {OVERALL: with_notes(overall, _qualifications(pair.reference, pair.other))}
-    if not pair.other.classes:
-        return rows
-    for name in pair.reference.classes:
+    yield OVERALL, with_notes(overall, _qualifications(pair.reference, pair.other))
+    for name in pair.reference.classes if pair.other.classes else ():
         x_chosen, y_chosen = pair.reference.of_class(name), pair.other.of_class(name)
         few = min(len(x_chosen), len(y_chosen)) < 2
         empty = Row(len(x_chosen), len(y_chosen), {}, ["too few images"])
-        rows[name] = empty if few else measure(pair.comparison(x_chosen, y_chosen))
-    return rows
+        yield name, empty if few else measure(pair.comparison(x_chosen, y_chosen))
 
 
 def _measured(comparison: Comparison, metrics: dict[str, Metric], config: BootstrapConfig) -> Row:
@@ -120,14 +126,13 @@ def _measured(comparison: Comparison, metrics: dict[str, Metric], config: Bootst
 
 
 def _estimate(comparison: Comparison, metric: Metric, config: BootstrapConfig) -> Estimate:
-    return bootstrap.estimate(
-        metric.statistic(comparison),
-        comparison.x_groups,
-        comparison.y_groups,
-        config=config if metric.interval else replace(config, resamples=0),
-        lower=metric.lower,
-        upper=metric.upper,
-    )
+    groups = (comparison.x_groups, comparison.y_groups)
+    many = min(len(comparison.x), len(comparison.y)) >= MIN_INFLUENCE
+    if config.influence and config.resamples > 1 and metric.influence and many:
+        return influence.estimate(metric.influence(comparison), *groups, lower=metric.lower, upper=metric.upper)
+    replicates = config if metric.interval else replace(config, resamples=0)
+    statistic = metric.statistic(comparison)
+    return bootstrap.estimate(statistic, *groups, config=replicates, lower=metric.lower, upper=metric.upper)
 
 
 def _unit_notes(comparison: Comparison, config: BootstrapConfig) -> list[str]:

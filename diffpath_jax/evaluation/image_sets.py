@@ -65,16 +65,16 @@ class ImageSet:
         return len(self.labels)
 
     def blocks(self) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
-        """All images, some at a time."""
+        """Yields all images, some at a time."""
         for start in range(0, len(self), BLOCK):
             yield self.fetch(range(start, min(start + BLOCK, len(self))))
 
     def of_class(self, name: str) -> Int[np.ndarray, "m"]:
-        """Indices of the images of a class; none where the set does not have it."""
+        """Returns the indices of the images of a class; none where the set does not have it."""
         return np.flatnonzero(self.labels == self.classes.index(name)) if name in self.classes else np.zeros(0, int)
 
     def subset(self, indices: Int[np.ndarray, "m"]) -> "ImageSet":
-        """Some of the images as a set of their own."""
+        """Returns some of the images as a set of their own."""
         return replace(
             self,
             digest=sha256_json([self.digest, indices.tolist()]),
@@ -120,7 +120,7 @@ class Statistics:
 
 
 def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
-    """Whatever lies at a path: a data set, a folder of images, or an ``.npz`` file of ``mu`` and ``sigma``.
+    """Returns what lies at a path: a data set, a folder of images, or an ``.npz`` file of ``mu`` and ``sigma``.
 
     Args:
         path: the directory or file.
@@ -141,7 +141,7 @@ def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
 
 
 def from_dataset(dataset: Dataset, split: str) -> ImageSet:
-    """A split of a data set.
+    """Returns a split of a data set.
 
     Raises:
         DiffpathError: there is no such split, or it is empty.
@@ -167,7 +167,7 @@ def from_dataset(dataset: Dataset, split: str) -> ImageSet:
 
 
 def joined(parts: Sequence[ImageSet]) -> ImageSet:
-    """Several splits of one data set as one set."""
+    """Returns several splits of one data set as one set."""
     ends = np.cumsum([len(part) for part in parts])
 
     def fetch(indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -187,13 +187,13 @@ def joined(parts: Sequence[ImageSet]) -> ImageSet:
 
 
 def from_folder(folder: Path) -> ImageSet:
-    """A folder of images, one folder a class, or all in one place without classes.
+    """Returns a folder of images, one folder a class, or all in one place without classes.
 
     Raises:
         DiffpathError: there are none, they differ in size, or one is damaged (exit code 5).
     """
     by_class = list_images(folder)
-    paths = [path for found in by_class.values() for path in found]
+    paths = [path for files in by_class.values() for path in files]
     size = read_image(paths[0]).shape
 
     def read(index: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -204,7 +204,7 @@ def from_folder(folder: Path) -> ImageSet:
             raise DiffpathError("image", where=paths[index], why=why, fix="measure images of one size")
         return image
 
-    labels = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class.values()])
+    labels = np.repeat(np.arange(len(by_class)), [len(files) for files in by_class.values()])
     return ImageSet(
         where=folder,
         split="",
@@ -222,7 +222,7 @@ def from_folder(folder: Path) -> ImageSet:
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Mean and covariance as the public FID tools store them: arrays ``mu`` and ``sigma``, read without pickle.
+    """Reads mean and covariance as the public FID tools store them: arrays ``mu`` and ``sigma``, read without pickle.
 
     Raises:
         DiffpathError: no such file, or it holds something else (exit code 5).
@@ -260,7 +260,7 @@ def _check_moments(mean: np.ndarray, covariance: np.ndarray) -> None:
 
 
 def with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> ImageSet:
-    """A random part of a set with as many images of each class as another set has, or as there are."""
+    """Returns a random part of a set with as many images of each class as another set has, or as there are."""
     rng = np.random.default_rng(seed)
     if not other.classes:
         return pool.subset(np.sort(rng.permutation(len(pool))[: len(other)]))

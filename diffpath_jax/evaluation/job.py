@@ -35,7 +35,7 @@ MIN_FLOOR = 4
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be measured.
+    """Sets and settings of an evaluation.
 
     Attributes:
         reference: real images, or their statistics.
@@ -102,6 +102,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
         versions=writer.versions("jax", "numpy", "scipy"),
         seed=config.seed,
         resamples=config.resamples,
+        intervals="influence" if config.influence else "bootstrap",
         reference=reference.about(),
         sets={name: source.about() for name, source in compared.items()},
         distances=[_distances(evaluation, extractor, store) for extractor in extractors] if compared else None,
@@ -137,10 +138,16 @@ STORED = FeatureExtractor("stored", "stored statistics; they do not say of which
 def _distances(evaluation: Evaluation, extractor: FeatureExtractor, store: FeatureStore) -> Distances:
     space = _space(extractor)
     rows: Rows = {}
-    with track(f"metrics in {extractor.name}", total=len(evaluation.compared), unit="set") as progress:
-        for name, other in evaluation.compared.items():
-            rows[name] = _compared(evaluation, other, extractor, space, store)
-            progress.advance(1)
+    reference, compared = evaluation.reference, evaluation.compared
+    # Features are computed under a bar of their own.
+    features = {name: store.features(images, extractor) for name, images in evaluation.image_sets.items()}
+    total = sum(compare.count_rows(reference, other) for other in compared.values())
+    with track(f"metrics in {extractor.name}", total=total, unit="class") as progress:
+        for name in compared:
+            rows[name] = {}
+            for group, row in _compared(evaluation, name, space, features):
+                rows[name][group] = row
+                progress.advance(1)
     if FLOOR in rows and MEASURED in rows:
         rows[FLOOR] = _with_size_notes(rows[FLOOR], rows[MEASURED])
     return Distances(space, rows)
@@ -169,26 +176,24 @@ def _with_size_notes(floor: Mapping[str, Row], measured: Mapping[str, Row]) -> d
 
 
 def _compared(
-    evaluation: Evaluation,
-    other: ImageSet | Statistics,
-    extractor: FeatureExtractor,
-    space: FeatureSpace,
-    store: FeatureStore,
-) -> dict[str, Row]:
-    reference = evaluation.reference
+    evaluation: Evaluation, name: str, space: FeatureSpace, features: Mapping[str, Float[np.ndarray, "_ d"]]
+) -> Iterator[tuple[str, Row]]:
+    """Yields the rows of one set; ``features`` has those of every set of images."""
+    reference, other = evaluation.reference, evaluation.compared[name]
     if isinstance(reference, ImageSet) and isinstance(other, ImageSet):
-        x, y = (store.features(images, extractor) for images in (reference, other))
-        return compare.feature_rows(compare.Pair(reference, other, x, y, evaluation.config), space)
+        pair = compare.Pair(reference, other, features[REFERENCE], features[name], evaluation.config)
+        yield from compare.feature_rows(pair, space)
+        return
     x_gaussian, y_gaussian = (
-        compare.gaussian(source if isinstance(source, Statistics) else store.features(source, extractor))
-        for source in (reference, other)
+        compare.gaussian(source if isinstance(source, Statistics) else features[source_name])
+        for source_name, source in ((REFERENCE, reference), (name, other))
     )
     if x_gaussian.mean.shape != y_gaussian.mean.shape:
         where = next(source.where for source in (reference, other) if isinstance(source, Statistics))
         why = f"statistics of {len(x_gaussian.mean)} and {len(y_gaussian.mean)} features cannot be compared"
         raise DiffpathError("statistics", where=where, why=why, fix="use statistics of the same network's features")
     counts = (reference.about().n, other.about().n)
-    return {OVERALL: compare.statistics_row(x_gaussian, y_gaussian, counts=counts, name=space.frechet_name)}
+    yield OVERALL, compare.statistics_row(x_gaussian, y_gaussian, counts=counts, name=space.frechet_name)
 
 
 def _stains(evaluation: Evaluation) -> Rows:
@@ -197,7 +202,7 @@ def _stains(evaluation: Evaluation) -> Rows:
         return {}
     x = _moments(reference)
     return {
-        name: compare.stain_rows(compare.Pair(reference, other, x, _moments(other), evaluation.config))
+        name: dict(compare.stain_rows(compare.Pair(reference, other, x, _moments(other), evaluation.config)))
         for name, other in evaluation.compared.items()
         if isinstance(other, ImageSet)
     }

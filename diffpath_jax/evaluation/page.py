@@ -10,6 +10,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 
 from diffpath_jax.evaluation.audit import PairPicture
+from diffpath_jax.evaluation.compare import MIN_INFLUENCE
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.evaluation.record import (
     FLOOR,
@@ -153,6 +154,8 @@ def write_page(
         galleries=_galleries(images),
         spaces=spaces,
         resamples=record.resamples,
+        by_influence=record.intervals == "influence",
+        min_influence=MIN_INFLUENCE,
         has_floor=FLOOR in record.sets,
         audit=None if isinstance(record.audit, SkippedAudit) else record.audit,
         audit_rows=[] if isinstance(record.audit, SkippedAudit) else _audit_rows(record.audit),

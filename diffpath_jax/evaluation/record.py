@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: ``metrics.json``, written and read through the classes of this module.
+"""The results of an evaluation on disk, ``metrics.json``: written and read through the classes of this module.
 
 The names of its fields are those of the file; where they differ, for the sake of older files, an alias says so.
 """
@@ -6,7 +6,7 @@ The names of its fields are those of the file; where they differ, for the sake o
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -64,7 +64,7 @@ _NUMBER = ("value", "low", "high", "standard_error")
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one group of images.
+    """Numbers of one group of images.
 
     Attributes:
         n_reference: images of the reference; none where only its statistics are known.
@@ -85,7 +85,7 @@ Rows = dict[str, dict[str, Row]]
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What distances were measured in.
+    """A feature space that distances were measured in.
 
     Attributes:
         name: name of the feature extractor.
@@ -115,7 +115,7 @@ class FeatureSpace:
 
 @dataclass(frozen=True)
 class Distances:
-    """What was measured in one feature space.
+    """Numbers in one feature space.
 
     Attributes:
         features: the feature space.
@@ -209,7 +209,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How often real images are called copies.
+    """False alarms: real images that are called copies.
 
     Attributes:
         guaranteed: greatest share that the threshold allows.
@@ -328,6 +328,8 @@ class EvaluationRecord:
         versions: package -> version.
         seed: random seed.
         resamples: bootstrap replicates of each interval.
+        intervals: ``influence`` where those of the Frechet distance come from its derivatives, if images are many
+            enough; ``bootstrap`` where all come from replicates.
         reference: what sets were measured against.
         sets: what was measured, by name.
         distances: numbers in each feature space; none where nothing was compared.
@@ -339,6 +341,7 @@ class EvaluationRecord:
     versions: dict[str, str]
     seed: int
     resamples: int
+    intervals: Literal["bootstrap", "influence"] = "bootstrap"
     reference: ImageSetRecord | SetRecord
     sets: dict[str, ImageSetRecord | SetRecord]
     distances: list[Distances] | None = None

@@ -35,10 +35,12 @@ class BootstrapConfig:
     Attributes:
         resamples: replicates of each metric; fewer than 2 give no intervals.
         seed: random seed of groups, replicates and subsets.
+        influence: whether a metric whose derivatives are known has its interval by the delta method instead.
     """
 
     resamples: int
     seed: int
+    influence: bool = False
 
 
 @dataclass(frozen=True)

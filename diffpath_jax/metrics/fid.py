@@ -16,6 +16,7 @@ import scipy.linalg
 from jaxtyping import Float
 
 from diffpath_jax.metrics.bootstrap import Groups, Statistic, Weights
+from diffpath_jax.metrics.influence import Influence
 from diffpath_jax.metrics.metric import Comparison, Metric
 
 # With no more images a dimension, their features serve as the root: replicates, which lack a third of the images, would
@@ -51,7 +52,7 @@ Pooled = Callable[[Weights], Gaussian]
 
 
 def from_covariance(mean: Float[np.ndarray, "d"], covariance: Float[np.ndarray, "d d"]) -> Gaussian:
-    """A Gaussian by its moments; the covariance may be singular."""
+    """Returns a Gaussian by its moments; the covariance may be singular."""
     try:
         return Gaussian(mean, scipy.linalg.cholesky(covariance))
     except scipy.linalg.LinAlgError:
@@ -62,7 +63,7 @@ def from_covariance(mean: Float[np.ndarray, "d"], covariance: Float[np.ndarray, 
 
 
 def fit_gaussian(features: Float[np.ndarray, "n d"]) -> Gaussian:
-    """Moments of a set of at least two feature vectors, read in blocks.
+    """Returns the moments of a set of at least two feature vectors, read in blocks.
 
     Raises:
         ValueError: fewer than two, or some are not finite.
@@ -72,7 +73,7 @@ def fit_gaussian(features: Float[np.ndarray, "n d"]) -> Gaussian:
 
 
 def pooled(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
-    """The Gaussian of a set as a function of how often each of its groups was drawn.
+    """Returns the Gaussian of a set as a function of how often each of its groups was drawn.
 
     Raises:
         ValueError: fewer than two features, or some are not finite.
@@ -86,7 +87,7 @@ def pooled(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
 
 
 def _few(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
-    """The centred features are the root."""
+    """Returns Gaussians whose root is the centred features."""
     values = np.asarray(features, np.float64)
 
     def gaussian(weights: Weights) -> Gaussian:
@@ -99,7 +100,7 @@ def _few(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
 
 
 def _many(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
-    """Sums and scatter of each group around the common mean."""
+    """Returns Gaussians by sums and scatter of each group around the common mean."""
     dimension = features.shape[1]
     counts = np.bincount(groups.index, minlength=groups.count)
     centre = sum(block.sum(axis=0) for _, block in _blocks(features)) / len(features)
@@ -121,21 +122,21 @@ def _many(features: Float[np.ndarray, "n d"], groups: Groups) -> Pooled:
 
 
 def _blocks(features: Float[np.ndarray, "n d"]) -> Iterator[tuple[slice, Float[np.ndarray, "b d"]]]:
-    """Consecutive rows in float64."""
+    """Yields consecutive rows in float64."""
     for start in range(0, len(features), BLOCK):
         rows = slice(start, start + BLOCK)
         yield rows, np.asarray(features[rows], np.float64)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Frechet distance of two Gaussians."""
+    """Returns the Frechet distance of two Gaussians."""
     common = _nuclear_norm(a.root @ b.root.T)
     spread = np.square(a.root).sum() + np.square(b.root).sum()
     return float(max(np.square(a.mean - b.mean).sum() + spread - 2 * common, 0.0))
 
 
 def _nuclear_norm(matrix: Float[np.ndarray, "k l"]) -> float:
-    """Sum of the singular values; of a large matrix by the eigenvalues of its square, six times as fast."""
+    """Returns the sum of the singular values; of a large matrix by the eigenvalues of its square, six times as fast."""
     if min(matrix.shape) <= SINGULAR_SIDE:
         return float(scipy.linalg.svdvals(matrix).sum())
     square = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
@@ -150,6 +151,68 @@ def frechet_statistic(comparison: Comparison) -> Statistic:
     return lambda x_weights, y_weights: frechet_distance(reference(x_weights), other(y_weights))
 
 
+def frechet_influence(comparison: Comparison) -> Influence:
+    """Returns the distance and its derivatives by the weight of each image.
+
+    With the optimal transport map ``T`` of the Gaussians, ``T S_1 T = S_2`` (Olkin and Pukelsheim 1982), the derivative
+    of ``tr((S_1 S_2)^(1/2))`` by ``S_1`` is ``T / 2``, so that an image ``x`` of n, at ``v = x - mu_1``, has
+
+        2 (mu_1 - mu_2).v / n + (v.v - v.T v - tr(S_1) + tr((S_1 S_2)^(1/2))) / (n - 1).
+
+    One decomposition ``R_1 R_2' = U s V'`` gives ``v.T v = |s^(-1/2) V' R_2 v|^2`` for images of the first set, and
+    the same with U and R_1 for those of the second. Directions in which a set has no variance have no part in it, so it
+    holds for fewer images than features, where T is not unique.
+
+    Raises:
+        ValueError: fewer than two features in a set, or some are not finite.
+    """
+    a, b = fit_gaussian(comparison.x), fit_gaussian(comparison.y)
+    left, values, right = _singular_vectors(a.root @ b.root.T)
+    common, roots = values.sum(), np.sqrt(values)
+    sides = ((comparison.x, a, b, right), (comparison.y, b, a, left))
+    x, y = (
+        _derivatives(features, own, own.mean - other.mean, (other.root.T @ vectors) / roots, common)
+        for features, own, other, vectors in sides
+    )
+    spread = np.square(a.root).sum() + np.square(b.root).sum()
+    value = float(max(np.square(a.mean - b.mean).sum() + spread - 2 * common, 0.0))
+    return Influence(value, x, y)
+
+
+def _derivatives(
+    features: Float[np.ndarray, "n d"],
+    own: Gaussian,
+    shift: Float[np.ndarray, "d"],
+    factor: Float[np.ndarray, "d r"],
+    common: float,
+) -> Float[np.ndarray, "n"]:
+    """Returns derivatives by the weights of one set; ``factor`` times its transpose is the transport map."""
+    count, constant = len(features), np.square(own.root).sum() - common
+    parts = []
+    for _, block in _blocks(features):
+        away = block - own.mean
+        square = np.square(away).sum(axis=1) - np.square(away @ factor).sum(axis=1) - constant
+        parts.append(2 * (away @ shift) / count + square / (count - 1))
+    return np.concatenate(parts)
+
+
+def _singular_vectors(
+    matrix: Float[np.ndarray, "k l"],
+) -> tuple[Float[np.ndarray, "k r"], Float[np.ndarray, "r"], Float[np.ndarray, "l r"]]:
+    """Returns the singular values above rounding with their vectors; of a large matrix by its square, as above."""
+    if min(matrix.shape) <= SINGULAR_SIDE:
+        left, values, right = scipy.linalg.svd(matrix, full_matrices=False)
+        kept = values > ROUNDING * values[0]
+        return left[:, kept], values[kept], right[kept].T
+    if matrix.shape[0] > matrix.shape[1]:
+        right_vectors, values, left_vectors = _singular_vectors(matrix.T)
+        return left_vectors, values, right_vectors
+    squares, left = scipy.linalg.eigh(matrix @ matrix.T)
+    kept = squares > ROUNDING * squares[-1]
+    values, left = np.sqrt(squares[kept]), left[:, kept]
+    return left, values, (matrix.T @ left) / values
+
+
 def small_set_notes(counts: Sequence[int], dimension: int, name: str) -> list[str]:
     """Returns a note where a set has no more images than features; ``name`` is what the distance is called."""
     if min(counts, default=dimension + 1) > dimension:
@@ -158,7 +221,7 @@ def small_set_notes(counts: Sequence[int], dimension: int, name: str) -> list[st
 
 
 def extrapolated(reference: Gaussian, features: Float[np.ndarray, "n d"], *, seed: int) -> float:
-    """The distance that infinitely many images would have (Chong and Forsyth 2020, "Effectively unbiased FID").
+    """Returns the distance that infinitely many images would have (Chong and Forsyth 2020, "Effectively unbiased FID").
 
     The bias of the distance falls as 1 / n, so distances of random subsets are extrapolated to 1 / n = 0. Only the
     bias of ``features`` goes; that of the reference stays.
@@ -193,6 +256,7 @@ FRECHET = Metric(
     digits=2,
     lower=0.0,
     published_name="FID",
+    influence=frechet_influence,
     caveats=_caveats,
 )
 INFINITY = Metric(

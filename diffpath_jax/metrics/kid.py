@@ -21,7 +21,7 @@ BLOCK = 2048
 
 
 def squared_mmd(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]) -> float:
-    """The estimate from all pairs.
+    """Returns the estimate from all pairs.
 
     Raises:
         ValueError: a set has fewer than two members.
@@ -40,13 +40,13 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _across(x: np.ndarray, y: np.ndarray) -> float:
-    """Sum of the kernel over all pairs, by blocks."""
+    """Returns the sum of the kernel over all pairs, by blocks."""
     starts = ((i, j) for i in range(0, len(x), BLOCK) for j in range(0, len(y), BLOCK))
     return sum((float(_kernel(x[i : i + BLOCK], y[j : j + BLOCK]).sum(dtype=np.float64)) for i, j in starts), 0.0)
 
 
 def _within(x: np.ndarray) -> float:
-    """Sum over all ordered pairs of different members."""
+    """Returns the sum over all ordered pairs of different members."""
     total = 0.0
     for start in range(0, len(x), BLOCK):
         block, after = x[start : start + BLOCK], x[start + BLOCK :]
@@ -56,7 +56,7 @@ def _within(x: np.ndarray) -> float:
 
 
 def subset_distance(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"], *, seed: int) -> dict[str, int | float]:
-    """Mean and standard deviation of :func:`squared_mmd` over random subsets, as published.
+    """Returns mean and standard deviation of :func:`squared_mmd` over random subsets, as published.
 
     Sets smaller than the published subset size use subsets as large as the smaller set.
     """
@@ -106,7 +106,7 @@ def kernel_statistic(comparison: Comparison) -> Statistic:
 
 
 def _precision(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]) -> np.dtype:
-    """The type in which the products of two sets are taken."""
+    """Returns the type in which the products of two sets are taken."""
     blocks = (z[start : start + BLOCK] for z in (x, y) for start in range(0, len(z), BLOCK))
     small = all(np.square(block, dtype=np.float64).mean(axis=1).max() <= LARGE for block in blocks)
     return np.result_type(x, y) if small else np.dtype(np.float64)
@@ -115,7 +115,7 @@ def _precision(x: Float[np.ndarray, "m d"], y: Float[np.ndarray, "n d"]) -> np.d
 def _across_groups(
     x: np.ndarray, y: np.ndarray, x_groups: Groups, y_groups: Groups, kind: np.dtype
 ) -> Float[np.ndarray, "g h"]:
-    """Sum of the kernel over the pairs of every two groups, one group of either in memory."""
+    """Returns the sum of the kernel over the pairs of every two groups, one group of either in memory."""
     sums = np.zeros((x_groups.count, y_groups.count))
     for i in range(x_groups.count):
         part = _part(x, x_groups, i, kind)
@@ -125,7 +125,7 @@ def _across_groups(
 
 
 def _within_groups(x: np.ndarray, groups: Groups, kind: np.dtype) -> Float[np.ndarray, "g g"]:
-    """The same within one set, over pairs of different images."""
+    """Returns the same sums within one set, over pairs of different images."""
     sums = np.zeros((groups.count, groups.count))
     for i in range(groups.count):
         part = _part(x, groups, i, kind)

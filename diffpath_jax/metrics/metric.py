@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffpath_jax.metrics.bootstrap import Groups, Statistic
+from diffpath_jax.metrics.influence import Influence
 
 # What images are compared by: vectors of a feature extractor, or :func:`stain.image_moments`.
 Source = Literal["features", "stain"]
@@ -43,6 +44,19 @@ class MakeStatistic(Protocol):
 
     def __call__(self, comparison: Comparison) -> Statistic:
         """Returns the metric.
+
+        Raises:
+            ValueError: the sets do not allow it, such as too few images.
+        """
+        ...
+
+
+@runtime_checkable
+class MakeInfluence(Protocol):
+    """Measures a metric of two sets with its derivatives by the weights of the images."""
+
+    def __call__(self, comparison: Comparison) -> Influence:
+        """Returns the metric and its derivatives.
 
         Raises:
             ValueError: the sets do not allow it, such as too few images.
@@ -93,6 +107,7 @@ class Metric:
         family: metrics that are measured, and fail, together; empty for a metric of its own.
         headline: whether it is in the console, in figures and in reports as well as in tables.
         interval: whether replicates give it an interval.
+        influence: its derivatives, where intervals come from them faster than from replicates; none for replicates.
         details: numbers that are stored with it.
         caveats: notes on it.
     """
@@ -109,6 +124,7 @@ class Metric:
     family: str = ""
     headline: bool = True
     interval: bool = True
+    influence: MakeInfluence | None = None
     details: Details = _no_details
     caveats: Caveats = _no_caveats
 

@@ -31,12 +31,12 @@ class Neighbours:
 def nearest(
     queries: Float[np.ndarray, "n d"], reference: Float[np.ndarray, "m d"], *, k: int, exclude_self: bool = False
 ) -> Neighbours:
-    """The k nearest reference vectors of each query. Either may be a memory-mapped file.
+    """Returns the k nearest reference vectors of each query. Either may be a memory-mapped file.
 
     Args:
         queries: vectors.
         reference: vectors among which neighbours are looked for.
-        k: how many.
+        k: number of neighbours.
         exclude_self: the two sets are one, and no vector is its own neighbour.
 
     Raises:
@@ -64,20 +64,20 @@ def _nearest_of_block(
     indices = np.zeros((len(x), 0), np.int64)
     for first in range(0, len(reference), REFERENCE_BLOCK):
         y = (reference[first : first + REFERENCE_BLOCK] - mean).astype(np.float32)
-        found = np.square(y).sum(axis=1) - 2 * (x @ y.T)  # |x|^2 is the same for the whole row
-        if not np.isfinite(found).all():
+        scores = np.square(y).sum(axis=1) - 2 * (x @ y.T)  # |x|^2 is the same for the whole row
+        if not np.isfinite(scores).all():
             raise ValueError("some features are not finite")
         columns = np.arange(first, first + len(y))
         if exclude_self:
-            found[np.arange(start, start + len(x))[:, None] == columns] = np.inf
-        squares, indices = keep_smallest(squares, indices, found, columns, kept)
+            scores[np.arange(start, start + len(x))[:, None] == columns] = np.inf
+        squares, indices = keep_smallest(squares, indices, scores, columns, kept)
     distances = np.stack([separation(exact, reference[column]) for column in indices.T], axis=1)
     order = np.lexsort((indices, distances), axis=1)[:, :k]
     return Neighbours(np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1))
 
 
 def separation(x: Float[np.ndarray, "#n d"], y: Float[np.ndarray, "#n d"]) -> Float[np.ndarray, "n"]:
-    """Euclidean distance of each x from its y, from their difference in double precision."""
+    """Returns the Euclidean distance of each x from its y, from their difference in double precision."""
     return np.linalg.norm(np.subtract(x, y, dtype=np.float64), axis=1)
 
 
@@ -88,7 +88,7 @@ def keep_smallest(
     new_payload: Int[np.ndarray, "#n b"] | Int[np.ndarray, "b"],
     k: int,
 ) -> tuple[Float[np.ndarray, "n c"], Int[np.ndarray, "n c"]]:
-    """The k smallest of each row and of what is new, in no order, with what belongs to them."""
+    """Returns the k smallest of each row and of what is new, in no order, with what belongs to them."""
     new_payload = np.broadcast_to(new_payload, new_values.shape)
     if new_values.shape[1] > k:  # most of a long block goes before anything is copied
         best = np.argpartition(new_values, k - 1, axis=1)[:, :k]

@@ -37,12 +37,12 @@ class Prdc:
     coverage: Bool[np.ndarray, "m"]
 
     def means(self) -> dict[str, float]:
-        """The four scores."""
+        """Returns the four scores."""
         return {name: float(values.mean()) for name, values in vars(self).items()}
 
 
 def measure(real: Float[np.ndarray, "m d"], generated: Float[np.ndarray, "n d"], *, k: int) -> Prdc:
-    """Score generated features against real ones. Memory does not grow with the number of pairs.
+    """Scores generated features against real ones. Memory does not grow with the number of pairs.
 
     Raises:
         ValueError: a set has k images or fewer, or some features are not finite.
@@ -66,7 +66,7 @@ def _slices(count: int) -> list[slice]:
 
 
 def _inside(x: np.ndarray, y: np.ndarray, *radii: np.ndarray) -> list[np.ndarray]:
-    """Which distances are below each of some radii.
+    """Compares distances with each of some radii: whether they are below.
 
     Copies of real images lie exactly on surfaces, where rounding would decide: distances that come that near to a
     radius are taken again as the radii were.

@@ -1,4 +1,4 @@
-"""How near images come back from an autoencoder."""
+"""Errors of images that come back from an autoencoder."""
 
 import cv2
 import numpy as np
@@ -9,14 +9,14 @@ _SIGMA, _REACH, _K1, _K2, _LEVELS = 1.5, 5, 0.01, 0.03, 255.0
 
 
 def psnr(images: UInt8[np.ndarray, "n h w 3"], reference: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n"]:
-    """Peak signal-to-noise ratio of each image in dB, ``10 log10(255^2 / MSE)``; infinite where they are equal."""
+    """Returns the PSNR of each image in dB, ``10 log10(255^2 / MSE)``; infinite for equal images."""
     error = np.square(images.astype(np.float64) - reference).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
         return 10 * np.log10(_LEVELS**2 / error)
 
 
 def ssim(images: UInt8[np.ndarray, "n h w 3"], reference: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n"]:
-    """Structural similarity of each image, the mean over colours and over all windows within the image.
+    """Returns the structural similarity of each image, the mean over colours and over all windows within the image.
 
     Windows are Gaussian, 11 px wide with a standard deviation of 1.5 px.
     """
@@ -39,12 +39,12 @@ def _ssim(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def count_codes(codes: Int[np.ndarray, "..."], size: int) -> Int[np.ndarray, "size"]:
-    """How often each code of a book of ``size`` was used."""
+    """Counts the uses of each code of a book of ``size``."""
     return np.bincount(codes.ravel(), minlength=size)
 
 
 def codebook_usage(counts: Int[np.ndarray, "size"]) -> dict[str, float]:
-    """Share of the codes that were used at all, and exp of the entropy of how often: as many, used evenly."""
+    """Returns the share of the codes that were used at all, and their perplexity: as many codes, used evenly."""
     shares = counts[counts > 0] / counts.sum()
     return {
         "codes_used": float((counts > 0).mean()),
@@ -53,7 +53,7 @@ def codebook_usage(counts: Int[np.ndarray, "size"]) -> dict[str, float]:
 
 
 def reduced_and_enlarged(images: UInt8[np.ndarray, "n h w 3"], factor: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """Images that lost what a mean over ``factor`` x ``factor`` pixels loses, enlarged by bicubic interpolation.
+    """Returns images reduced by a mean over ``factor`` x ``factor`` pixels, and enlarged by bicubic interpolation.
 
     What an autoencoder with as few latent pixels must beat.
     """

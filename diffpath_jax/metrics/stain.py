@@ -1,4 +1,4 @@
-"""How much of each stain a set of images shows: colour drift is the first thing that goes wrong in generated tissue.
+"""Amounts of each stain in a set of images: colour drift is the first thing that goes wrong in generated tissue.
 
 Light that a stain absorbs adds up in optical density, ``OD = -log10(I / I_0)``; each stain has a direction in it
 (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution").
@@ -38,29 +38,29 @@ class StainStatistics:
 
 
 def stain_amounts(images: UInt8[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
-    """Optical density of each stain at each pixel; white glass has none."""
+    """Returns the optical density of each stain at each pixel; white glass has none."""
     return _DENSITY[images] @ _UNMIX
 
 
 def image_moments(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 2 2"]:
-    """For each image the mean and the mean square of both stains' amounts over its pixels."""
+    """Returns for each image the mean and the mean square of both stains' amounts over its pixels."""
     amounts = (stain_amounts(image).reshape(-1, len(STAINS)) for image in images)
     return np.array([(pixels.mean(axis=0), np.square(pixels).mean(axis=0)) for pixels in amounts])
 
 
 def of_moments(moments: Float[np.ndarray, "2 2"]) -> StainStatistics:
-    """Statistics of a set by the mean of :func:`image_moments` over its images, all of one size."""
+    """Returns statistics of a set by the mean of :func:`image_moments` over its images, all of one size."""
     mean, square = moments
     return StainStatistics(mean, np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def stain_statistics(images: UInt8[np.ndarray, "n h w 3"]) -> StainStatistics:
-    """Mean and spread of both stains over all pixels of all images."""
+    """Returns mean and spread of both stains over all pixels of all images."""
     return of_moments(image_moments(images).mean(axis=0))
 
 
 def stain_drift(generated: StainStatistics, real: StainStatistics) -> dict[str, float]:
-    """How far generated stain is from real stain.
+    """Measures the drift of generated stain from real stain.
 
     Returns:
         For each stain ``STAIN_shift``, the difference of the means in units of the real spread (0 is perfect), and
@@ -69,9 +69,9 @@ def stain_drift(generated: StainStatistics, real: StainStatistics) -> dict[str, 
     spread = np.maximum(real.spread, 1e-9)
     shift, ratio = (generated.mean - real.mean) / spread, generated.spread / spread
     return {
-        f"{name}_{what}": float(values[i])
+        f"{name}_{kind}": float(values[i])
         for i, name in enumerate(STAINS)
-        for what, values in (("shift", shift), ("spread_ratio", ratio))
+        for kind, values in (("shift", shift), ("spread_ratio", ratio))
     }
 
 

@@ -516,3 +516,21 @@ def test_a_metric_from_outside_shows_everywhere(brightness, tmp_path, dataset, s
 def test_a_metric_is_registered_once(brightness):
     with pytest.raises(ValueError, match="there is a metric 'BD-"):
         table.register(brightness)
+
+
+def test_intervals_of_many_images_come_from_derivatives_unless_replicates_are_asked_for(tmp_path, dataset, resnet_run):
+    for name, images in images_of(dataset).items():
+        pngs(tmp_path / "real", images, name)
+        pngs(tmp_path / "darker", images[::2] // 2, name)
+    words = ["--real", tmp_path / "real", "--generated", tmp_path / "darker", "--features", resnet_run]
+    found = {}
+    for way in ("influence", "bootstrap"):
+        assert cli.main(eval_words(tmp_path / way, *words, "--intervals", way, resamples=60)) == 0
+        found[way] = content(tmp_path / way)["distances"][0]["rows"]["generated"]["overall"]["metrics"]
+    assert content(tmp_path / "influence")["intervals"] == "influence"
+    assert "intervals" not in content(tmp_path / "bootstrap")
+    assert found["influence"]["KD-resnet16"] == found["bootstrap"]["KD-resnet16"]
+    errors = [found[way]["FD-resnet16"]["standard_error"] for way in ("influence", "bootstrap")]
+    assert errors[0] != errors[1] and errors[0] == pytest.approx(errors[1], rel=0.3)
+    values = [found[way]["FD-resnet16"]["value"] for way in ("influence", "bootstrap")]
+    assert values[0] == pytest.approx(values[1], rel=1e-6)

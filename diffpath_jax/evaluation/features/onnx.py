@@ -28,7 +28,7 @@ RESIZE = "antialiased bicubic"
 
 @dataclass(frozen=True)
 class Preparation:
-    """How images are prepared for an encoder.
+    """Preparation of images for an encoder.
 
     Attributes:
         name: short name for tables.

@@ -1,4 +1,4 @@
-"""The kinds of feature extractors, and how what a user names becomes one."""
+"""The kinds of feature extractors, and the way from a path to an extractor."""
 
 from pathlib import Path
 

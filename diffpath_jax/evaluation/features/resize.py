@@ -25,7 +25,7 @@ _BICUBIC_REACH, _BICUBIC_A = 2.0, -0.5
 
 
 def check_resize(kind: str) -> Resize:
-    """The name of a resize, if it is one.
+    """Checks the name of a resize.
 
     Raises:
         DiffpathError: it is not.
@@ -38,7 +38,7 @@ def check_resize(kind: str) -> Resize:
 
 
 def resize(images: PixelImages, kind: Resize) -> Float[Array, "b 299 299 3"]:
-    """Images of any size at 299 x 299; values stay within 0 and 255 and are not rounded."""
+    """Returns images of any size at 299 x 299; values stay within 0 and 255 and are not rounded."""
     make = {"tf_bilinear": bilinear_matrix, "clean": bicubic_matrix}[kind]
     rows, columns = (jnp.asarray(make(side, SIDE), jnp.float32) for side in images.shape[1:3])
     # Full float32 also where products default to less (TPUs, GPUs).
@@ -49,7 +49,7 @@ def resize(images: PixelImages, kind: Resize) -> Float[Array, "b 299 299 3"]:
 
 
 def bilinear_matrix(inputs: int, outputs: int) -> Float[np.ndarray, "{outputs} {inputs}"]:
-    """Weights of TensorFlow 1's ``resize_bilinear``; places are computed in float32, as there."""
+    """Returns the weights of TensorFlow 1's ``resize_bilinear``; places are computed in float32, as there."""
     place = np.arange(outputs, dtype=np.float32) * np.float32(inputs / outputs)
     lower = place.astype(int)
     share = (place - lower.astype(np.float32)).astype(np.float64)
@@ -60,7 +60,7 @@ def bilinear_matrix(inputs: int, outputs: int) -> Float[np.ndarray, "{outputs} {
 
 
 def bicubic_matrix(inputs: int, outputs: int) -> Float[np.ndarray, "{outputs} {inputs}"]:
-    """Weights of Pillow's bicubic: only pixels whose centre lies within the kernel's reach, and a sum of one."""
+    """Returns the weights of Pillow's bicubic: of pixels whose centre is within its reach, of sum one."""
     scale = inputs / outputs
     width = max(scale, 1.0)
     centre = ((np.arange(outputs) + 0.5) * scale)[:, None]
@@ -73,7 +73,7 @@ def bicubic_matrix(inputs: int, outputs: int) -> Float[np.ndarray, "{outputs} {i
 
 
 def _bicubic(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Cubic convolution kernel (Keys 1981, equation 15 with a = -1/2)."""
+    """Returns the cubic convolution kernel (Keys 1981, equation 15 with a = -1/2)."""
     x, a = np.abs(x), _BICUBIC_A
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)

@@ -1,1 +1,1 @@
-"""Whether generated images are copies of training images."""
+"""Search for generated images that are copies of training images."""

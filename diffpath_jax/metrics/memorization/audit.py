@@ -1,6 +1,6 @@
-"""Did a model copy its training patients, or itself? Generated images against what real, held-out ones show.
+"""Memorisation audit: copies of training images among generated ones, against a calibration on held-out images.
 
-Copies are found through symmetries, shifts and stain (:mod:`copies`), and an image counts as one when the ratio of its
+Copies are found through symmetries, shifts and stain (:mod:`matching`), and an image is one when the ratio of its
 nearest to its next distances is smaller than held-out images of other patients have it (:mod:`calibration`).
 """
 
@@ -27,11 +27,11 @@ class AuditConfig:
     """Settings of an audit.
 
     Attributes:
-        calibration: how a copy is told from an honest image.
+        calibration: settings of the threshold of a copy.
         candidates: images aligned with each query; more than the neighbours of the calibration, so that enough remain
             where several show the copied scene.
         shift_px: largest shift each way, in pixels of the stored images.
-        significance: chance of a verdict of copying over an honest set.
+        significance: chance of a verdict of copying over a set without copies.
         closest: pairs to report.
     """
 
@@ -49,11 +49,11 @@ class Pair:
     Attributes:
         generated: index of the generated image.
         reference: index of the other, in training or (a duplicate) among the generated ones.
-        symmetry: index into ``copies.SYMMETRIES`` of what turns the generated image into the other.
+        symmetry: index into ``matching.SYMMETRIES`` of what turns the generated image into the other.
         shift: (down, right) in pixels by which the turned image then lies off the other.
         distance: 0 for the same image, 1 for nothing in common.
         ratio: to the next distances.
-        chance: that an honest image has a ratio as small.
+        chance: that a real image has a ratio as small.
     """
 
     generated: int
@@ -67,12 +67,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """Result of an audit.
 
     Attributes:
         ratios: of every generated image.
         flagged: which are called copies.
-        certain: which are so near that not one honest image in a set of this size would be.
+        certain: which are so near that not one real image in a set of this size would be.
         calibration: threshold and false alarms.
         p_value: chance of at least as many flagged ones, at the larger of the false-alarm rates, the one guaranteed
             and the one measured on fresh held-out images (binomial).
@@ -105,14 +105,14 @@ class Duplicates:
 
 
 def audit(generated: Images, training: Images, held_out: Images, *, config: AuditConfig, seed: int) -> Audit:
-    """Look for copies of training images.
+    """Looks for copies of training images.
 
     Args:
         generated: images of the model.
         training: all images it was trained on.
         held_out: real images of patients who are not in training; the verdict says so where some are.
         config: settings.
-        seed: of the split of held-out patients.
+        seed: random seed of the split of held-out patients.
 
     Raises:
         ValueError: no generated image, or fewer than two training or held-out images.
@@ -121,11 +121,11 @@ def audit(generated: Images, training: Images, held_out: Images, *, config: Audi
     _check_counts(training, least=2, what="training")
     _check_counts(held_out, least=2, what="held-out")
     reference = matching.index(training, np.zeros(training.count, np.int64))
-    found, honest = (
+    matches, held_out_matches = (
         _find(images, reference, np.ones(images.count, np.int64), config) for images in (generated, held_out)
     )
-    calibration = calibrate(honest.distances, held_out.patients, config=config.calibration, seed=seed)
-    judged = judge(found, calibration, config=config)
+    calibration = calibrate(held_out_matches.distances, held_out.patients, config=config.calibration, seed=seed)
+    judged = judge(matches, calibration, config=config)
     shared = np.intersect1d(training.patients, held_out.patients)
     if not len(shared):
         return judged
@@ -134,10 +134,10 @@ def audit(generated: Images, training: Images, held_out: Images, *, config: Audi
 
 
 def duplicates(generated: Images, held_out: Images, *, config: AuditConfig, seed: int) -> Duplicates:
-    """Look for generated images that repeat each other.
+    """Looks for generated images that repeat each other.
 
     What is usual comes from held-out images among those of other patients, or among all others where there is only one
-    patient. The ratio hardly depends on how large a set is.
+    patient. The ratio hardly depends on the size of a set.
 
     Raises:
         ValueError: fewer than two images in a set.
@@ -145,11 +145,11 @@ def duplicates(generated: Images, held_out: Images, *, config: AuditConfig, seed
     _check_counts(generated, least=2, what="generated")
     _check_counts(held_out, least=2, what="held-out")
     itself = np.arange(generated.count)
-    found = _find(generated, matching.index(generated, itself), itself, config)
+    matches = _find(generated, matching.index(generated, itself), itself, config)
     owners = _owners(held_out.patients)
-    honest = _find(held_out, matching.index(held_out, owners), owners, config)
-    calibration = calibrate(honest.distances, held_out.patients, config=config.calibration, seed=seed)
-    return Duplicates(judge(found, calibration, config=config), _groups(found, calibration, config))
+    held_out_matches = _find(held_out, matching.index(held_out, owners), owners, config)
+    calibration = calibrate(held_out_matches.distances, held_out.patients, config=config.calibration, seed=seed)
+    return Duplicates(judge(matches, calibration, config=config), _groups(matches, calibration, config))
 
 
 def _check_counts(images: Images, *, least: int, what: str) -> None:
@@ -167,7 +167,7 @@ def _owners(patients: Shaped[np.ndarray, "n"]) -> np.ndarray:
 
 
 def judge(matches: Matches, calibration: Calibration, *, config: AuditConfig) -> Audit:
-    """Apply a calibration to the matches of generated images."""
+    """Applies a calibration to the matches of generated images."""
     confidence = config.calibration.confidence
     ratios = matches.distances[:, 0] / _typical(matches, calibration, config)
     flagged = ratios < calibration.threshold
@@ -210,7 +210,7 @@ def _pair(matches: Matches, row: int, ratio: float, chance: float) -> Pair:
 
 
 def _groups(matches: Matches, calibration: Calibration, config: AuditConfig) -> tuple[tuple[int, ...], ...]:
-    """Connected components of the pairs whose own ratio is below the threshold."""
+    """Returns the connected components of the pairs whose own ratio is below the threshold."""
     near = matches.distances < calibration.threshold * _typical(matches, calibration, config)[:, None]
     rows, columns = np.nonzero(near)
     count = len(near)
@@ -224,7 +224,7 @@ def _groups(matches: Matches, calibration: Calibration, config: AuditConfig) -> 
 def _verdict(
     flagged: np.ndarray, certain: np.ndarray, copying: bool, calibration: Calibration, config: CalibrationConfig
 ) -> str:
-    """The audit in words."""
+    """Returns the audit in words."""
     low, high = calibration.fresh_interval
     origin = "of other patients" if calibration.by_patient else "not used to set the threshold"
     parts = [
@@ -232,7 +232,7 @@ def _verdict(
         f"images {origin}, {calibration.fresh_rate:.2%} are ({config.confidence:.0%} interval {low:.2%} to {high:.2%})"
     ]
     if certain.any():
-        parts.append(f"{certain.sum():,} are nearer than any honest image of a set of this size would be: copies")
+        parts.append(f"{certain.sum():,} are nearer than any real image of a set of this size would be: copies")
     elif copying:
         parts.append("more than false alarms explain: signs of copying")
     else:
@@ -240,6 +240,6 @@ def _verdict(
     if calibration.rate > config.false_alarm_rate:
         parts.append(
             f"{calibration.count:,} held-out images are too few to set a rate of {config.false_alarm_rate:.0%}: up to "
-            f"{calibration.rate:.1%} of honest images may be flagged"
+            f"{calibration.rate:.1%} of real images may be flagged"
         )
     return "; ".join(parts)

@@ -1,6 +1,6 @@
-"""How near an honest image comes to its nearest neighbour: thresholds and tails from held-out real images.
+"""Nearness of real images to their nearest neighbours: thresholds and tails from held-out images.
 
-A copy lies much nearer to one image than to the next ones. With the distances ``d`` of :mod:`copies`,
+A copy lies much nearer to one image than to the next ones. With the distances ``d`` of :mod:`matching`,
 
     r = d(nearest) / mean of d(next ``neighbours`` nearest).
 
@@ -32,7 +32,7 @@ class CalibrationConfig:
 
     Attributes:
         neighbours: next nearest images that the nearest one is compared with.
-        false_alarm_rate: share of honest images that may be called copies.
+        false_alarm_rate: share of real images that may be called copies.
         confidence: of that rate, and of intervals.
         max_ratio: no larger ratio is a copy, however rare. Large images come so near to 1 and to each other that the
             smallest of them mean nothing; at 0.9 and below, an image explains a fifth of the other's variance or more.
@@ -46,15 +46,15 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where a copy begins, and how often real images are mistaken for one.
+    """The threshold of a copy, and how often real images are mistaken for one.
 
     Attributes:
         same_scene: distance below which two images show the same scene.
         threshold: ratio below which an image is a copy.
         count: held-out images that set both.
-        rate: the share of honest images below the threshold is at most this, at the stated confidence.
+        rate: the share of real images below the threshold is at most this, at the stated confidence.
         fresh_count: held-out images that had no part in it.
-        fresh_alarms: how many of those are called copies.
+        fresh_alarms: number of those that are called copies.
         fresh_interval: of their share, as if images were independent.
         by_patient: no patient is in both parts.
         ratios: of all held-out images.
@@ -77,20 +77,20 @@ class Calibration:
 
     @property
     def expected_rate(self) -> float:
-        """Share of honest images to expect below the threshold: the guaranteed or, if larger, the measured one."""
+        """Share of real images to expect below the threshold: the guaranteed or, if larger, the measured one."""
         return max(self.rate, self.fresh_rate)
 
 
 def calibrate(
     distances: Float[np.ndarray, "n k"], patients: Shaped[np.ndarray, "n"], *, config: CalibrationConfig, seed: int
 ) -> Calibration:
-    """Set the threshold on part of the held-out images and measure false alarms on the others.
+    """Sets the threshold on part of the held-out images and measures false alarms on the others.
 
     Args:
         distances: of each held-out image to its candidates, in ascending order; infinite where there is none.
-        patients: whose each image is.
+        patients: patient of each image.
         config: settings.
-        seed: of the split of the patients.
+        seed: random seed of the split of the patients.
 
     Raises:
         ValueError: fewer than two images.
@@ -120,14 +120,14 @@ def calibrate(
 def typical_distances(
     distances: Float[np.ndarray, "n k"], *, same_scene: float, neighbours: int
 ) -> Float[np.ndarray, "n"]:
-    """Mean distance of the next neighbours after the nearest that do not show the same scene.
+    """Returns the mean distance of the next neighbours after the nearest that do not show the same scene.
 
     Where every candidate shows it, the border of the same scene takes their place.
 
     Args:
         distances: of each image to its candidates, in ascending order; infinite where there is none.
         same_scene: distance below which two images show the same scene.
-        neighbours: how many next ones.
+        neighbours: number of next ones.
     """
     rest = distances[:, 1:]
     counted = (rest >= same_scene) & np.isfinite(rest)
@@ -140,7 +140,7 @@ def typical_distances(
 def set_threshold(
     ratios: Float[np.ndarray, "n"], patients: Shaped[np.ndarray, "n"], *, config: CalibrationConfig
 ) -> tuple[float, float]:
-    """The ratio below which an image is a copy, and the share of honest images that are below it at most.
+    """Returns the ratio below which an image is a copy, and at most the share of real images that are below it.
 
     The largest up to ``max_ratio`` that keeps the configured rate both over images as they come and over patients, who
     differ.
@@ -156,7 +156,7 @@ def set_threshold(
 
 
 def patient_limit(alarms: Bool[np.ndarray, "n"], patients: Shaped[np.ndarray, "n"], *, confidence: float) -> float:
-    """Upper confidence limit (Student's t) of the mean over patients of their shares of alarms.
+    """Returns the upper confidence limit (Student's t) of the mean over patients of their shares of alarms.
 
     One patient says nothing of how patients differ; the limit is then the share itself.
     """
@@ -169,9 +169,9 @@ def patient_limit(alarms: Bool[np.ndarray, "n"], patients: Shaped[np.ndarray, "n
 
 
 def tolerance_rank(count: int, *, rate: float, confidence: float) -> tuple[int, float]:
-    """Which smallest of ``count`` honest values is a threshold, and the share of honest ones that it lets below.
+    """Returns the rank of the threshold among ``count`` held-out values, and the share of others like them below it.
 
-    The largest rank for which that share is at most ``rate`` with the given confidence; 1 where there is none, with
+    The largest rank for which that share is at most ``rate`` with the stated confidence; 1 where there is none, with
     the larger share that so few values allow.
     """
     ranks = np.arange(1, max(1, int(rate * count)) + 1)
@@ -181,15 +181,15 @@ def tolerance_rank(count: int, *, rate: float, confidence: float) -> tuple[int, 
 
 
 def tail_chances(
-    values: Float[np.ndarray, "n"], honest: Float[np.ndarray, "m"], *, confidence: float
+    values: Float[np.ndarray, "n"], held_out: Float[np.ndarray, "m"], *, confidence: float
 ) -> Float[np.ndarray, "n"]:
-    """Chance that an honest image has a ratio as small as each of some values.
+    """Returns the chance that a real image has a ratio as small as each of some values.
 
-    Among the smallest honest ratios, the share below them; further down ``(k/m) (x/u)^D`` with u the (k+1)-th
+    Among the smallest held-out ratios, the share below them; further down ``(k/m) (x/u)^D`` with u the (k+1)-th
     smallest. ``2 D sum log(u/r_i)`` is chi-squared with 2k degrees of freedom, which gives D's lower limit at the
-    stated confidence; that errs on the side of honesty.
+    stated confidence; that errs on the side of no copy.
     """
-    ordered = np.sort(honest)
+    ordered = np.sort(held_out)
     k = min(len(ordered) - 1, max(TAIL_MIN, int(TAIL_SHARE * len(ordered))))
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.log(ordered[k] / ordered[:k]).sum()
@@ -201,7 +201,7 @@ def tail_chances(
 
 
 def split_patients(patients: Shaped[np.ndarray, "n"], *, seed: int) -> tuple[Bool[np.ndarray, "n"], bool]:
-    """Which images set the threshold (about half), and whether patients are kept apart.
+    """Returns whether each image sets the threshold (about half do), and whether patients are kept apart.
 
     One patient's images are cut in the middle of their order, where the fewest of them overlap.
     """

@@ -1,4 +1,4 @@
-"""How alike two images are once turned, flipped, shifted by a few pixels or stained otherwise; and the nearest ones.
+"""Template matching: distances of images up to turns, flips, shifts by a few pixels and stain; the nearest images.
 
 An image is seen as one channel, the mean optical density of red, green and blue: a weaker or stronger stain only
 rescales its parts, and standardising takes the rest. The search has two stages, because aligning every pair costs too
@@ -6,7 +6,7 @@ much:
 
 1. *Descriptors*: the channel reduced to ``GRID`` x ``GRID``, unit length around its mean. The reference images most
    correlated with any of the query's symmetric variants are candidates (a matrix product by blocks).
-2. *Details*: the channel at up to ``DETAIL`` px, blurred a little against noise and less its mean over half the image
+2. *Templates*: the channel at up to ``DETAIL`` px, blurred a little against noise and less its mean over half the image
    around each pixel (edges of tissue resemble each other). Candidates are aligned by normalised cross-correlation
    ``c`` over all shifts; the distance is ``sqrt(1 - c^2)``, the share of the deviation that one image leaves
    unexplained in the other.
@@ -27,7 +27,7 @@ GRID, DETAIL = 12, 64
 # (quarter turns, then mirrored left to right): all symmetries of a square, those of a rectangle first.
 SYMMETRIES = ((0, False), (2, False), (0, True), (2, True), (1, False), (3, False), (1, True), (3, True))
 QUERY_BLOCK, REFERENCE_BLOCK, FETCH_BLOCK = 64, 8192, 256
-# Blur of the details in pixels, against noise.
+# Blur before matching in pixels, against noise.
 _FINEST = 0.7
 # Contrast (optical density) below which an image shows no more than noise: a grey level of a light pixel.
 _NOISE = 2e-3
@@ -44,7 +44,7 @@ class Images:
         count: number of images.
         blocks: iterates over all of them in order, (b, h, w, 3) uint8 at a time.
         fetch: the images of some indices.
-        patients: whose each image is; any keys.
+        patients: patient of each image; any keys.
     """
 
     count: int
@@ -71,7 +71,7 @@ class Matches:
 
 
 def in_memory(images: UInt8[np.ndarray, "n h w 3"], patients: Shaped[np.ndarray, "n"]) -> Images:
-    """An array of images as a source."""
+    """Returns an array of images as a source."""
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(images), QUERY_BLOCK):
@@ -81,21 +81,21 @@ def in_memory(images: UInt8[np.ndarray, "n h w 3"], patients: Shaped[np.ndarray,
 
 
 def turn(image: Shaped[np.ndarray, "a b *c"], symmetry: int) -> Shaped[np.ndarray, "d e *c"]:
-    """An image turned and mirrored by one of ``SYMMETRIES``."""
+    """Returns an image turned and mirrored by one of ``SYMMETRIES``."""
     turns, mirrored = SYMMETRIES[symmetry]
     image = np.rot90(image, turns)
     return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
 
 
 def describe(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
-    """Descriptors: unit vectors, or shorter where an image shows no more than noise."""
+    """Returns descriptors: unit vectors, or shorter where an image shows no more than noise."""
     grids = np.stack([_reduced_density(image, GRID) for image in images]).reshape(len(images), -1)
     grids -= grids.mean(axis=1, keepdims=True)
     return grids / (np.linalg.norm(grids, axis=1, keepdims=True) + _NOISE * GRID)
 
 
-def details(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n s s"]:
-    """What is aligned: between noise and the coarsest structure, at most ``DETAIL`` px square."""
+def high_pass(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n s s"]:
+    """Returns images of at most ``DETAIL`` px square between noise and the coarsest structure."""
     side = min(DETAIL, *images.shape[1:3])
     box = 2 * (side // 4) + 1
     fine = [cv2.GaussianBlur(_reduced_density(image, side), (0, 0), _FINEST) for image in images]
@@ -109,39 +109,39 @@ def _reduced_density(image: np.ndarray, side: int) -> np.ndarray:
 
 def align(
     query: Float[np.ndarray, "s s"],
-    middles: Float[np.ndarray, "k p"],
+    templates: Float[np.ndarray, "k p"],
     symmetries: Int[np.ndarray, "k"],
     *,
-    reach: int,
+    max_shift: int,
 ) -> tuple[Float[np.ndarray, "k"], Int[np.ndarray, "k 2"]]:
-    """Distances to some reference images, and the shifts (down, right; at most ``reach``) at which they are found.
+    """Returns distances to some reference images, and the best shifts (down, right; at most ``max_shift``).
 
     Args:
-        query: its details.
-        middles: of the reference images, see :func:`cut_middles`.
-        symmetries: how the query is turned for each.
-        reach: largest shift, in pixels of the details.
+        query: the filtered query, see :func:`high_pass`.
+        templates: those of the reference images, see :func:`cut_templates`.
+        symmetries: index into ``SYMMETRIES`` of the turn of the query for each.
+        max_shift: largest shift, in pixels of the filtered images.
     """
-    side, steps = len(query) - 2 * reach, 2 * reach + 1
-    best, place = np.zeros(len(middles)), np.zeros(len(middles), np.int64)
+    side, steps = len(query) - 2 * max_shift, 2 * max_shift + 1
+    best, place = np.zeros(len(templates)), np.zeros(len(templates), np.int64)
     for symmetry in np.unique(symmetries).tolist():
         chosen = np.flatnonzero(symmetries == symmetry)
         windows = np.lib.stride_tricks.sliding_window_view(turn(query, symmetry), (side, side))
-        correlations = middles[chosen] @ _standardise(windows.reshape(steps**2, -1)).T
+        correlations = templates[chosen] @ _standardise(windows.reshape(steps**2, -1)).T
         place[chosen] = correlations.argmax(axis=1)
         best[chosen] = correlations.max(axis=1)
-    shifts = np.stack(np.divmod(place, steps), axis=1) - reach
+    shifts = np.stack(np.divmod(place, steps), axis=1) - max_shift
     return np.sqrt(1 - np.square(best.clip(0, 1))), shifts
 
 
-def cut_middles(detail: Float[np.ndarray, "k s s"], *, reach: int) -> Float[np.ndarray, "k p"]:
-    """What is looked for in a query that may be shifted: reference details without their rim, standardised."""
-    inner = slice(reach, detail.shape[1] - reach)
-    return _standardise(detail[:, inner, inner].reshape(len(detail), -1))
+def cut_templates(filtered: Float[np.ndarray, "k s s"], *, max_shift: int) -> Float[np.ndarray, "k p"]:
+    """Returns filtered reference images without their rim, standardised, to be sought in a shifted query."""
+    inner = slice(max_shift, filtered.shape[1] - max_shift)
+    return _standardise(filtered[:, inner, inner].reshape(len(filtered), -1))
 
 
 def _standardise(rows: np.ndarray) -> np.ndarray:
-    """Unit length around the mean; zero, which resembles nothing, where there is no more than noise."""
+    """Returns rows of unit length around their mean; zero, which resembles nothing, where there is only noise."""
     rows = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.divide(rows, lengths, where=lengths > _NOISE * np.sqrt(rows.shape[1]), out=np.zeros_like(rows))
@@ -163,19 +163,19 @@ class Reference:
 
 
 def index(images: Images, keys: Int[np.ndarray, "n"]) -> Reference:
-    """Describe a set of images, block by block."""
+    """Describes a set of images, block by block."""
     return Reference(images, np.concatenate([describe(block) for block in images.blocks()]), keys)
 
 
 def find(
     queries: Images, reference: Reference, *, keys: Int[np.ndarray, "n"], candidates: int, shift_px: int
 ) -> Matches:
-    """The nearest reference images of every query.
+    """Finds the nearest reference images of every query.
 
     Args:
         queries: images.
         reference: where they are looked for.
-        keys: of the queries; a query does not find what has its key.
+        keys: key of each query; a query does not find what has its key.
         candidates: reference images aligned with each query. Where fewer may be found, the rest are at infinity.
         shift_px: largest shift each way.
 
@@ -183,25 +183,26 @@ def find(
         ValueError: the images are of two sizes.
     """
     count = min(candidates, reference.images.count)
-    found, start = [], 0
+    parts, start = [], 0
     for stored in queries.blocks():
         for block in (stored[i : i + QUERY_BLOCK] for i in range(0, len(stored), QUERY_BLOCK)):
-            found.append(_find(block, reference, keys[start : start + len(block)], count, shift_px))
+            parts.append(_find(block, reference, keys[start : start + len(block)], count, shift_px))
             start += len(block)
     names = ("indices", "distances", "symmetries", "shifts")
-    return Matches(**{name: np.concatenate([getattr(part, name) for part in found]) for name in names})
+    return Matches(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def _find(images: np.ndarray, reference: Reference, keys: np.ndarray, count: int, shift_px: int) -> Matches:
     height, width = images.shape[1:3]
     indices, symmetries, barred = _candidates(_variants(images, shift_px), reference, keys, count)
-    own = details(images)
-    side = own.shape[-1]
-    reach = max(1, -(-shift_px * side // min(height, width)))
+    filtered = high_pass(images)
+    side = filtered.shape[-1]
+    max_shift = max(1, -(-shift_px * side // min(height, width)))
     needed, places = np.unique(indices, return_inverse=True)
-    middles = _fetch_middles(reference.images, needed, images.shape[1:], reach)
+    templates = _fetch_templates(reference.images, needed, images.shape[1:], max_shift)
     aligned = [
-        align(own[i], middles[row], symmetries[i], reach=reach) for i, row in enumerate(places.reshape(indices.shape))
+        align(filtered[i], templates[row], symmetries[i], max_shift=max_shift)
+        for i, row in enumerate(places.reshape(indices.shape))
     ]
     distances = np.where(barred, np.inf, np.stack([distance for distance, _ in aligned]))
     shifts = np.stack([shift for _, shift in aligned]) * np.array([height / side, width / side])
@@ -210,28 +211,31 @@ def _find(images: np.ndarray, reference: Reference, keys: np.ndarray, count: int
     return Matches(indices, distances, symmetries, np.take_along_axis(shifts, order[..., None], axis=1))
 
 
-def _fetch_middles(images: Images, indices: np.ndarray, shape: tuple[int, ...], reach: int) -> np.ndarray:
-    """Middles of some reference images, few of which are in memory as images at a time."""
-    middles = []
+def _fetch_templates(images: Images, indices: np.ndarray, shape: tuple[int, ...], max_shift: int) -> np.ndarray:
+    """Returns templates of some reference images, few of which are in memory as images at a time."""
+    templates = []
     for start in range(0, len(indices), FETCH_BLOCK):
         fetched = images.fetch(indices[start : start + FETCH_BLOCK])
         if fetched.shape[1:] != shape:
             raise ValueError(f"images of shape {shape} are looked for among images of shape {fetched.shape[1:]}")
-        middles.append(cut_middles(details(fetched), reach=reach))
-    return np.concatenate(middles)
+        templates.append(cut_templates(high_pass(fetched), max_shift=max_shift))
+    return np.concatenate(templates)
 
 
 def _variants(images: np.ndarray, shift_px: int) -> np.ndarray:
-    """Descriptors of every turned and shifted variant of each image: (symmetry, shift, image, d).
+    """Returns descriptors of every turned and shifted variant of each image: (symmetry, shift, image, d).
 
     Descriptors are coarse, so most shifts need none of their own.
     """
     height, width = images.shape[1:3]
     symmetries = range(len(SYMMETRIES) if height == width else len(SYMMETRIES) // 2)
-    reach = max(0, int(np.ceil(shift_px * GRID / min(height, width) - _TOLERATED)))
+    max_shift = max(0, int(np.ceil(shift_px * GRID / min(height, width) - _TOLERATED)))
     grids = np.moveaxis(describe(images).reshape(-1, GRID, GRID), 0, -1)
-    shifts = [(y, x) for y in range(2 * reach + 1) for x in range(2 * reach + 1)]
-    turned = [np.pad(turn(grids, symmetry), ((reach, reach), (reach, reach), (0, 0))) for symmetry in symmetries]
+    shifts = [(y, x) for y in range(2 * max_shift + 1) for x in range(2 * max_shift + 1)]
+    turned = [
+        np.pad(turn(grids, symmetry), ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
+        for symmetry in symmetries
+    ]
     moved = np.stack([[grid[y : y + GRID, x : x + GRID] for y, x in shifts] for grid in turned])
     vectors = np.swapaxes(moved.reshape(*moved.shape[:2], GRID * GRID, -1), 2, 3)
     return vectors / (np.linalg.norm(vectors, axis=-1, keepdims=True) + _NOISE * GRID)
@@ -240,7 +244,7 @@ def _variants(images: np.ndarray, shift_px: int) -> np.ndarray:
 def _candidates(
     variants: np.ndarray, reference: Reference, keys: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each query: the most correlated reference images, by which symmetry, and which of them it may not find."""
+    """Returns for each query the most correlated reference images, their symmetries, and which of them are barred."""
     distances = np.zeros((len(keys), 0), np.float32)
     indices = np.zeros((len(keys), 0), np.int64)
     by_variant = variants.reshape(-1, *variants.shape[2:])
@@ -253,6 +257,6 @@ def _candidates(
         best[keys[:, None] == reference.keys[columns]] = -np.inf
         distances, indices = keep_smallest(distances, indices, -best, columns, count)
     # Which variant it was is cheaper to find again than to carry along.
-    found = reference.descriptors[indices].swapaxes(1, 2)
-    correlations = np.swapaxes(by_variant, 0, 1) @ found
+    nearest = reference.descriptors[indices].swapaxes(1, 2)
+    correlations = np.swapaxes(by_variant, 0, 1) @ nearest
     return indices, correlations.argmax(axis=1) // variants.shape[1], np.isinf(distances)

@@ -50,8 +50,8 @@ def test_distance_of_a_known_correlation():
     w -= z * (z @ w) / (z @ z)
     query = np.zeros((32, 32), np.float32)
     query[1:-1, 1:-1] = (0.8 * z / np.linalg.norm(z) + 0.6 * w / np.linalg.norm(w)).reshape(30, 30) * 100
-    middle = matching.cut_middles(np.pad(z.reshape(1, 30, 30) * 100, ((0, 0), (1, 1), (1, 1))), reach=1)
-    distances, shifts = matching.align(query, middle, np.zeros(1, np.int64), reach=1)
+    template = matching.cut_templates(np.pad(z.reshape(1, 30, 30) * 100, ((0, 0), (1, 1), (1, 1))), max_shift=1)
+    distances, shifts = matching.align(query, template, np.zeros(1, np.int64), max_shift=1)
     assert distances[0] == pytest.approx(0.6, abs=1e-5)
     assert shifts.tolist() == [[0, 0]]
 
