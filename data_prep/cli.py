@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import regions as annotations
+from data_prep.annotations import registry as formats
 from data_prep.annotations.class_map import ClassMap, known_class, read_class_map
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
@@ -45,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations",
         type=Path,
-        help="QuPath GeoJSON, ASAP XML or ImageScope XML: one file, or a folder of SLIDE.geojson, .json or .xml",
+        help=f"{formats.names()}: one file, or a folder of SLIDE with one of {' '.join(formats.suffixes())}",
     )
     parser.add_argument(
         "--slide_labels", type=Path, help="CSV with the columns slide,class: for slides without an annotation file"
     )
     parser.add_argument(
-        "--classes", type=Path, help="class map (JSON): used and ignored classes, overlaps (default: use all)"
+        "--classes", type=Path, help="class map (JSON): used, ignored and excluded classes, overlaps (default: use all)"
     )
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data_prep import tables
 from data_prep.annotations import regions as annotations
+from data_prep.annotations import registry as formats
 from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
@@ -87,6 +88,6 @@ def _find_regions(
                 "annotations",
                 where=folder or "the table of --slide_labels",
                 why=f"nothing for {slide.name}",
-                fix=f"add {slide.stem}{annotations.SUFFIXES[0]}, or a row for it to the table of --slide_labels",
+                fix=f"add {slide.stem}{formats.suffixes()[0]}, or a row for it to the table of --slide_labels",
             )
         yield regions, None if regions else label
