@@ -24,6 +24,7 @@ from data_prep.splits import splits
 from data_prep.splits.patients import PatientTable, read_patients
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_directory_or_nothing, own_directory, replace_file
+from diffpath_jax.io.progress import console
 
 KEY_FILE = "hash.key"
 # What only slides have.
@@ -217,10 +218,13 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
     )
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if arguments.classes:
-        return found, read_class_map(arguments.classes)
-    regions = [source.regions for source in found if source.regions]
-    return found, annotations.all_classes(regions, slide_labels=[source.label for source in found if source.label])
+        return found.sources, read_class_map(arguments.classes)
+    regions = [source.regions for source in found.sources if source.regions]
+    labels = [source.label for source in found.sources if source.label]
+    return found.sources, annotations.all_classes(regions, slide_labels=labels)
 
 
 def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[ImageBatch, ...], ClassMap]:

@@ -4,7 +4,6 @@ Formats of files are in :mod:`data_prep.annotations.registry`; which one a file 
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ import shapely
 from data_prep.annotations import outlines, registry
 from data_prep.annotations.class_map import ClassMap, known_class
 from data_prep.slide.slides import Slide
+from data_prep.tables import composed, names_of
 from diffpath_jax.io.errors import DiffpathError
 
 
@@ -96,9 +96,8 @@ def find_file(folder: Path, slide: Path) -> Path | None:
     Raises:
         DiffpathError: there are several.
     """
-    stems = [slide.name, slide.stem, slide.stem.removesuffix(".ome")]
-    names = {_plain(f"{stem}{suffix}") for stem in stems for suffix in registry.suffixes()}
-    files = sorted(path for path in folder.iterdir() if _plain(path.name) in names and path.is_file())
+    names = {_plain(f"{name}{suffix}") for name in names_of(slide) for suffix in registry.suffixes()}
+    files = [path for path in list_files(folder) if _plain(path.name) in names]
     if len(files) > 1:
         raise DiffpathError(
             "annotations",
@@ -109,9 +108,16 @@ def find_file(folder: Path, slide: Path) -> Path | None:
     return files[0] if files else None
 
 
+def list_files(folder: Path) -> list[Path]:
+    """Returns the files of a folder that have a suffix of a format, in the order of their names."""
+    suffixes = registry.suffixes()
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in files if path.name.lower().endswith(suffixes) and path.is_file()]
+
+
 def _plain(name: str) -> str:
     """Returns a file name as it is compared: composed letters, and the suffix in lower case."""
-    stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+    stem, dot, suffix = composed(name).rpartition(".")
     return f"{stem}{dot}{suffix.lower()}"
 
 
