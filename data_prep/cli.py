@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotations import regions as annotations
+from data_prep.annotations import registry as formats
 from data_prep.annotations.class_map import ClassMap, known_class, read_class_map
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
@@ -23,6 +24,7 @@ from data_prep.splits import splits
 from data_prep.splits.patients import PatientTable, read_patients
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_directory_or_nothing, own_directory, replace_file
+from diffpath_jax.io.progress import console
 
 KEY_FILE = "hash.key"
 # What only slides have.
@@ -45,13 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations",
         type=Path,
-        help="QuPath GeoJSON, ASAP XML or ImageScope XML: one file, or a folder of SLIDE.geojson, .json or .xml",
+        help=f"{formats.names()}: one file, or a folder of SLIDE with one of {' '.join(formats.suffixes())}",
     )
     parser.add_argument(
         "--slide_labels", type=Path, help="CSV with the columns slide,class: for slides without an annotation file"
     )
     parser.add_argument(
-        "--classes", type=Path, help="class map (JSON): used and ignored classes, overlaps (default: use all)"
+        "--classes", type=Path, help="class map (JSON): used, ignored and excluded classes, overlaps (default: use all)"
     )
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
@@ -216,10 +218,13 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
     )
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if arguments.classes:
-        return found, read_class_map(arguments.classes)
-    regions = [source.regions for source in found if source.regions]
-    return found, annotations.all_classes(regions, slide_labels=[source.label for source in found if source.label])
+        return found.sources, read_class_map(arguments.classes)
+    regions = [source.regions for source in found.sources if source.regions]
+    labels = [source.label for source in found.sources if source.label]
+    return found.sources, annotations.all_classes(regions, slide_labels=labels)
 
 
 def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[ImageBatch, ...], ClassMap]:

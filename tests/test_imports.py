@@ -32,7 +32,8 @@ FLOORS = {
     # It stands on three folders of the other package, and nothing stands on it.
     "data_prep": """
         diffpath_jax.io  diffpath_jax.data  diffpath_jax.render
-        tables  slide.readers
+        tables  discovery
+        slide.readers
         slide
         annotations  splits
         fields

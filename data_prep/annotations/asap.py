@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import outlines, safe_xml
+from data_prep.annotations.registry import AnnotationFormat, FileStart, register
 from diffpath_jax.io.errors import DiffpathError
 
 ROOT = "ASAP_Annotations"
@@ -34,9 +35,11 @@ def read(path: Path) -> Iterator[outlines.Outline]:
             ring = safe_xml.ring([(x, y) for _, x, y in sorted(points)])
             points = []
             name = None if group in ("", _NO_GROUP) else group
-            if kind in _POLYGONS:
+            if kind not in _POLYGONS and kind != _RECTANGLE:
+                yield outlines.left_out(outlines.NO_AREA)
+            elif kind in _POLYGONS:
                 yield outlines.Outline(name, functools.partial(outlines.polygon, [ring]))
-            elif kind == _RECTANGLE:
+            else:
                 yield outlines.Outline(name, functools.partial(outlines.rectangle, ring))
 
 
@@ -47,3 +50,11 @@ def _order(path: Path, element: Element) -> int:
         raise DiffpathError(
             "annotations", where=path, why="a Coordinate has no whole number as Order", fix="save it from ASAP again"
         ) from None
+
+
+def is_own(start: FileStart) -> bool:
+    """Returns whether a file has ASAP's root."""
+    return start.root == ROOT
+
+
+register(AnnotationFormat("ASAP XML", (".xml",), is_own, read, "glass"))

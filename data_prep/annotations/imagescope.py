@@ -1,21 +1,22 @@
-"""Aperio ImageScope's XML: ``Annotation[@Name]/Regions/Region[@Type, @NegativeROA]/Vertices/Vertex[@X, @Y]``.
+"""Aperio ImageScope's XML: ``Annotation[@Name]/Regions/Region[@Type, @Text, @NegativeROA]/Vertices/Vertex[@X, @Y]``.
 
-The class is the name of the layer, or the first attribute with a value when the layer has no name. Negative regions
-are holes in the other regions of their layer.
+The class is the name of the layer, or that of the region (``Text``) where the layer has none. Attributes of layers are
+free text, such as who drew it, and no classes. Negative regions are holes in the other regions of their layer.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import shapely
 
 from data_prep.annotations import outlines, safe_xml
+from data_prep.annotations.registry import AnnotationFormat, FileStart, register
 
-ROOT = "Annotations"
+ROOT, VERTEX = "Annotations", "Vertex"
+Shapes = Mapping[str | None, Callable[[outlines.Ring], shapely.MultiPolygon]]
 # Arrows (3), rulers (4) and counters are no areas.
-_SHAPES: dict[str | None, Callable[[outlines.Ring], shapely.MultiPolygon]] = {
+_SHAPES: Shapes = {
     "0": lambda points: outlines.polygon([points]),
     "1": outlines.rectangle,
     "2": outlines.ellipse,
@@ -25,34 +26,69 @@ _Shape = Callable[[], shapely.MultiPolygon]
 
 
 def read(path: Path) -> Iterator[outlines.Outline]:
-    """Outlines of a file, in its order.
+    """Yields the outlines of a file, in its order.
 
     Raises:
         DiffpathError: the file cannot be read as ImageScope's XML.
     """
+    return read_layers(path, vertex=VERTEX, shapes=_SHAPES)
+
+
+def read_layers(path: Path, *, vertex: str, shapes: Shapes) -> Iterator[outlines.Outline]:
+    """Yields the outlines of layers of regions.
+
+    Args:
+        path: the file.
+        vertex: the element that is a corner.
+        shapes: draws the points of each type of region that is an area.
+
+    Raises:
+        DiffpathError: it is no such file.
+    """
     points: list[tuple[float, float]] = []
-    areas: list[_Shape] = []
+    areas: list[tuple[str, _Shape]] = []
     holes: list[_Shape] = []
     for element in safe_xml.elements(path):
-        if element.tag == "Vertex":
+        if element.tag == vertex:
             points.append(safe_xml.point(path, element))
             element.clear()
         elif element.tag == "Region":
-            draw = _SHAPES.get(element.get("Type"))
-            if draw is not None:
-                kind = holes if element.get("NegativeROA", "0") == "1" else areas
-                kind.append(functools.partial(draw, safe_xml.ring(points)))
+            draw = shapes.get(element.get("Type"))
+            if draw is None:
+                yield outlines.left_out(outlines.NO_AREA)
+            elif element.get("NegativeROA", "0") == "1":
+                holes.append(functools.partial(draw, safe_xml.ring(points)))
+            else:
+                areas.append((element.get("Text", ""), functools.partial(draw, safe_xml.ring(points))))
             points = []
         elif element.tag == "Annotation":
-            for area in areas:
-                yield outlines.Outline(_class_name(element), functools.partial(_cut, area, holes))
+            for text, area in areas:
+                name = element.get("Name", "").strip() or text.strip() or None
+                yield outlines.Outline(name, functools.partial(_cut, area, holes))
             areas, holes = [], []
 
 
-def _class_name(layer: Element) -> str | None:
-    values = [layer.get("Name", ""), *(found.get("Value", "") for found in layer.iterfind("Attributes/Attribute"))]
-    return next((value.strip() for value in values if value.strip()), None)
+def vertices_of(start: FileStart) -> str | None:
+    """Returns the name of the corners of regions; None where there are none, or the root is another."""
+    return safe_xml.first_tag(start.path, ("Vertex", "V")) if start.root == ROOT else None
+
+
+def is_own(start: FileStart) -> bool:
+    """Returns whether a file has ImageScope's root, and no other program's vertices."""
+    return start.root == ROOT and vertices_of(start) in (VERTEX, None)
 
 
 def _cut(area: _Shape, holes: Sequence[_Shape]) -> shapely.MultiPolygon:
-    return outlines.polygons_of(shapely.difference(area(), shapely.union_all([hole() for hole in holes])))
+    shapes = [shape for hole in holes if (shape := _hole(hole)) is not None]
+    return outlines.polygons_of(shapely.difference(area(), shapely.union_all(shapes)))
+
+
+def _hole(hole: _Shape) -> shapely.MultiPolygon | None:
+    """Returns a hole; None where it encloses nothing."""
+    try:
+        return hole()
+    except outlines.DegenerateOutline:
+        return None
+
+
+register(AnnotationFormat("ImageScope XML", (".xml",), is_own, read, "unknown"))

@@ -1,7 +1,9 @@
 """Annotated outlines as a file states them, and how points become areas."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import shapely
@@ -17,17 +19,46 @@ DENSE_CORNERS = 200_000
 MAX_CORNERS = 2_000_000
 
 
+# Reasons for which what is annotated is left out and counted.
+NO_AREA = "lines and points"
+DEGENERATE = "outlines that enclose nothing"
+
+
+class DegenerateOutline(ValueError):
+    """A stray click, or what an editing tool left behind: an outline that encloses nothing."""
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """Draws an outline."""
+
+    def __call__(self) -> shapely.MultiPolygon:
+        """Returns the area, in pixels of the file's own frame.
+
+        Raises:
+            DegenerateOutline: it encloses nothing.
+            ValueError: it is not made of places on a slide.
+        """
+
+
 @dataclass(frozen=True)
 class Outline:
     """One annotated area, not drawn yet: most files hold far more than is used.
 
     Attributes:
-        name: annotation class, as the program that wrote the file shows it; none if it has no class.
-        shape_fn: gives the area, in pixels of the file's own frame; raises ``ValueError`` when it is none.
+        name: annotation class, as the program that wrote the file shows it; None if it has no class.
+        shape_fn: draws it.
+        left_out: why it is no region, whatever its class; empty for an area.
     """
 
     name: str | None
-    shape_fn: Callable[[], shapely.MultiPolygon]
+    shape_fn: Draw
+    left_out: str = ""
+
+
+def left_out(reason: str) -> Outline:
+    """Returns something annotated that is no region, to be counted."""
+    return Outline(None, shapely.MultiPolygon, reason)
 
 
 def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:
@@ -43,11 +74,20 @@ def polygon(rings: Sequence[Ring]) -> shapely.MultiPolygon:
     Outlines that cross themselves (bow-ties) are repaired by the even-odd rule.
 
     Raises:
-        ValueError: a ring has fewer than three points, far too many, or one that is no place on a slide.
+        DegenerateOutline: the first ring has fewer than three points; a hole of so few is none.
+        ValueError: a ring has far too many points, or one that is no place on a slide.
     """
-    outer, *holes = (shapely.linearrings(_checked(ring)) for ring in rings)
-    shape = shapely.polygons(outer, holes=holes or None)
+    outer, *holes = rings
+    outline = shapely.linearrings(_checked(outer))
+    shape = shapely.polygons(outline, holes=[shapely.linearrings(hole) for hole in _enclosing(holes)] or None)
     return polygons_of(shape if shapely.is_valid(shape) else shapely.make_valid(shape))
+
+
+def _enclosing(rings: Sequence[Ring]) -> Iterator[Ring]:
+    """Yields the rings that enclose something."""
+    for ring in rings:
+        with contextlib.suppress(DegenerateOutline):
+            yield _checked(ring)
 
 
 def _checked(ring: Ring) -> Ring:
@@ -59,17 +99,25 @@ def _checked(ring: Ring) -> Ring:
     if len(ring) > MAX_CORNERS:
         raise ValueError(f"more than {MAX_CORNERS:,} corners, half a pixel apart")
     if len(np.unique(ring[:4], axis=0)) < 3 and len(np.unique(ring, axis=0)) < 3:
-        raise ValueError("fewer than three points")
+        raise DegenerateOutline("fewer than three points")
     return ring
 
 
 def multipolygon(polygons: Sequence[Sequence[Ring]]) -> shapely.MultiPolygon:
-    """The area of several polygons; where they overlap it counts once.
+    """The area of several polygons, without those that enclose nothing; where they overlap it counts once.
 
     Raises:
+        DegenerateOutline: none of them encloses anything.
         ValueError: one of them is no polygon.
     """
-    shapes = [polygon(rings) for rings in polygons]
+    shapes, failed = list[shapely.MultiPolygon](), DegenerateOutline("it has no points")
+    for rings in polygons:
+        try:
+            shapes.append(polygon(rings))
+        except DegenerateOutline as error:
+            failed = error
+    if not shapes:
+        raise failed
     return shapes[0] if len(shapes) == 1 else polygons_of(shapely.union_all(shapes))
 
 
@@ -96,6 +144,6 @@ def ellipse(points: Ring) -> shapely.MultiPolygon:
 
 def _corners(points: Ring) -> Ring:
     if len(points) < 2:
-        raise ValueError("fewer than two points")
+        raise DegenerateOutline("fewer than two points")
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])

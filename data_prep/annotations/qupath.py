@@ -1,7 +1,8 @@
 """QuPath's GeoJSON: a FeatureCollection, a bare list of features, or one feature.
 
 The class is ``properties.classification``: ``{"name": "Tumor: Positive"}``, or in newer versions
-``{"names": ["Tumor", "Positive"]}``. Points are pixels of what QuPath shows, which is the slide within its bounds.
+``{"names": ["Tumor", "Positive"]}``; other programs make text of it. Objects may lie within others
+(``childObjects``). Points are pixels of what QuPath shows, which is the slide within its bounds.
 
 Python's lists would take ten times the size of the file. So the coordinates are cut out of the text before it is
 parsed, read as arrays, and only for the features that are used.
@@ -17,15 +18,23 @@ from typing import Any
 import numpy as np
 import shapely
 
-from data_prep.annotations.outlines import Outline, Ring, multipolygon
+from data_prep.annotations.outlines import NO_AREA, Outline, Ring, left_out, multipolygon
+from data_prep.annotations.registry import AnnotationFormat, FileStart, register
 from diffpath_jax.io.errors import DiffpathError
 
 _FIX = "export the annotations from QuPath as GeoJSON again"
 _AREAS = ("Polygon", "MultiPolygon")
-# QuPath exports what it detected beside what a person drew.
-_DETECTED = frozenset({"cell", "detection", "tile", "tma_core"})
+# QuPath exports what it detected beside what a person drew; names without all but letters, those of 0.2 last.
+_NO_REGIONS = {
+    "detections": frozenset("cell detection tile pathcellobject pathdetectionobject pathtileobject".split()),
+    "cores of a tissue array": frozenset("tmacore tmacoreobject".split()),
+    "whole images": frozenset("root pathrootobject".split()),
+}
 # Everything else (measurements, mostly) is dropped while the text is parsed.
-_KEYS = frozenset("type features geometry coordinates properties classification name names objectType".split())
+_KEYS = frozenset(
+    "type features geometry geometries coordinates plane z properties classification name names "
+    "id objectType object_type childObjects".split()
+)
 # The key cannot stand inside a string: its quotes would be escaped. The value ends where an object goes on or ends.
 _COORDINATES = re.compile(rb'(?<!\\)"coordinates"\s*:\s*(\[[\s\[\]0-9eE+.,-]*\])(?=\s*(?:\}|,\s*"))')
 _SPACES = b" \t\r\n"
@@ -37,7 +46,7 @@ _LAYOUTS = re.compile(rb"%(p)s|\[%(p)s(?:,%(p)s)*+\]" % {b"p": _POLYGON})
 
 
 def read(path: Path) -> Iterator[Outline]:
-    """Outlines of a file, in its order. Points, lines and what QuPath detected by itself are left out.
+    """Yields the outlines of a file, in its order; what QuPath detected by itself is left out.
 
     Raises:
         DiffpathError: the file cannot be read, or is no GeoJSON.
@@ -56,8 +65,12 @@ def read(path: Path) -> Iterator[Outline]:
     except (OSError, ValueError, RecursionError) as error:
         why = f"cannot be read as JSON ({getattr(error, 'msg', error)})"
         raise DiffpathError("annotations", where=path, why=why, fix=_FIX) from error
-    for feature in _features(path, content):
-        yield Outline(_class_name(feature), functools.partial(_draw, text, places, feature["geometry"]))
+    for item in _features(path, content):
+        reason = _why_left_out(item)
+        if reason:
+            yield left_out(reason)
+        else:
+            yield Outline(_class_name(item), functools.partial(_draw, text, places, item["geometry"]))
 
 
 def _keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -65,20 +78,53 @@ def _keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _features(path: Path, content: Any) -> Iterator[dict]:
+    """Yields every feature that has a geometry, those within others after them."""
     if isinstance(content, dict):
         content = content.get("features", []) if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise DiffpathError("annotations", where=path, why="not a GeoJSON feature list", fix=_FIX)
     for item in content:
-        geometry, properties = item.get("geometry"), item.get("properties")
-        detected = isinstance(properties, dict) and properties.get("objectType") in _DETECTED
-        if isinstance(geometry, dict) and geometry.get("type") in _AREAS and not detected:
+        if isinstance(item.get("geometry"), dict):
             yield item
+        for children in (item.get("childObjects"), _properties(item).get("childObjects")):
+            if children:
+                yield from _features(path, children)
 
 
-def _class_name(feature: dict) -> str | None:
-    properties = feature.get("properties")
-    classification = properties.get("classification") if isinstance(properties, dict) else None
+def _properties(item: dict) -> dict:
+    properties = item.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _why_left_out(item: dict) -> str:
+    """Returns why a feature is no region; empty if it is one."""
+    geometry, properties = item["geometry"], _properties(item)
+    # QuPath 0.4, 0.3 and 0.2; later versions write a random number as id.
+    spellings = (properties.get("objectType"), properties.get("object_type"), item.get("id"))
+    kinds = {re.sub(r"[^a-z]", "", text.lower()) for text in spellings if isinstance(text, str)}
+    for reason, names in _NO_REGIONS.items():
+        if kinds & names:
+            return reason
+    plane = geometry.get("plane")
+    if isinstance(plane, dict) and plane.get("z") not in (None, 0):
+        return "areas on other z planes"
+    return "" if _is_area(geometry) else NO_AREA
+
+
+def _is_area(geometry: dict) -> bool:
+    return geometry.get("type") in _AREAS or any(_is_area(part) for part in _parts(geometry))
+
+
+def _parts(geometry: dict) -> list[dict]:
+    """Returns the members of a collection of geometries."""
+    members = geometry.get("geometries") if geometry.get("type") == "GeometryCollection" else None
+    return [part for part in members if isinstance(part, dict)] if isinstance(members, list) else []
+
+
+def _class_name(item: dict) -> str | None:
+    classification = _properties(item).get("classification")
+    if isinstance(classification, str):
+        classification = _of_text(classification)
     if not isinstance(classification, dict):
         return None
     names = classification.get("names", [classification.get("name")])
@@ -86,23 +132,45 @@ def _class_name(feature: dict) -> str | None:
     return ": ".join(names) if valid else None
 
 
+def _of_text(text: str) -> dict | None:
+    """Returns a classification that another program has written as text: as JSON, or by its name alone."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"name": text.strip()} if text.strip() else None
+    return content if isinstance(content, dict) else {"name": text.strip()}
+
+
 def _draw(text: bytes, places: list[tuple[int, int]], geometry: dict) -> shapely.MultiPolygon:
-    index = geometry.get("coordinates")
-    if not isinstance(index, int) or not 0 <= index < len(places):
-        raise ValueError("coordinates that are not numbers")
-    start, stop = places[index]
-    return multipolygon(_polygons(text[start:stop]))
+    return multipolygon(list(_all_polygons(text, places, geometry)))
+
+
+def _all_polygons(text: bytes, places: list[tuple[int, int]], geometry: dict) -> Iterator[list[Ring]]:
+    """Yields the polygons of an area, or of all areas of a collection."""
+    for part in _parts(geometry):
+        if _is_area(part):
+            yield from _all_polygons(text, places, part)
+    if geometry.get("type") in _AREAS:
+        index = geometry.get("coordinates")
+        if not isinstance(index, int) or not 0 <= index < len(places):
+            raise ValueError("coordinates that are not numbers")
+        start, stop = places[index]
+        yield from _polygons(text[start:stop])
 
 
 def _polygons(text: bytes) -> list[list[Ring]]:
     """Rings of each polygon in the coordinates of a Polygon or a MultiPolygon."""
+    compact = text.translate(None, _SPACES)
+    if b"[]" in compact:
+        text = compact = _without_empty(compact)
+        if not text:
+            return []
     layout = text.translate(None, _NUMBERS)
     # A third number, if there is one, is the height.
     width = 3 if b"[,,]" in layout else 2
     layout = layout.replace(b"[%s]" % (b"," * (width - 1)), b"v")
     if not _LAYOUTS.fullmatch(layout):
         raise ValueError("not rings of points")
-    compact = text.translate(None, _SPACES)
     # What follows would take the number before for the one that is missing.
     if any(gap in compact for gap in (b"[,", b",,", b",]")):
         raise ValueError("a number is missing")
@@ -116,3 +184,18 @@ def _polygons(text: bytes) -> list[list[Ring]]:
         polygons.append(np.split(points[start : stops[-1]], stops[:-1] - start))
         start = stops[-1]
     return polygons
+
+
+def _without_empty(compact: bytes) -> bytes:
+    """Returns coordinates without rings and polygons that have no points."""
+    while b"[]" in compact:
+        compact = compact.replace(b"[],", b"").replace(b",[]", b"").replace(b"[]", b"")
+    return compact
+
+
+def is_own(start: FileStart) -> bool:
+    """Returns whether a file begins as JSON does."""
+    return start.text[:1] in (b"{", b"[")
+
+
+register(AnnotationFormat("QuPath GeoJSON", (".geojson", ".json"), is_own, read, "bounds"))

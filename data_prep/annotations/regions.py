@@ -1,23 +1,21 @@
 """What a slide shows where: labelled regions in level-0 pixels, from an annotation file or from one label.
 
-Each format of files has a module beside this one; which one a file is in is told from its content.
+Formats of files are in :mod:`data_prep.annotations.registry`; which one a file is in is told from its content.
 """
 
-import codecs
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import shapely
 
-from data_prep.annotations import asap, imagescope, outlines, qupath, safe_xml
+from data_prep.annotations import outlines, registry
 from data_prep.annotations.class_map import ClassMap, known_class
 from data_prep.slide.slides import Slide
+from data_prep.tables import composed, names_of
 from diffpath_jax.io.errors import DiffpathError
-
-SUFFIXES = (".geojson", ".json", ".xml")
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,38 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Annotated:
-    """The regions of one slide, and what was not made one.
+class FileRegions:
+    """The regions of an annotation file, and what was not made one.
 
     Attributes:
-        regions: within the slide, in level-0 pixels.
-        ignored: number of outlines left out, by annotation class.
-        outside_share: share of the outlines' area that lies outside the slide.
+        regions: in pixels of the file's own frame.
+        ignored: number of outlines of ignored classes, by annotation class.
+        cut_out: number of outlines that were cut out of the others, by annotation class.
+        left_out: number of outlines that are no regions, by reason.
     """
 
     regions: tuple[Region, ...]
-    ignored: Mapping[str, int]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    cut_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The regions of one slide.
+
+    Attributes:
+        source: the regions within the slide, in level-0 pixels, and what was not made one.
+        outside_share: share of the outlines' area that lies outside the slide.
+    """
+
+    source: FileRegions
     outside_share: float
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions within the slide, in level-0 pixels."""
+        return self.source.regions
 
 
 def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassMap:
@@ -52,6 +70,8 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
     found = set(slide_labels)
     for path in paths:
         for number, outline in enumerate(_outlines(path)):
+            if outline.left_out:
+                continue
             if outline.name is None:
                 fix = "give it a class, or give a class map as --classes"
                 raise DiffpathError(f"annotation {number}", where=path, why="it has no class", fix=fix)
@@ -71,68 +91,112 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
 
 
 def find_file(folder: Path, slide: Path) -> Path | None:
-    """The annotation file of a slide: its name with a suffix of :data:`SUFFIXES`.
+    """Returns the annotation file of a slide: named as it or without its suffix, then a suffix of a format.
 
     Raises:
         DiffpathError: there are several.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{slide.stem}{suffix}").is_file()]
-    if len(found) > 1:
+    names = {_plain(f"{name}{suffix}") for name in names_of(slide) for suffix in registry.suffixes()}
+    files = [path for path in list_files(folder) if _plain(path.name) in names]
+    if len(files) > 1:
         raise DiffpathError(
             "annotations",
             where=folder,
-            why=f"{' and '.join(path.name for path in found)} are both of {slide.name}",
+            why=f"{' and '.join(path.name for path in files)} are both of {slide.name}",
             fix="keep one of them",
         )
-    return found[0] if found else None
+    return files[0] if files else None
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Returns the files of a folder that have a suffix of a format, in the order of their names."""
+    suffixes = registry.suffixes()
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in files if path.name.lower().endswith(suffixes) and path.is_file()]
+
+
+def _plain(name: str) -> str:
+    """Returns a file name as it is compared: composed letters, and the suffix in lower case."""
+    stem, dot, suffix = composed(name).rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}"
 
 
 def of_slide(slide: Slide, path: Path | None, label: str | None, class_map: ClassMap) -> Annotated:
-    """Regions of a slide, from its annotation file if there is one, else all of it under its label.
+    """Returns the regions of a slide, from its annotation file if there is one, else all of it under its label.
 
     Raises:
         DiffpathError: the file is missing or damaged, a class is unknown, or no region of a wanted class is left.
     """
     if path is None:
         return _whole_slide(slide, str(label), class_map)
-    regions, ignored = read_regions(path, class_map)
+    stored = read_regions(path, class_map)
     if any(slide.reader.bounds):
-        regions = shift(regions, _origin(path, slide))
-    return _within(path, slide, regions, ignored)
+        stored = replace(stored, regions=shift(stored.regions, _origin(path, slide)))
+    return _within(path, slide, stored)
 
 
-def read_regions(path: Path, class_map: ClassMap) -> tuple[tuple[Region, ...], Counter[str]]:
+def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
     """Read the annotated regions of one slide, in the pixels of the file's own frame.
-
-    Returns:
-        The regions, and how many outlines the map ignores, by annotation class.
 
     Raises:
         DiffpathError: the file is missing or damaged, has no polygon of a wanted class, or has a class that the
-            class map neither uses nor ignores.
+            class map does not know.
     """
-    regions, ignored = [], Counter[str]()
+    regions, excluded = list[Region](), list[shapely.MultiPolygon]()
+    ignored, cut_out, left_out = Counter[str](), Counter[str](), Counter[str]()
     for number, outline in enumerate(_outlines(path)):
+        if outline.left_out:
+            left_out[outline.left_out] += 1
+            continue
         name = known_class(outline.name, path, class_map)
         if name in class_map.ignore:
-            ignored[name] += 1
+            ignored[name or "without a class"] += 1
             continue
         try:
-            shape = outline.shape_fn()
-        except (ValueError, shapely.errors.GEOSException) as error:
-            raise DiffpathError(
-                f"annotation {number}", where=path, why=f"not a polygon ({error})", fix="draw it again, or delete it"
-            ) from error
-        if not shape.is_empty:
+            shape = _drawn(path, number, outline)
+        except outlines.DegenerateOutline as error:
+            left_out[f"{outlines.DEGENERATE}, not a polygon ({error})"] += 1
+            continue
+        if name in class_map.exclude:
+            cut_out[name or "without a class"] += 1
+            excluded.append(shape)
+        elif not shape.is_empty:
             regions.append(Region(class_map.classes[name], shape))
     if not regions:
-        raise DiffpathError(
-            "annotations",
-            where=path,
-            why="no polygon of a wanted class",
-            fix="annotate areas, or leave it out",
-        )
-    return tuple(regions), ignored
+        also = "".join(f"; {count} {reason}" for reason, count in left_out.items())
+        why = f"no polygon of a wanted class{also}"
+        raise DiffpathError("annotations", where=path, why=why, fix="annotate areas, or leave it out")
+    return FileRegions(_cut_out(regions, excluded), dict(ignored), dict(cut_out), dict(left_out))
+
+
+def _drawn(path: Path, number: int, outline: outlines.Outline) -> shapely.MultiPolygon:
+    """Returns the area of an outline.
+
+    Raises:
+        DegenerateOutline: it encloses nothing.
+        DiffpathError: it is damaged.
+    """
+    try:
+        return outline.shape_fn()
+    except outlines.DegenerateOutline:
+        raise
+    except (ValueError, shapely.errors.GEOSException) as error:
+        what, fix = f"annotation {number}", "draw it again, or delete it"
+        raise DiffpathError(what, where=path, why=f"not a polygon ({error})", fix=fix) from error
+
+
+def _cut_out(regions: Sequence[Region], excluded: Sequence[shapely.MultiPolygon]) -> tuple[Region, ...]:
+    """Returns regions without what is excluded; those that it covers are gone."""
+    if not excluded:
+        return tuple(regions)
+    hole = shapely.union_all(excluded)
+    shapely.prepare(hole)
+    meets = shapely.intersects([region.shape for region in regions], hole)
+    left = [
+        replace(region, shape=outlines.polygons_of(shapely.difference(region.shape, hole))) if meet else region
+        for region, meet in zip(regions, meets.tolist(), strict=True)
+    ]
+    return tuple(region for region in left if not region.shape.is_empty)
 
 
 def shift(regions: Iterable[Region], offset: tuple[float, float]) -> tuple[Region, ...]:
@@ -142,26 +206,26 @@ def shift(regions: Iterable[Region], offset: tuple[float, float]) -> tuple[Regio
 
 def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
     """One region over the whole slide; the share of tissue then decides which fields of view are kept."""
-    if known_class(label, f"the label of {slide.path}", class_map) in class_map.ignore:
+    if known_class(label, f"the label of {slide.path}", class_map) not in class_map.classes:
         why = f"its class {label!r} is ignored"
         raise DiffpathError("slide label", where=slide.path, why=why, fix="leave the slide out, or use the class")
     whole = shapely.MultiPolygon([shapely.box(0, 0, *slide.size)])
-    return Annotated((Region(class_map.classes[label], whole),), {}, 0.0)
+    return Annotated(FileRegions((Region(class_map.classes[label], whole),)), 0.0)
 
 
-def _within(path: Path, slide: Slide, regions: tuple[Region, ...], ignored: Counter[str]) -> Annotated:
+def _within(path: Path, slide: Slide, stored: FileRegions) -> Annotated:
     frame = shapely.box(0, 0, *slide.size)
-    inside = [Region(r.name, _cut(r.shape, frame)) for r in regions]
-    area, kept = (sum(region.shape.area for region in found) for found in (regions, inside))
+    inside = [Region(region.name, _cut(region.shape, frame)) for region in stored.regions]
+    area, kept = (sum(region.shape.area for region in regions) for regions in (stored.regions, inside))
     if kept == 0:
         raise DiffpathError(
             "annotations",
             where=path,
-            why=f"all of them lie outside the slide of {slide.size[0]} x {slide.size[1]} px",
+            why=f"all of them lie outside the slide of {slide.size[0]} x {slide.size[1]} px, or are cut out",
             fix="export those of this slide, in pixels of its full resolution",
         )
-    share = max(0.0, 1 - kept / area)
-    return Annotated(tuple(region for region in inside if not region.shape.is_empty), ignored, share)
+    left = tuple(region for region in inside if not region.shape.is_empty)
+    return Annotated(replace(stored, regions=left), max(0.0, 1 - kept / area))
 
 
 def _cut(shape: shapely.MultiPolygon, frame: shapely.Polygon) -> shapely.MultiPolygon:
@@ -170,47 +234,18 @@ def _cut(shape: shapely.MultiPolygon, frame: shapely.Polygon) -> shapely.MultiPo
     return shape if within else outlines.polygons_of(shapely.intersection(shape, frame))
 
 
-_Reader = Callable[[Path], Iterator[outlines.Outline]]
-
-
 def _outlines(path: Path) -> Iterator[outlines.Outline]:
-    return _reader(path)(path)
+    return registry.format_of(path).read(path)
 
 
 def _origin(path: Path, slide: Slide) -> tuple[float, float]:
-    """Where the frame of a file begins on a slide that states bounds, in level-0 pixels."""
-    reader = _reader(path)
-    if reader is imagescope.read:
+    """Returns where the frame of a file begins on a slide that states bounds, in level-0 pixels."""
+    form = registry.format_of(path)
+    if form.origin == "unknown":
         raise DiffpathError(
             "annotations",
             where=path,
-            why="ImageScope crops and turns slides of this kind, and the file does not say how",
+            why=f"a program that writes {form.name} crops and turns slides of this kind, and the file does not say how",
             fix="export the annotations from QuPath as GeoJSON",
         )
-    return slide.reader.bounds if reader is qupath.read else (0.0, 0.0)
-
-
-def _reader(path: Path) -> _Reader:
-    """What reads a file, by its first bytes and its outermost element."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-        raise DiffpathError("annotations", where=path, why=why, fix="check the path given to --annotations") from error
-    # XML may be UTF-16, where every other byte of its first words is 0.
-    start = head.removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)
-    start = start.lstrip(b" \t\r\n\0")
-    if start[:1] in (b"{", b"["):
-        return qupath.read
-    if start[:1] == b"<":
-        found = safe_xml.root_tag(path)
-        readers: dict[str, _Reader] = {asap.ROOT: asap.read, imagescope.ROOT: imagescope.read}
-        if found in readers:
-            return readers[found]
-        why = f"XML of {found[:80]}, and only that of {' and '.join(readers)} is known"
-    else:
-        why = "neither GeoJSON nor XML" if start else "the file is empty"
-    raise DiffpathError(
-        "annotations", where=path, why=why, fix="export them from QuPath as GeoJSON, or from ASAP or ImageScope as XML"
-    )
+    return slide.reader.bounds if form.origin == "bounds" else (0.0, 0.0)

@@ -1,7 +1,7 @@
 """XML without its dangers: no entities, no document type, nothing fetched, nothing kept that was read."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import defusedxml
@@ -30,6 +30,15 @@ def elements(path: Path) -> Iterator[ElementTree.Element]:
         DiffpathError: the file is no XML, or a dangerous one.
     """
     return _events(path, "end")
+
+
+def first_tag(path: Path, tags: Sequence[str]) -> str | None:
+    """Returns which of some elements comes first in a file; None if there is none of them.
+
+    Raises:
+        DiffpathError: the file is no XML, or a dangerous one.
+    """
+    return next((element.tag for element in _events(path, "start") if element.tag in tags), None)
 
 
 def _events(path: Path, event: str) -> Iterator[ElementTree.Element]:

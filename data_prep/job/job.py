@@ -62,18 +62,26 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
     staging = Staging(job.out, job.settings())
     staged = _prepare_all(job, sources, scheduler)
     if not any(prepared.count for _, prepared in staged.done):
+        _print_failures(staged.failed[1:])
         raise _nothing(job, sources, staged, staging)
+    # First of all: what they leave may be too little to be split.
+    _print_failures(staged.failed)
     if not (staged.failed and _recorded_sources(job) == staged.identities()):
+        before = len(staged.failed)
         staged, dataset = _assemble(job, staged, staging, scheduler)
         console.print(card.summary(dataset), soft_wrap=True)
-    for failure in staged.failed:
-        console.print(f"error: {failure}", markup=False, soft_wrap=True)
+        _print_failures(staged.failed[before:])
     if staged.failed:
         total = f"{sum(source.size for source in sources)} {sources[0].item_noun}s"
         console.print(f"{len(staged.failed)} of {total} failed; the same command tries them again")
         return ExitCode.PARTIAL
     staging.clear()
     return ExitCode.OK
+
+
+def _print_failures(failures: Sequence[DiffpathError]) -> None:
+    for failure in failures:
+        console.print(f"error: {failure}", markup=False, soft_wrap=True)
 
 
 def _complete(job: Job, sources: Sequence[Source]) -> bool:

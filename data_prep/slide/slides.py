@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import Reader, ReaderKind
 from data_prep.slide.scales import PLAUSIBLE_MPP, Scale, find_scale
-from data_prep.tables import read_table
+from data_prep.tables import lookup, names_of, read_table
 from diffpath_jax.io.errors import DiffpathError
 
 # A strip is read in pieces of this many pixels at most, so that memory stays flat with slide width.
@@ -89,7 +89,7 @@ def open_slide(path: Path, *, kind: ReaderKind | None = None, scale_table: dict[
         why = f"{kind.name} cannot read it ({error})"
         raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out") from error
     table = scale_table or {}
-    scale = find_scale(path, reader.mpp, reader.objective, table.get(path.name, table.get(path.stem)))
+    scale = find_scale(path, reader.mpp, reader.objective, lookup(table, names_of(path)))
     return Slide(path, reader, scale)
 
 

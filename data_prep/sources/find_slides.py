@@ -1,15 +1,34 @@
-"""Which slides a job has: each with its annotations or its label, and whose it is."""
+"""The slides of a job: each with its annotations or its label, and its patient; and what no slide was found for."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep import tables
 from data_prep.annotations import regions as annotations
+from data_prep.annotations import registry as formats
 from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
 from data_prep.splits.patients import Owner, PatientTable
 from diffpath_jax.io.errors import DiffpathError
+
+# Names that a note lists.
+MAX_NAMES = 10
+
+
+@dataclass(frozen=True)
+class FoundSlides:
+    """The slides of a job.
+
+    Attributes:
+        sources: in the order of their names.
+        notes: what lies beside them and is not used, for a person to read.
+    """
+
+    sources: tuple[SlideSource, ...]
+    notes: tuple[str, ...]
 
 
 def find_sources(
@@ -19,28 +38,33 @@ def find_sources(
     patients: PatientTable | None,
     slide_labels: Path | None,
     scales: Mapping[str, float],
-) -> tuple[SlideSource, ...]:
+) -> FoundSlides:
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations and label, or several slides without a patient table.
+        DiffpathError: no slide, a slide without annotations and label, several slides without a patient table, or one
+            name for two slides.
     """
     readers = _find_readers(slide_path)
-    found = list(readers)
-    if len(found) > 1 and not patients:
+    slides = list(readers)
+    if len(slides) > 1 and not patients:
         raise DiffpathError(
             "patients",
             where="the command line",
-            why=f"{len(found)} slides and no table that says whose they are",
+            why=f"{len(slides)} slides and no table that says whose they are",
             fix="give a CSV with the columns slide,patient as --patients",
         )
     labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
+    rows = {"--patients": patients.owners if patients else {}, "--slide_labels": labels, "--mpp_csv": scales}
+    _check_names(slide_path, slides, [*(name for table in rows.values() for name in table)])
     sources = []
-    for slide, (regions, label) in zip(found, _find_regions(found, annotation_path, labels), strict=True):
-        owner = patients.owner(slide.name, (slide.name, slide.stem)) if patients else Owner(slide.stem, None)
-        mpp = scales.get(slide.name, scales.get(slide.stem))
+    for slide, (regions, label) in zip(slides, _find_regions(slides, annotation_path, labels), strict=True):
+        names = tables.names_of(slide)
+        owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
+        mpp = tables.lookup(scales, names)
         sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp))
-    return tuple(sources)
+    unused = [*_unread_files(slide_path, slides), *_unmatched_rows(slides, rows)]
+    return FoundSlides(tuple(sources), (*unused, *_unmatched_annotations(annotation_path, sources)))
 
 
 def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
@@ -61,32 +85,91 @@ def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
     return readers
 
 
+def _check_names(folder: Path, slides: Sequence[Path], rows: Sequence[str]) -> None:
+    """Refuse a name in a table that two slides have, as ``A`` of ``A.svs`` and ``A.tif``.
+
+    Raises:
+        DiffpathError: there is one.
+    """
+    counts = Counter(name for slide in slides for name in tables.names_of(slide))
+    for name in rows:
+        if counts[name] > 1:
+            alike = " and ".join(slide.name for slide in slides if name in tables.names_of(slide))
+            fix = "write the whole file names in the tables, or leave one of them out"
+            raise DiffpathError("slides", where=folder, why=f"{name!r} of the tables is {alike}", fix=fix)
+
+
 def _find_regions(
-    found: Sequence[Path], annotation_path: Path | None, labels: Mapping[str, str]
+    slides: Sequence[Path], annotation_path: Path | None, labels: Mapping[str, str]
 ) -> Iterator[tuple[Path | None, str | None]]:
-    """For each slide its annotation file, or else its label."""
+    """Yields for each slide its annotation file, or else its label."""
     if annotation_path is None and not labels:
         fix = "give --annotations, or --slide_labels with the columns slide,class"
         raise DiffpathError("annotations", where="the command line", why="neither regions nor labels", fix=fix)
     if annotation_path and not annotation_path.exists():
         fix = "check the path given to --annotations"
         raise DiffpathError("annotations", where=annotation_path, why="no such file or directory", fix=fix)
-    if annotation_path and len(found) > 1 and not annotation_path.is_dir():
+    if annotation_path and len(slides) > 1 and not annotation_path.is_dir():
         raise DiffpathError(
             "annotations",
             where=annotation_path,
-            why=f"one file for {len(found)} slides",
+            why=f"one file for {len(slides)} slides",
             fix="give a folder with one SLIDE.geojson a slide",
         )
-    for slide in found:
-        folder = annotation_path if annotation_path and annotation_path.is_dir() else None
+    folder = annotation_path if annotation_path and annotation_path.is_dir() else None
+    owners: dict[Path, Path] = {}
+    for slide in slides:
         regions = annotations.find_file(folder, slide) if folder else annotation_path
-        label = labels.get(slide.name, labels.get(slide.stem))
+        label = tables.lookup(labels, tables.names_of(slide))
+        if regions and owners.setdefault(regions, slide) != slide:
+            why, fix = f"it is of {owners[regions].name} and of {slide.name}", "name it by the slide's whole file name"
+            raise DiffpathError("annotations", where=regions, why=why, fix=fix)
         if regions is None and label is None:
             raise DiffpathError(
                 "annotations",
                 where=folder or "the table of --slide_labels",
                 why=f"nothing for {slide.name}",
-                fix=f"add {slide.stem}{annotations.SUFFIXES[0]}, or a row for it to the table of --slide_labels",
+                fix=f"add {slide.stem} with one of {' '.join(formats.suffixes())}, or a row for it to the table of "
+                "--slide_labels",
             )
         yield regions, None if regions else label
+
+
+def _unread_files(folder: Path, slides: Sequence[Path]) -> Iterator[str]:
+    """Yields notes on files beside the slides that no reader reads, and on slides in folders below."""
+    if not folder.is_dir():
+        return
+    beside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    unknown = [path.name for path in beside if path.is_file() and path not in slides]
+    if unknown:
+        yield f"files of other formats in {folder} are left out: {_listed(unknown)}"
+    # The pixels of a slide of some formats lie in a folder of its name.
+    own = {slide.stem for slide in slides}
+    folders = [path for path in beside if path.is_dir() and path.name not in own]
+    below = [path for inner in folders for path in sorted(inner.rglob("*")) if path.is_file()]
+    passed_over = [str(path.relative_to(folder)) for path in below if registry.kind_of(path)]
+    if passed_over:
+        yield f"slides in folders below {folder} are left out: {_listed(passed_over)}"
+
+
+def _unmatched_rows(slides: Sequence[Path], rows: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """Yields notes on rows of tables that name no slide."""
+    known = {name for slide in slides for name in tables.names_of(slide)}
+    for option, table in rows.items():
+        if unmatched := [name for name in table if name not in known]:
+            yield f"rows of {option} that match no slide: {_listed(unmatched)}"
+
+
+def _unmatched_annotations(path: Path | None, sources: Sequence[SlideSource]) -> Iterator[str]:
+    """Yields a note on annotation files that match no slide."""
+    if path is None or not path.is_dir():
+        return
+    used = {source.regions for source in sources}
+    if unmatched := [file.name for file in annotations.list_files(path) if file not in used]:
+        yield f"annotation files that match no slide: {_listed(unmatched)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns how many names there are, and the first of them."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return f"{len(names)} ({', '.join(names[:MAX_NAMES])}{more})"

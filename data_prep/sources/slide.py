@@ -101,7 +101,12 @@ class SlideSource:
                 overlapped[field.outcome] += field.overlap_share > 0
                 yield Candidate(field, image, identity.slide, identity.patient)
             use = AnnotationUse(
-                dict(regions.ignored), regions.outside_share, overlapped.total(), overlapped[tiling.KEPT]
+                ignored=regions.source.ignored,
+                cut_out=regions.source.cut_out,
+                left_out=regions.source.left_out,
+                outside_share=regions.outside_share,
+                overlapped=overlapped.total(),
+                overlapped_kept=overlapped[tiling.KEPT],
             )
             size = f"{slide.size[0]:,} x {slide.size[1]:,} px"
             return SourceSummary(size, _scale(job, slide, identity), use)

@@ -247,6 +247,7 @@ class Job:
             "name": self.name,
             "classes": {**self.class_map.classes, **dict.fromkeys(sorted(self.class_map.ignore), "")},
             "overlap": self.class_map.overlap,
+            **({"exclude": sorted(self.class_map.exclude)} if self.class_map.exclude else {}),
             "fields": {**asdict(self.fields), "origin_um": list(self.fields.origin_um)},
             "caps": asdict(self.caps),
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},

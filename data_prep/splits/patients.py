@@ -1,11 +1,12 @@
 """Whose each slide or image is, from the user's table: closed to everything that could put a patient in two splits."""
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.tables import read_rows
+from data_prep.tables import composed, read_rows
 from diffpath_jax.io.errors import DiffpathError
 
 
@@ -39,14 +40,15 @@ class PatientTable:
         Raises:
             DiffpathError: no row names it, or two do and they differ.
         """
-        found = {self.owners[name] for name in names if name in self.owners}
-        if not found:
+        names = [composed(name) for name in names]
+        owners = {self.owners[name] for name in names if name in self.owners}
+        if not owners:
             raise DiffpathError("patient", where=self.path, why=f"no row for {what}", fix="add the row")
-        if len(found) > 1:
+        if len(owners) > 1:
             said = " and ".join(repr(name) for name in names if name in self.owners)
             why = f"{what} is meant by {said}, and they differ"
             raise DiffpathError("patient", where=self.path, why=why, fix="keep one row for it")
-        return found.pop()
+        return owners.pop()
 
 
 def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientTable:
@@ -83,5 +85,7 @@ def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientT
 
 
 def _bare(text: str) -> str:
-    """An identifier without what is easily written otherwise: case, spaces, kinds of the same letter."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Returns an identifier without what is easily written otherwise: case, spaces, kinds of a letter, 007 and 7.0."""
+    bare = "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    number = re.fullmatch(r"0*(\d+)(?:\.0*)?", bare)
+    return number[1] if number else bare

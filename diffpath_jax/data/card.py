@@ -49,10 +49,15 @@ def _span(numbers: Iterable[float | int]) -> str:
 def annotation_notes(uses: Sequence[AnnotationUse]) -> list[str]:
     """Returns what of the annotations was not used as it is: ignored classes, parts off the slide, overlaps."""
     notes = []
-    ignored = sum((Counter(use.ignored) for use in uses), Counter[str]())
-    if ignored:
-        named = ", ".join(f"{name} {count}" for name, count in ignored.most_common(20))
-        notes.append(f"regions of ignored classes: {ignored.total()} ({named})")
+    for words, counts in (
+        ("regions of ignored classes", [use.ignored for use in uses]),
+        ("regions cut out of all others", [use.cut_out for use in uses]),
+        ("annotations that are no regions", [use.left_out for use in uses]),
+    ):
+        total = sum((Counter(each) for each in counts), Counter[str]())
+        if total:
+            named = ", ".join(f"{name} {count}" for name, count in total.most_common(20))
+            notes.append(f"{words}: {total.total()} ({named})")
     # Rounding in the export reaches a pixel over the edge.
     outside = [use.outside_share for use in uses if use.outside_share > 1e-3]
     if outside:

@@ -52,12 +52,16 @@ class AnnotationUse:
 
     Attributes:
         ignored: outlines of ignored classes, by class.
+        cut_out: outlines that were cut out of all others, by class.
+        left_out: what is annotated and is no region, by reason.
         outside_share: share of the outlines' area that lies outside the slide.
         overlapped: fields of view on overlaps of classes.
         overlapped_kept: those of them that are kept.
     """
 
     ignored: Mapping[str, int] = field(default_factory=dict)
+    cut_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     outside_share: float = 0.0
     overlapped: int = 0
     overlapped_kept: int = 0

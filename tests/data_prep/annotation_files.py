@@ -56,26 +56,45 @@ def imagescope(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
     """ImageScope's XML: a layer a class, holes as negative regions, a ruler beside them."""
     lines = ['<Annotations MicronsPerPixel="0.5">']
     for number, name in enumerate(dict.fromkeys(name for name, _, _ in regions)):
-        # The second layer has no name; its class is an attribute.
-        shown, attribute = (quoteattr(name), '""') if number % 2 == 0 else ('""', quoteattr(name))
-        lines.append(f'<Annotation Id="{number}" Name={shown} ReadOnly="0" Type="4" LineColor="65280">')
-        lines.append(f'<Attributes><Attribute Name="Description" Id="0" Value={attribute} /></Attributes>')
+        # The second layer has no name; its class is the text of its regions. Who drew it is no class.
+        layer, text = (name, "") if number % 2 == 0 else ("", name)
+        lines.append(f'<Annotation Id="{number}" Name={quoteattr(layer)} ReadOnly="0" Type="4" LineColor="65280">')
+        lines.append('<Attributes><Attribute Name="Description" Id="0" Value="by A. Person" /></Attributes>')
         lines.append(
             '<Regions><RegionAttributeHeaders><AttributeHeader Id="9999" Name="Region" /></RegionAttributeHeaders>'
         )
         lines.append(_region([(1, 1), (900, 900)], kind=4))
         for found, outer, holes in regions:
             if found == name:
-                lines += [_region(outer), *(_region(hole, negative=1) for hole in holes)]
+                lines += [_region(outer, text=text), *(_region(hole, negative=1) for hole in holes)]
         lines.append("</Regions><Plots /></Annotation>")
     lines.append("</Annotations>")
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
-def _region(ring: Ring, *, kind: int = 0, negative: int = 0) -> str:
+def _region(ring: Ring, *, kind: int = 0, negative: int = 0, text: str = "") -> str:
     vertices = "".join(f'<Vertex X="{x}" Y="{y}" Z="0" />' for x, y in ring)
     return (
-        f'<Region Id="1" Type="{kind}" Text="" NegativeROA="{negative}" Analyze="1"><Attributes />'
+        f'<Region Id="1" Type="{kind}" Text={quoteattr(text)} NegativeROA="{negative}" Analyze="1"><Attributes />'
         f"<Vertices>{vertices}</Vertices></Region>"
     )
+
+
+def halo(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
+    """HALO's XML: a layer a class, corners called V, holes as negative regions, a pin beside them."""
+
+    def region(ring: Ring, negative: int, kind: str = "Polygon") -> str:
+        corners = "".join(f'<V X="{x}" Y="{y}" />' for x, y in ring)
+        return f'<Region Type="{kind}" HasEndcaps="0" NegativeROA="{negative}"><Vertices>{corners}</Vertices></Region>'
+
+    lines = ["<Annotations>"]
+    for name in dict.fromkeys(name for name, _, _ in regions):
+        lines.append(f'<Annotation LineColor="65280" Name={quoteattr(name)} Visible="True"><Regions>')
+        lines.append(region([(1, 1), (900, 900)], 0, "Ruler"))
+        for layer, outer, holes in regions:
+            if layer == name:
+                lines += [region(outer, 0), *(region(hole, 1) for hole in holes)]
+        lines.append("</Regions></Annotation>")
+    path.write_text("\n".join([*lines, "</Annotations>"]), encoding="utf-8")
+    return path

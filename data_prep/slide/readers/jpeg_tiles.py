@@ -7,6 +7,7 @@ What is read here is the same to the last bit: a level is read this way only if 
 import functools
 import itertools
 import struct
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _MAX_DIRECTORIES = 100
 _BIG_TIFF = 43
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _BYTE_COUNTS, _TABLES = 322, 323, 324, 325, 347
+_STRIPS = 273
 _JPEG, _RGB, _YCBCR = 7, 2, 6
 _START, _TABLES_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -135,6 +137,22 @@ def find_levels(
         if len(of_size) == 1 and _agrees(path, of_size[0], downsample, functools.partial(shown, level)):
             found[level] = JpegTiles(path, of_size[0])
     return found
+
+
+def is_in_strips(path: Path) -> bool:
+    """Returns whether a file is a TIFF whose first picture is cut into strips of whole rows."""
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Pillow warns of what it raises an error for, too.
+            warnings.simplefilter("ignore")
+            head = file.read(8)
+            head += file.read(8) if _BIG_TIFF in head[2:4] else b""
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head)
+            file.seek(directory.next)
+            directory.load(file)
+    except (OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return False
+    return _STRIPS in directory and _OFFSETS not in directory
 
 
 def _layouts(path: Path) -> Iterator[Layout]:

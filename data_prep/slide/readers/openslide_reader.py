@@ -4,6 +4,7 @@ Label and macro images are never opened.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import openslide
 from jaxtyping import UInt8
 
-from data_prep.slide.readers.jpeg_tiles import JpegTiles, find_levels
+from data_prep.slide.readers.jpeg_tiles import JpegTiles, find_levels, is_in_strips
 from data_prep.slide.readers.registry import ReaderKind, register
 from diffpath_jax.io.errors import DiffpathError
 
@@ -22,6 +23,12 @@ PLAIN_VENDORS = ("aperio", "generic-tiff")
 # OpenSlide holds whole tiles; those of scanners have 256 to 1024 pixels a side.
 MAX_TILE_PX = 8_192
 _SUFFIXES = tuple(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
+_DESCRIPTION = "tiff.ImageDescription"
+_CONVERT = "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90"
+# The first image of OME-XML is the whole slide; further ones are labels and overviews.
+_OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+_OME_SIZE = re.compile(r"""\bPhysicalSize(X|Y|XUnit|YUnit)\s*=\s*["']([^"']*)["']""")
+_OME_UNITS = {"um": 1.0, "\u00b5m": 1.0, "\u03bcm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _MPP = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
 _BOUNDS = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
 
@@ -50,7 +57,9 @@ class OpenSlideReader:
 
     @property
     def mpp(self) -> tuple[float, float] | None:
-        """Um per level-0 pixel, as OpenSlide understands the file."""
+        """Scale in um/px: of OME-TIFF what its XML says, else as OpenSlide understands the file."""
+        if stated := ome_mpp(self.handle.properties.get(_DESCRIPTION, "")):
+            return stated
         x, y = (self.handle.properties.get(name) for name in _MPP)
         return None if x is None or y is None else (_number(x), _number(y))
 
@@ -97,9 +106,27 @@ def open_file(path: Path) -> OpenSlideReader:
     try:
         handle = openslide.OpenSlide(path)
     except openslide.OpenSlideError as error:
+        if is_in_strips(path):
+            why, fix = (
+                "its pixels lie in strips, of which no part can be read alone",
+                f"convert it to tiles: {_CONVERT}",
+            )
+            raise DiffpathError("slide", where=path, why=why, fix=fix) from error
         raise OSError(str(error)) from error
     _check_tiles(path, handle)
     return OpenSlideReader(handle, _find_tiles(path, handle))
+
+
+def ome_mpp(description: str) -> tuple[float, float] | None:
+    """Returns um per level-0 pixel that the OME-XML in a TIFF states; None if it does not."""
+    pixels = _OME_PIXELS.search(description)
+    if not pixels:
+        return None
+    stated = dict(_OME_SIZE.findall(pixels[0]))
+    if "X" not in stated or "Y" not in stated:
+        return None
+    units = {axis: _OME_UNITS.get(stated.get(f"{axis}Unit", "um"), math.nan) for axis in "XY"}
+    return _number(stated["X"]) * units["X"], _number(stated["Y"]) * units["Y"]
 
 
 def _number(text: str) -> float:

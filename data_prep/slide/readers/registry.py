@@ -6,9 +6,6 @@ entry point of the group :data:`ENTRY_POINTS`, which is then imported when forma
 """
 
 import functools
-import importlib
-import importlib.metadata
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
+
+from data_prep.discovery import import_beside
 
 ENTRY_POINTS = "diffpath.slide_readers"
 
@@ -112,8 +111,4 @@ def kind_of(path: Path) -> ReaderKind | None:
 @functools.cache
 def _load() -> None:
     """Import the modules that register readers: those of this folder, and those that other packages name."""
-    folder = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{folder}.{module.name}")
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        entry.load()
+    import_beside(__name__, __file__, entry_points=ENTRY_POINTS)

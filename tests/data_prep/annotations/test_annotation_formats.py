@@ -20,7 +20,7 @@ from diffpath_jax.io.errors import DiffpathError
 from tests.conftest import write_slide
 from tests.data_prep import annotation_files, array_reader
 
-FORMATS = {"qupath": ".geojson", "asap": ".xml", "imagescope": ".xml"}
+FORMATS = {"qupath": ".geojson", "asap": ".xml", "imagescope": ".xml", "halo": ".annotations"}
 REGIONS = [
     (
         "Purple",
@@ -46,10 +46,11 @@ BOUNDS = (300.0, 100.0)
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_gives_the_same_regions(tmp_path, kind):
-    regions, ignored = annotations.read_regions(write(kind, tmp_path), MAP)
-    assert not ignored
-    assert [region.name for region in regions] == ["purple", "positive"]
-    for region, (_, outer, holes) in zip(regions, REGIONS, strict=True):
+    stored = annotations.read_regions(write(kind, tmp_path), MAP)
+    assert not stored.ignored and not stored.cut_out
+    assert sum(stored.left_out.values()) == {"qupath": 0, "asap": 1, "imagescope": 2, "halo": 2}[kind]
+    assert [region.name for region in stored.regions] == ["purple", "positive"]
+    for region, (_, outer, holes) in zip(stored.regions, REGIONS, strict=True):
         assert shapely.symmetric_difference(region.shape, shapely.Polygon(outer, holes)).area == 0
 
 
@@ -57,8 +58,8 @@ def test_every_format_gives_the_same_regions(tmp_path, kind):
 def test_ignored_classes_are_counted_and_unknown_ones_named(tmp_path, kind):
     square = [(0, 0), (9, 0), (9, 9)]
     path = write(kind, tmp_path, [*REGIONS, ("Pen", square, []), ("Pen", square, [])])
-    regions, ignored = annotations.read_regions(path, MAP)
-    assert (len(regions), dict(ignored)) == (2, {"Pen": 2})
+    stored = annotations.read_regions(path, MAP)
+    assert (len(stored.regions), stored.ignored) == (2, {"Pen": 2})
     path = write(kind, tmp_path, [*REGIONS, ("../../x", square, [])])
     with pytest.raises(DiffpathError, match=r"'\.\./\.\./x'.*fix: add it to .*--classes"):
         annotations.read_regions(path, MAP)
@@ -85,7 +86,7 @@ def test_imagescope_ellipses_rectangles_and_what_is_no_area(tmp_path):
     def read(kind, ring):
         text = f'<Annotations><Annotation Name="Purple"><Regions>{annotation_files._region(ring, kind=kind)}'
         (tmp_path / "one.xml").write_text(text + "</Regions></Annotation></Annotations>")
-        ((region,), _) = annotations.read_regions(tmp_path / "one.xml", MAP)
+        (region,) = annotations.read_regions(tmp_path / "one.xml", MAP).regions
         return region.shape
 
     assert read(1, [(0, 0), (20, 10)]).equals(shapely.box(0, 0, 20, 10))
@@ -98,19 +99,19 @@ def test_imagescope_ellipses_rectangles_and_what_is_no_area(tmp_path):
 def test_asap_rectangles(tmp_path):
     path = annotation_files.asap(tmp_path / "one.xml", [("Purple", [(0, 0), (20, 10)], [])])
     path.write_text(path.read_text().replace('"Polygon"', '"Rectangle"'))
-    ((region,), _) = annotations.read_regions(path, MAP)
+    (region,) = annotations.read_regions(path, MAP).regions
     assert region.shape.equals(shapely.box(0, 0, 20, 10))
 
 
 def test_the_format_is_told_from_the_content(tmp_path):
     named = write("asap", tmp_path).rename(tmp_path / "one.geojson")
-    assert len(annotations.read_regions(named, MAP)[0]) == 2
+    assert len(annotations.read_regions(named, MAP).regions) == 2
     text = write("imagescope", tmp_path).read_text()
     (tmp_path / "utf16.xml").write_bytes(f'<?xml version="1.0" encoding="UTF-16"?>{text}'.encode("utf-16"))
-    assert len(annotations.read_regions(tmp_path / "utf16.xml", MAP)[0]) == 2
+    assert len(annotations.read_regions(tmp_path / "utf16.xml", MAP).regions) == 2
     geojson = write("qupath", tmp_path).read_bytes()
     (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + geojson)
-    assert len(annotations.read_regions(tmp_path / "bom.json", MAP)[0]) == 2
+    assert len(annotations.read_regions(tmp_path / "bom.json", MAP).regions) == 2
 
 
 def test_what_qupath_detected_is_no_region(tmp_path):
@@ -119,7 +120,7 @@ def test_what_qupath_detected_is_no_region(tmp_path):
     cell = json.loads(json.dumps(content["features"][0]))
     cell["properties"] = {"objectType": "cell", "measurements": []}
     path.write_text(json.dumps([cell, *content["features"]]))
-    assert len(annotations.read_regions(path, MAP)[0]) == 2
+    assert len(annotations.read_regions(path, MAP).regions) == 2
 
 
 def test_overlapping_parts_and_spikes_count_once(tmp_path):
@@ -135,14 +136,14 @@ def test_overlapping_parts_and_spikes_count_once(tmp_path):
         geometry = {"type": "MultiPolygon", "coordinates": polygons}
         feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "Purple"}}}
         (tmp_path / "one.json").write_text(json.dumps(feature))
-        ((region,), _) = annotations.read_regions(tmp_path / "one.json", MAP)
+        (region,) = annotations.read_regions(tmp_path / "one.json", MAP).regions
         assert region.shape.area == area
 
 
 def test_a_dense_outline_is_rounded_to_half_pixels(tmp_path):
     angle = np.linspace(0, 2 * np.pi, 300_000)
     ring = (500 + 400 * np.stack([np.cos(angle), np.sin(angle)], axis=1)).tolist()
-    ((region,), _) = annotations.read_regions(write("qupath", tmp_path, [("Purple", ring[:-1], [])]), MAP)
+    (region,) = annotations.read_regions(write("qupath", tmp_path, [("Purple", ring[:-1], [])]), MAP).regions
     assert shapely.get_num_coordinates(region.shape) < 10_000
     assert region.shape.area == pytest.approx(np.pi * 400**2, rel=1e-3)
 

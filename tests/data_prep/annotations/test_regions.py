@@ -23,7 +23,7 @@ def polygon(name, *rings, kind="Polygon"):
 def read(tmp_path, content, class_map=MAP):
     path = tmp_path / "regions.geojson"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return annotations.read_regions(path, class_map)[0]
+    return annotations.read_regions(path, class_map).regions
 
 
 @pytest.mark.parametrize("wrap", [lambda f: {"type": "FeatureCollection", "features": [f]}, lambda f: [f], lambda f: f])
