@@ -14,10 +14,10 @@ Sections (see ``benchmarks.sections``):
     torch        the same networks in PyTorch (left out where that is missing)
     run          a short training run on real patches (``benchmarks.make_patches``), its loss and samples
 
-Every case is a process of its own. A few compile at the same time, then each measures when the device is its alone
-(see ``benchmarks.turns``); more at once would run out of device memory. Writes ``accelerator.json`` whenever one ends,
-prints tables last. Needs JAX, Flax, Optax and NumPy; PyTorch and Matplotlib are used where they are. ``--tiny`` shows
-that it works.
+Every case is a process of its own. Several trace their programs at the same time; then each has the device to itself
+while it compiles and measures (see ``benchmarks.turns``). PyTorch compiles beside the others. Writes
+``accelerator.json`` whenever one ends, prints tables last. Needs JAX, Flax, Optax and NumPy; PyTorch and Matplotlib are
+used where they are. ``--tiny`` shows that it works.
 """
 
 import argparse
@@ -37,19 +37,21 @@ from benchmarks.measure import Row
 from benchmarks.turns import Turns
 from diffpath_jax.io.files import write_json
 
-# What is done one after the other: sections whose parts, each a process, compile side by side.
-WAVES: tuple[dict[str, int], ...] = (
-    {"peak": 1},
-    {"training": 4},
-    {"correctness": 1, "profile": 1, "sampling": 2},
-    {"torch": 1},
-    {"convolution": 1, "flags": 3},
-    {"run": 1},
-)
-SECTIONS = tuple(section for wave in WAVES for section in wave)
-# Seconds below which a wave is not begun, and the share of what is left in which its parts should have compiled: those
-# that have not are not waited for.
-LEAST_SECONDS, COMPILING = 20, 0.8
+# The sections, in the order in which they may use the device, and the processes of each. PyTorch needs minutes to
+# compile, and begins first; the peak is needed by all others.
+PARTS = {
+    "torch": 4,
+    "training": 4,
+    "sampling": 3,
+    "profile": 3,
+    "flags": 4,
+    "convolution": 1,
+    "correctness": 1,
+    "run": 1,
+}
+SECTIONS = ("peak", *PARTS)
+# Seconds below which a part is not begun.
+LEAST_SECONDS = 20
 # Sections that compile nothing for the accelerator through JAX must not take its memory.
 _ENVIRONMENT = {"torch": {"JAX_PLATFORMS": "cpu"}}
 
@@ -83,10 +85,10 @@ class Result:
     why: str = ""
 
 
-def parts_of(wave: dict[str, int], words: list[str], *, tiny: bool) -> list[Part]:
-    """The processes of a wave that were asked for (``training``, ``training:0``), in the order of their turns."""
+def parts_of(words: list[str], *, tiny: bool) -> list[Part]:
+    """The processes that were asked for (``training``, ``training:0``), in the order of their turns; the peak aside."""
     parts = []
-    for section, count in wave.items():
+    for section, count in PARTS.items():
         if section in words:
             several = count > 1 and not tiny
             parts += [Part(section, number) for number in range(count)] if several else [Part(section)]
@@ -94,18 +96,12 @@ def parts_of(wave: dict[str, int], words: list[str], *, tiny: bool) -> list[Part
     return parts
 
 
-def run_wave(parts: list[Part], options: argparse.Namespace, *, end: float, peak: float) -> Iterator[Result]:
-    """Run processes side by side; gives each result when it is there."""
-    left = end - time.monotonic()
-    if left < LEAST_SECONDS:
-        yield from (Result(part.section, part.number, "skipped", 0.0, [], f"{left:.0f} s are left") for part in parts)
-        return
-    until = time.time() + COMPILING * left
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(len(parts)) as pool:
-        turns = [Turns(Path(directory), number, len(parts), until) for number in range(len(parts))]
+def run_parts(parts: list[Part], options: argparse.Namespace, *, end: float, peak: float) -> Iterator[Result]:
+    """Run processes side by side, as many as there are cores for; gives each result when it is there."""
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(measure.cores() // 2 + 1) as pool:
         running = [
-            pool.submit(run_part, part, options, turns=turn, end=end, peak=peak)
-            for part, turn in zip(parts, turns, strict=True)
+            pool.submit(run_part, part, options, turns=Turns(Path(directory), number), end=end, peak=peak)
+            for number, part in enumerate(parts)
         ]
         for done in as_completed(running):
             yield done.result()
@@ -113,19 +109,27 @@ def run_wave(parts: list[Part], options: argparse.Namespace, *, end: float, peak
 
 def run_part(part: Part, options: argparse.Namespace, *, turns: Turns, end: float, peak: float) -> Result:
     """Run a section, or a part of it, in a process of its own; ``end`` is a ``time.monotonic()``."""
-    # Memory is taken as it is needed: all processes share the device.
-    environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ, **_ENVIRONMENT.get(part.section, {})}
+    if (left := end - time.monotonic()) < LEAST_SECONDS:
+        return Result(part.section, part.number, "skipped", 0.0, [], f"{max(left, 0):.0f} s are left")
+    # Memory is taken as it is needed, as all processes share the device; a program is compiled once.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(turns.directory / "compiled")}
+    environment = {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        **cache,
+        **os.environ,
+        **_ENVIRONMENT.get(part.section, {}),
+    }
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "rows.jsonl"
         command = [sys.executable, "-m", "benchmarks.sections", part.section, "--rows", str(path)]
         command += ["--out", str(options.out), "--seconds", f"{end - start:.1f}", "--peak", repr(peak)]
-        command += ["--turns", str(turns.directory), str(turns.number), str(turns.count), repr(turns.until)]
+        command += ["--turns", str(turns.directory), str(turns.number)]
         command += ["--patches", str(options.patches)] if options.patches else []
         command += ["--part", str(part.number)] if part.number is not None else []
         command += ["--tiny"] if options.tiny else []
         status, why = _wait(command, environment, end - start)
-        turns.done()
+        turns.give_up()
         lines = path.read_text().splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
     return Result(part.section, part.number, status, time.monotonic() - start, rows, why)
@@ -177,9 +181,8 @@ def main(argv: list[str] | None = None) -> int:
     end = time.monotonic() + 60 * options.minutes
     about = measure.machine()
     results: list[Result] = []
-    for wave in WAVES:
-        parts = parts_of(wave, words, tiny=options.tiny)
-        for result in run_wave(parts, options, end=end, peak=peak_of(results)) if parts else ():
+    for parts in ([Part("peak")] if "peak" in words else [], parts_of(words, tiny=options.tiny)):
+        for result in run_parts(parts, options, end=end, peak=peak_of(results)):
             results.append(result)
             content = {"machine": about, "tiny": options.tiny, "sections": [asdict(result) for result in results]}
             write_json(options.out / "accelerator.json", content)

@@ -3,6 +3,7 @@
 Imports only what needs JAX, Flax and Optax, so that it runs where the data pipeline's packages are missing.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -266,6 +267,7 @@ def compiled(
     return made[0], seconds
 
 
+@functools.cache
 def forward_flop(shape: Shape | LatentShape, px: int) -> float:
     """FLOP (2 x MAC) of one image's forward pass, as XLA counts them before it optimises."""
     network = make_network(shape, jnp.float32)
@@ -274,6 +276,7 @@ def forward_flop(shape: Shape | LatentShape, px: int) -> float:
     return _flop(lambda p, *x: network.apply(p, {}, *x)[0], _shapes_of(network), image, number, {LABEL.name: number})
 
 
+@functools.cache
 def codec_flop(shape: Shape | LatentShape, px: int) -> tuple[float, float]:
     """FLOP of encoding and of decoding one image; none for pixels."""
     codec = make_codec(shape, jnp.float32)

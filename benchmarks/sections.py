@@ -9,8 +9,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import convolutions, measure, ours, short_run, trace
-from benchmarks.measure import Row
-from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting, Shape
+from benchmarks import cases, convolutions, ours, short_run, trace
+from benchmarks.cases import Case, Context, Measurement
+from benchmarks.measure import Row, seconds_of
+from benchmarks.shapes import ADM_128, ADM_256, LDM, SMALL, TINY, TINY_LATENT, LatentShape, Setting
 from benchmarks.turns import Turns
 from diffpath_jax.devices import hardware
 from diffpath_jax.networks.conditions import LABEL
@@ -29,8 +30,6 @@ from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.tasks.task import NETWORK
 
 GIB = 2**30
-# A call is repeated until about so many seconds are spent, within these bounds.
-TIMED_SECONDS, FEWEST, MOST = 2.0, 1, 20
 # Seconds of the short run on patches.
 LONGEST_RUN = 120
 # A train step is a forward pass and a backward pass of twice its work.
@@ -43,61 +42,6 @@ FLAGS: tuple[tuple[tuple[str, Any], ...], ...] = (
     (("xla_gpu_force_conv_nhwc", True),),
     (("xla_gpu_enable_triton_gemm", False),),
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """One thing to measure: a network at a batch size, and how."""
-
-    name: str
-    shape: Shape | LatentShape
-    px: int
-    batch: int
-    remat: bool = False
-    how: Any = None
-    options: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def row(self) -> Row:
-        """What names it in a table."""
-        flags = "".join(f", {name}={value}" for name, value in self.options)
-        row: Row = {"network": self.name + (", remat" if self.remat else "") + flags, "batch": self.batch}
-        return row | ({"how": self.how.name} if self.how else {})
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a section is given.
-
-    Attributes:
-        deadline: ``time.monotonic()`` at which it should be done.
-        peak: FLOP a second in bfloat16; 0 where unknown.
-        tiny: tiny shapes.
-        patches: images of the short run, if any.
-        out: where pictures go.
-        turns: when this process may measure.
-        part: the case that it measures; none means all.
-    """
-
-    deadline: float
-    peak: float
-    tiny: bool
-    patches: Path | None
-    out: Path
-    turns: Turns
-    part: int | None = None
-
-    def pick(self, cases: Sequence[Case]) -> list[Case]:
-        """All cases, or the one that this process has."""
-        return list(cases) if self.part is None else [cases[self.part]]
-
-    def left(self) -> float:
-        """Seconds."""
-        return self.deadline - time.monotonic()
-
-    def share(self, flop_per_second: float) -> float | None:
-        """Part of the peak."""
-        return flop_per_second / self.peak if self.peak else None
 
 
 def peak(context: Context) -> Iterator[Row]:
@@ -116,7 +60,8 @@ def correctness(context: Context) -> Iterator[Row]:
     setting = Setting("", shape, px, 2)
     exact = _results(setting, jax.devices("cpu")[0], jnp.float32)
     for dtype in (jnp.float32, jnp.bfloat16):
-        found = _results(setting, jax.devices()[0], dtype)
+        with context.turns.turn():
+            found = _results(setting, jax.devices()[0], dtype)
         for what, value in exact.items():
             yield {
                 "what": what,
@@ -157,31 +102,37 @@ def _results(setting: Setting, device: jax.Device, dtype: Any) -> dict[str, np.n
 
 
 def training(context: Context) -> Iterator[Row]:
-    """Train steps in bfloat16 with a moving average, by batch size; where the time of the first goes."""
+    """Train steps in bfloat16 with a moving average, by batch size."""
     small = Case("ADM 128 channels", ADM_128, 128, 64)
     large = Case("ADM 256 channels", ADM_256, 128, 64)
     latent = _latent_cases("LDM 192 channels", LDM, 128, 128)
-    cases = [small, large, replace(small, batch=128), latent[0]]
+    chosen = [small, large, latent[0], replace(small, batch=128)]
     if context.tiny:
-        cases = [Case("tiny", TINY, 16, 4), *_latent_cases("tiny", TINY_LATENT, 16, 4)]
-    yield from _together(context.pick(cases), _prepare_training, context)
+        chosen = [Case("tiny", TINY, 16, 4), *_latent_cases("tiny", TINY_LATENT, 16, 4)]
+    yield from cases.one_by_one(context.pick(chosen), _prepare_training, context)
 
 
 def flags(context: Context) -> Iterator[Row]:
     """The train step of one network compiled with one option of XLA at a time, and with rematerialisation."""
     case = Case("tiny", TINY, 16, 4) if context.tiny else Case("ADM 128 channels", ADM_128, 128, 64)
     options = () if jax.default_backend() == "cpu" else FLAGS
-    cases = [*(replace(case, options=option) for option in options), replace(case, remat=True)]
-    yield from _together(context.pick(cases), _prepare_training, context)
+    chosen = [*(replace(case, options=option) for option in options), replace(case, remat=True)]
+    yield from cases.one_by_one(context.pick(chosen), _prepare_training, context)
 
 
 def profile(context: Context) -> Iterator[Row]:
     """Kinds of kernels in one train step, and the longest."""
-    case = Case("tiny", TINY, 16, 4) if context.tiny else Case("ADM 128 channels", ADM_128, 128, 64)
-    take = _prepare_training(context, case).call
-    with context.turns.turn():
-        jax.block_until_ready(take())
-        yield from trace.shares(take)
+    chosen = [
+        Case("ADM 128 channels", ADM_128, 128, 64),
+        Case("ADM 256 channels", ADM_256, 128, 64),
+        *_latent_cases("LDM 192 channels", LDM, 128, 128)[:1],
+    ]
+    for case in context.pick([Case("tiny", TINY, 16, 4)] if context.tiny else chosen):
+        make = _traced_steps(case)
+        with context.turns.turn():
+            take = make().take
+            jax.block_until_ready(take())
+            yield from ({"network": case.name, **row} for row in trace.shares(take))
 
 
 def convolution(context: Context) -> Iterator[Row]:
@@ -195,19 +146,19 @@ def convolution(context: Context) -> Iterator[Row]:
         for network in networks
         for found, number in convolutions.of_network(network.shape, network.px, network.batch).items()
     }
-    for row, number in zip(_together(list(counted), _prepare_convolution, context), counted.values(), strict=True):
+    rows = cases.compiled_together(list(counted), _prepare_convolution, context)
+    for row, number in zip(rows, counted.values(), strict=True):
         yield row | {"times": number}
 
 
-def _prepare_convolution(context: Context, case: Case) -> "Prepared":
-    """Compile one; its rows tell the share of the peak over all three passes."""
+def _prepare_convolution(context: Context, case: Case) -> Measurement:
+    """Compile one; its row tells the share of the peak over all three passes."""
     found = case.how
     inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.eval_shape(found.inputs, jax.random.key(0))]
     call, seconds = ours.compiled(found.passes, *inputs)
 
-    def report() -> Row:
-        given = jax.jit(found.inputs)(jax.random.key(0))
-        times = _timed(call, *given, seconds=0.1)
+    def measure() -> Row:
+        times = cases.timed(call, *jax.jit(found.inputs)(jax.random.key(0)), seconds=0.1)
         rate = 3 * found.flop / times.median
         return {
             "TFLOP/s": rate / 1e12,
@@ -218,7 +169,7 @@ def _prepare_convolution(context: Context, case: Case) -> "Prepared":
             "n": times.count,
         }
 
-    return Prepared(lambda: None, report)
+    return measure
 
 
 def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Case]:
@@ -230,53 +181,77 @@ def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Ca
     ]
 
 
-def _prepare_training(context: Context, case: Case) -> "Prepared":
-    setting = Setting(case.name, case.shape, case.px, case.batch)
+@dataclass(frozen=True)
+class Steps:
+    """A compiled train step with a state of its own.
+
+    Attributes:
+        take: takes one step and gives what must be waited for.
+        compiled: the program.
+        seconds: what compiling it took.
+    """
+
+    take: Callable[[], jax.Array]
+    compiled: jax.stages.Compiled
+    seconds: float
+
+
+def _traced_steps(case: Case) -> Callable[[], Steps]:
+    """Trace the train step of a case; what is returned compiles it."""
     key = jax.random.key(0)
-    given = jax.jit(lambda k: ours.given_parameters(case.shape, jnp.bfloat16, k))(key)
-    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat, frozen_params=given)
-    config = OptimConfig()
+    given = jax.jit(lambda k: ours.given_parameters(case.shape, jnp.bfloat16, k))
+    shapes = jax.eval_shape(given, key)
+    task = ours.make_task(case.shape, jnp.bfloat16, remat=case.remat, frozen_params=shapes)
+    config, batch = OptimConfig(), ours.random_batch(Setting(case.name, case.shape, case.px, case.batch))
 
     def fresh(key: jax.Array) -> Any:
         params = ours.random_parameters(ours.make_network(case.shape, jnp.bfloat16), key)
         return ours.state_of(task, config, params, batch)
 
-    batch = ours.random_batch(setting)
-    state = jax.eval_shape(fresh, key)
-    begin, _ = ours.compiled(fresh, key)
-    step, seconds = ours.compiled(
-        ours.make_step(task, config), state, batch, key, given, donate_argnums=0, compiler_options=dict(case.options)
-    )
-    held: list[Any] = []
+    begin = jax.jit(fresh).lower(key)
+    step = jax.jit(ours.make_step(task, config), donate_argnums=0).lower(jax.eval_shape(fresh, key), batch, key, shapes)
 
-    def take() -> jax.Array:
-        if not held:
-            held.append(begin(key))
-        held[0], bad_steps = step(held[0], jax.device_put(batch), key, given)
-        return bad_steps
+    def make() -> Steps:
+        start = time.perf_counter()
+        compiled = step.compile(compiler_options=dict(case.options))
+        seconds = time.perf_counter() - start
+        held, weights = [begin.compile()(key)], given(key)
 
-    def report() -> Row:
-        times = _timed(take, calls=STEPS_AT_ONCE)
-        held.clear()
+        def take() -> jax.Array:
+            held[0], bad_steps = compiled(held[0], jax.device_put(batch), key, weights)
+            return bad_steps
+
+        return Steps(take, compiled, seconds)
+
+    return make
+
+
+def _prepare_training(context: Context, case: Case) -> Measurement:
+    make = _traced_steps(case)
+    encodes = isinstance(case.shape, LatentShape) and not case.shape.stored
+    encoder = ours.codec_flop(case.shape, case.px)[0] if encodes else 0.0
+    flop = TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) + encoder
+
+    def measure() -> Row:
+        steps = make()
+        times = cases.timed(steps.take, calls=STEPS_AT_ONCE)
         rate = case.batch / times.median
-        encoder = ours.codec_flop(case.shape, case.px)[0] if given else 0.0
-        flops = (TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) + encoder) * rate
         return {
             "img/s": rate,
-            "TFLOP/s": flops / 1e12,
-            "share of peak": context.share(flops),
-            "planned GiB": _planned_bytes(step) / GIB,
-            "peak GiB so far": _peak_bytes() / GIB,
-            "compile s": seconds,
+            "TFLOP/s": flop * rate / 1e12,
+            "share of peak": context.share(flop * rate),
+            "planned GiB": cases.planned_bytes(steps.compiled) / GIB,
+            "peak GiB so far": cases.peak_bytes() / GIB,
+            "compile s": steps.seconds,
             "step s": times.shown(),
             "n": times.count,
         }
 
-    return Prepared(take, report)
+    return measure
 
 
 def torch(context: Context) -> Iterator[Row]:
-    """The same networks in PyTorch: train step and forward pass in bfloat16 autocast, channels last, fused Adam."""
+    """The same networks in PyTorch in bfloat16 autocast, channels last, fused Adam: train steps and a forward pass."""
     try:
         from benchmarks import torch_adm
     except ImportError as error:
@@ -285,29 +260,46 @@ def torch(context: Context) -> Iterator[Row]:
     eager = torch_adm.Mode(bfloat16=True, channels_last=True, fused=True)
     compiled = replace(eager, compiled=True)
     small, large = Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 64)
-    cases = [replace(small, how=compiled), replace(large, how=compiled)]
+    chosen = [
+        (replace(small, how=compiled), torch_adm.TRAIN_STEP),
+        (replace(large, how=compiled), torch_adm.TRAIN_STEP),
+        (replace(small, how=compiled, batch=128), torch_adm.FORWARD),
+        (replace(small, how=eager), torch_adm.TRAIN_STEP),
+    ]
     if context.tiny:
-        cases = [Case("tiny", TINY, 16, 4, how=eager)]
-    with context.turns.turn():
-        yield from _each(context.pick(cases), lambda case: _torch_case(context, case), context, guess=60)
+        chosen = [(Case("tiny", TINY, 16, 4, how=eager), what) for what in (torch_adm.TRAIN_STEP, torch_adm.FORWARD)]
+    for case, what in context.pick(chosen):
+        yield {**case.row, "what": what, **cases.reported(lambda case=case, what=what: _torch_row(context, case, what))}
 
 
-def _torch_case(context: Context, case: Case) -> Row:
+def _torch_row(context: Context, case: Case, what: str) -> Row:
+    """One kind of call, compiled beside others and then measured alone."""
     from benchmarks import torch_adm
 
-    torch_adm.forget_peak_memory()
-    calls = torch_adm.load(Setting(case.name, case.shape, case.px, case.batch), case.how)
-    step, forward = _timed(calls.train_step), _timed(calls.forward)
-    flops = TRAIN_FORWARDS * ours.forward_flop(case.shape, case.px) * case.batch / step.median
+    start, compiled_after = time.perf_counter(), []
+    with ExitStack() as stack:
+
+        def alone() -> None:
+            if not compiled_after:
+                compiled_after.append(time.perf_counter() - start)
+                stack.enter_context(context.turns.turn())
+
+        setting = Setting(case.name, case.shape, case.px, case.batch)
+        call = torch_adm.calls(setting, case.how, before_running=alone)[what]
+        torch_adm.forget_peak_memory()
+        first = seconds_of(call)
+        times = cases.timed(call)
+    forwards = TRAIN_FORWARDS if what == torch_adm.TRAIN_STEP else 1
+    flops = forwards * ours.forward_flop(case.shape, case.px) * case.batch / times.median
     return {
-        "img/s": case.batch / step.median,
+        "img/s": case.batch / times.median,
         "TFLOP/s": flops / 1e12,
         "share of peak": context.share(flops),
-        "forward img/s": case.batch / forward.median,
         "peak GiB": torch_adm.peak_memory_bytes() / GIB,
-        "compile s": calls.compile_seconds or None,
-        "step s": step.shown(),
-        "n": step.count,
+        "compile s": compiled_after[0] if case.how.compiled else None,
+        "first call s": first,
+        "call s": times.shown(),
+        "n": times.count,
     }
 
 
@@ -319,46 +311,45 @@ def sampling(context: Context) -> Iterator[Row]:
     few = 3 if context.tiny else 25
     hows = [ours.Sampling("ddim", few), ours.Sampling("ddim", few, guidance=1.0)]
     networks = [Case("ADM 128 channels", ADM_128, 128, 128), Case("LDM 192 channels", LDM, 128, 128)]
+    networks += [Case("ADM 256 channels", ADM_256, 128, 128)]
     if context.tiny:
         networks = [Case("tiny", TINY, 16, 2), Case("tiny latent", TINY_LATENT, 16, 2)]
     alone: dict[str, float] = {}
-    cases = [replace(case, how=how) for case in context.pick(networks) for how in (None, *hows)]
-    yield from _together(cases, lambda context, case: _prepare_sampling(context, case, alone), context)
+    chosen = [replace(case, how=how) for case in context.pick(networks) for how in (None, *hows)]
+    yield from cases.one_by_one(chosen, lambda context, case: _prepare_sampling(context, case, alone), context)
 
 
-def _prepare_sampling(context: Context, case: Case, alone: dict[str, float]) -> "Prepared":
+def _prepare_sampling(context: Context, case: Case, alone: dict[str, float]) -> Measurement:
     """The network alone, whose seconds go into ``alone``, or a sampler; latents are decoded at the end."""
     network, codec = ours.make_network(case.shape, jnp.bfloat16), ours.make_codec(case.shape, jnp.bfloat16)
-    key = jax.random.key(0)
+    key, how = jax.random.key(0), case.how
+    labels = jnp.arange(case.batch, dtype=jnp.int32) % (case.shape.num_classes - 1)
 
     def fresh(key: jax.Array) -> tuple[Any, Any]:
         return ours.random_parameters(network, key), ours.codec_parameters(codec, key)
 
-    shapes = jax.eval_shape(fresh, key)
-    begin, _ = ours.compiled(fresh, key)
-    labels = jnp.arange(case.batch, dtype=jnp.int32) % (case.shape.num_classes - 1)
-    how = case.how
+    begin, shapes = jax.jit(fresh).lower(key), jax.eval_shape(fresh, key)
     if how is None:
-        x = jax.random.normal(key, (case.batch, *codec.shape((case.px, case.px))))
-        call, seconds = ours.compiled(
-            lambda p, x, y: network.apply(p, {}, x, y, {LABEL.name: y})[0], shapes[0], x, labels
-        )
+        x = jax.ShapeDtypeStruct((case.batch, *codec.shape((case.px, case.px))), jnp.float32)
+        forward = jax.jit(lambda p, w, x, y: network.apply(p, {}, x, y, {LABEL.name: y})[0])
+        program = forward.lower(*shapes, x, labels)
     else:
         draw = ours.make_draw(network, how, px=case.px, num_classes=case.shape.num_classes - 1, codec=codec)
-        call, seconds = ours.compiled(lambda p, w, k, y: codec.decode(w, draw(p, k, y)), *shapes, key, labels)
+        program = jax.jit(lambda p, w, k, y: codec.decode(w, draw(p, k, y))).lower(*shapes, key, labels)
+    calls = how.forwards(ours.linear_noise()) if how else 1
+    decoder = ours.codec_flop(case.shape, case.px)[1] if how else 0.0
+    flop = case.batch * (calls * ours.forward_flop(case.shape, case.px) + decoder)
 
-    def report() -> Row:
-        params, weights = begin(key)
+    def measure() -> Row:
+        start = time.perf_counter()
+        call = program.compile()
+        seconds = time.perf_counter() - start
+        given = key if how else jax.random.normal(key, x.shape)
+        times = cases.timed(call, *begin.compile()(key), given, labels, calls=1 if how else STEPS_AT_ONCE)
         if how is None:
-            times, calls = _timed(call, params, x, labels, calls=STEPS_AT_ONCE), 1
             alone[case.name] = times.median
-        else:
-            times, calls = _timed(call, params, weights, key, labels), how.forwards(ours.linear_noise())
-        decoder = ours.codec_flop(case.shape, case.px)[1] if how else 0.0
-        flop = case.batch * (calls * ours.forward_flop(case.shape, case.px) + decoder)
-        named: Row = {} if how else {"how": "network alone"}
         return {
-            **named,
+            **({} if how else {"how": "network alone"}),
             "img/s": case.batch / times.median,
             "share of limit": context.share(flop / times.median),
             "time over network alone": times.median / (calls * alone[case.name]) - 1 if case.name in alone else None,
@@ -367,7 +358,7 @@ def _prepare_sampling(context: Context, case: Case, alone: dict[str, float]) -> 
             "n": times.count,
         }
 
-    return Prepared(lambda: None, report)
+    return measure
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -378,80 +369,6 @@ def run(context: Context) -> Iterator[Row]:
     deadline = min(context.deadline, time.monotonic() + (0 if context.tiny else LONGEST_RUN))
     with context.turns.turn():
         yield short_run.train_and_draw(context.patches, context.out, deadline=deadline, tiny=context.tiny)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A case whose programs are compiled.
-
-    Attributes:
-        call: does it once; gives what must be waited for.
-        report: times it.
-    """
-
-    call: Callable[[], Any]
-    report: Callable[[], Row]
-
-
-def _together(cases: Sequence[Case], prepare: Callable[[Context, Case], Prepared], context: Context) -> Iterator[Row]:
-    """Compile all cases at once, each in a thread, and then, when it is this process's turn, time one by one."""
-    with ThreadPoolExecutor(max(measure.cores() - 1, 1)) as pool:
-        prepared = [pool.submit(prepare, context, case) for case in cases]
-    with context.turns.turn():
-        for case, future in zip(cases, prepared, strict=True):
-            yield {**case.row, **_reported(future)}
-
-
-def _reported(future: "Future[Prepared]") -> Row:
-    """What was measured, or why not."""
-    try:
-        return future.result().report()
-    except Exception as error:
-        return {"left out": " ".join(str(error).split())[:300] or type(error).__name__}
-
-
-def _each(
-    cases: Sequence[Case], measure_case: Callable[[Case], Row], context: Context, *, guess: float
-) -> Iterator[Row]:
-    """Measure case after case while there is time for one more; a case is taken to last as long as the one before."""
-    cost = 0.0 if context.tiny else guess
-    for case in cases:
-        if context.left() < cost:
-            yield {**case.row, "left out": f"{max(context.left(), 0):.0f} s left"}
-            continue
-        start = time.monotonic()
-        try:
-            yield {**case.row, **measure_case(case)}
-        except Exception as error:
-            yield {**case.row, "left out": " ".join(str(error).split())[:300]}
-        cost = time.monotonic() - start
-
-
-def _timed(call: Callable, *inputs: Any, calls: int = 1, seconds: float = TIMED_SECONDS) -> measure.Times:
-    """Seconds of a call, repeated as often as there is time for; waited for after every ``calls`` of them."""
-
-    def finished() -> None:
-        jax.block_until_ready([call(*inputs) for _ in range(calls)])
-
-    finished()
-    first = measure.seconds_of(finished)
-    rounds = min(max(int(seconds / first), FEWEST), MOST)
-    times = measure.repeated(finished, rounds=rounds, warmup=0)
-    return measure.Times(times.median / calls, times.fastest / calls, times.slowest / calls, times.count)
-
-
-def _planned_bytes(compiled: jax.stages.Compiled) -> float:
-    """Device memory that a program needs: inputs, outputs that take none of theirs, and temporary buffers."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return float("nan")
-    own = found.output_size_in_bytes - found.alias_size_in_bytes
-    return float(found.argument_size_in_bytes + own + found.temp_size_in_bytes)
-
-
-def _peak_bytes() -> float:
-    """Most memory in use since this process began; 0 where the device does not say."""
-    return float((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
 
 
 SECTIONS = {
@@ -471,10 +388,9 @@ def main() -> NoReturn:
     parser.add_argument("--patches", type=Path)
     parser.add_argument("--part", type=int)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--turns", nargs=4, required=True, metavar=("DIRECTORY", "NUMBER", "COUNT", "UNTIL"))
+    parser.add_argument("--turns", nargs=2, required=True, metavar=("DIRECTORY", "NUMBER"))
     options = parser.parse_args()
-    directory, number, count, until = options.turns
-    turns = Turns(Path(directory), int(number), int(count), float(until))
+    turns = Turns(Path(options.turns[0]), int(options.turns[1]))
     deadline = time.monotonic() + options.seconds
     context = Context(deadline, options.peak, options.tiny, options.patches, options.out, turns, options.part)
     with options.rows.open("a", encoding="utf-8") as file:

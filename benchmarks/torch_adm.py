@@ -6,17 +6,23 @@ Attention goes through PyTorch's own fused kernel. Never imports JAX.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
+from torch._inductor.compile_fx import compile_fx
 from torch.nn import functional
 
 from benchmarks import measure
 from benchmarks.shapes import BETA_END, BETA_START, LABEL_DROPOUT, LEARNING_RATE, NOISE_STEPS, Calls, Setting, Shape
+
+FORWARD, TRAIN_STEP = "forward", "train step"
+# PyTorch compiles the backward pass with the forward pass, and not when it first runs, where it knows how.
+_AT_ONCE = {name: True for name in ("force_non_lazy_backward_lowering",) if hasattr(functorch_config, name)}
 
 
 class ResBlock(nn.Module):
@@ -212,15 +218,34 @@ class Mode:
 
 
 def load(setting: Setting, mode: Mode | None = None) -> Calls:
-    """A network with random parameters and batch on the best device there is, ready to be timed.
+    """A network with random parameters and batch on the best device there is, ready to be timed."""
+    mode = mode or Mode()
+    network = UNet(setting.shape)
+    both = calls(setting, mode, network=network)
+    start = time.perf_counter()
+    if mode.compiled:
+        both[FORWARD]()
+        both[TRAIN_STEP]()
+    seconds = time.perf_counter() - start if mode.compiled else 0.0
+    return Calls(both[FORWARD], both[TRAIN_STEP], parameter_count(network), seconds)
+
+
+def calls(
+    setting: Setting,
+    mode: Mode,
+    *,
+    network: UNet | None = None,
+    before_running: Callable[[], None] = lambda: None,
+) -> dict[str, Callable[[], None]]:
+    """The forward pass and the train step, each of which compiles itself when first called.
 
     The train step does what ours does: pixels to [-1, 1], noise at random timesteps, some labels dropped, squared
-    error of eps, Adam.
+    error of eps, Adam. ``before_running`` is called whenever something is compiled and about to use the device.
     """
-    mode = mode or Mode()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    network = UNet(setting.shape).to(device)
+    network = (network or UNet(setting.shape)).to(device)
     if mode.channels_last:
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=mode.fused)
@@ -245,8 +270,16 @@ def load(setting: Setting, mode: Mode | None = None) -> Calls:
         x_t = signal.sqrt() * x_0 + (1 - signal).sqrt() * eps
         return functional.mse_loss(predict(x_t, t, y).float(), eps)
 
-    run_predict = torch.compile(predict, dynamic=False) if mode.compiled else predict
-    run_loss = torch.compile(loss_of, dynamic=False) if mode.compiled else loss_of
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        with functorch_config.patch(_AT_ONCE):
+            compiled = compile_fx(graph, inputs)
+        before_running()
+        return compiled
+
+    run_predict = torch.compile(predict, dynamic=False, backend=backend) if mode.compiled else predict
+    run_loss = torch.compile(loss_of, dynamic=False, backend=backend) if mode.compiled else loss_of
+    if not mode.compiled:
+        before_running()
 
     def forward() -> None:
         with torch.no_grad(), _finished(device):
@@ -258,11 +291,7 @@ def load(setting: Setting, mode: Mode | None = None) -> Calls:
             run_loss(images, labels).backward()
             optimizer.step()
 
-    start = time.perf_counter()
-    if mode.compiled:
-        forward()
-        train_step()
-    return Calls(forward, train_step, parameter_count(network), time.perf_counter() - start if mode.compiled else 0.0)
+    return {FORWARD: forward, TRAIN_STEP: train_step}
 
 
 @contextmanager

@@ -40,8 +40,17 @@ def shares(call: Callable[[], object], calls: int = 3) -> list[Row]:
         number[kind] += 1
         kernels[name] += end - start
     rows = [_row(kind, taken[kind], number[kind], span, calls) for kind in KINDS if number[kind]]
-    rows.append(_row("idle", span - sum(taken.values()), 0, span, calls))
+    rows.append(_row("idle", span - _covered(events), 0, span, calls))
     return rows + [_row(name[:90], time, 0, span, calls) for name, time in kernels.most_common(25)]
+
+
+def _covered(events: list[tuple[str, float, float]]) -> float:
+    """Nanoseconds in which at least one kernel runs; those of several streams may run at the same time."""
+    covered, until = 0.0, float("-inf")
+    for _, start, end in sorted(events, key=lambda event: event[1]):
+        covered += max(end - max(start, until), 0.0)
+        until = max(until, end)
+    return covered
 
 
 def _row(what: str, nanoseconds: float, number: int, span: float, calls: int) -> Row:

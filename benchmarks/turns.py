@@ -1,16 +1,18 @@
-"""Processes that prepare side by side and measure one at a time, in order. Standard library only.
+"""Processes that prepare side by side and use the device one at a time. Standard library only.
 
-XLA compiles a program on one core and needs minutes for a large one, so all are compiled at once; but what is measured
-must have the device to itself. Each process tells that it is ready and waits until all are and it is its turn.
+Tracing a large network takes longer than compiling it for an accelerator, and needs the processor alone. Compiling
+tries kernels on the device, as measuring does, and either disturbs the other. So processes trace at the same time, and
+each then has the device to itself: of those that wait, the first in the order.
 """
 
+import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_LOOK_EVERY = 0.2
+_LOOK_EVERY = 0.1
 
 
 @dataclass(frozen=True)
@@ -20,41 +22,37 @@ class Turns:
     Attributes:
         directory: shared by all, empty at first.
         number: place in the order, from 0.
-        count: how many there are.
-        until: ``time.time()`` after which nobody waits for those who are not ready.
     """
 
     directory: Path
     number: int
-    count: int
-    until: float
-
-    def ready(self) -> None:
-        """Tell that nothing more needs to be prepared."""
-        (self.directory / f"ready-{self.number}").touch()
-
-    def done(self) -> None:
-        """Tell that the device is free: measured, failed or given up."""
-        self.ready()
-        (self.directory / f"done-{self.number}").touch()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for one's turn, and hand on afterwards."""
-        self.ready()
-        while not self._mine():
-            time.sleep(_LOOK_EVERY)
-        try:
+        """Wait for the device, and hand it on afterwards; who dies hands it on too."""
+        own = self._waiting(self.number)
+        own.touch()
+        with (self.directory / "device").open("w") as device:
+            while not (self._is_first() and _locked(device.fileno())):
+                time.sleep(_LOOK_EVERY)
+            own.unlink(missing_ok=True)
             yield
-        finally:
-            self.done()
 
-    def _mine(self) -> bool:
-        late = time.time() > self.until
-        for number in range(self.count):
-            is_ready = (self.directory / f"ready-{number}").exists()
-            if not is_ready and not late:
-                return False
-            if number < self.number and is_ready and not (self.directory / f"done-{number}").exists():
-                return False
-        return True
+    def give_up(self) -> None:
+        """Wait no longer: of a process that was stopped, so that nobody waits for it."""
+        self._waiting(self.number).unlink(missing_ok=True)
+
+    def _waiting(self, number: int) -> Path:
+        return self.directory / f"waiting-{number}"
+
+    def _is_first(self) -> bool:
+        return not any(self._waiting(number).exists() for number in range(self.number))
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock could be had at once; it is held until the file is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

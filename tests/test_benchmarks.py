@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accelerator, convolutions, latents, make_patches, measure, ours, sampling, shapes, turns
+from benchmarks import accelerator, convolutions, latents, make_patches, measure, ours, sampling, shapes, trace, turns
 from benchmarks import slides as slide_reading
 from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
@@ -54,33 +54,52 @@ def test_table_has_every_column_of_every_row():
 
 
 def test_a_section_may_be_asked_for_in_part():
-    wave = {"training": 2, "torch": 1}
-    parts = accelerator.parts_of(wave, ["training:1", "torch"], tiny=False)
-    assert parts == [accelerator.Part("training", 1), accelerator.Part("torch")]
-    assert accelerator.parts_of(wave, ["training"], tiny=False) == [accelerator.Part("training", n) for n in (0, 1)]
-    assert accelerator.parts_of(wave, ["training"], tiny=True) == [accelerator.Part("training")]
+    parts = accelerator.parts_of(["training:1", "convolution"], tiny=False)
+    assert parts == [accelerator.Part("training", 1), accelerator.Part("convolution")]
+    # In the order in which they may use the device, whatever the order of the words.
+    parts = accelerator.parts_of(["profile:0", "sampling", "torch:2"], tiny=False)
+    assert [(part.section, part.number) for part in parts] == [
+        ("torch", 2),
+        *(("sampling", number) for number in range(accelerator.PARTS["sampling"])),
+        ("profile", 0),
+    ]
+    assert accelerator.parts_of(["training"], tiny=True) == [accelerator.Part("training")]
 
 
-def test_turns_are_taken_in_order_and_one_at_a_time(tmp_path):
+def test_one_has_the_device_at_a_time_and_the_first_in_the_order_goes_first(tmp_path):
     seen = []
 
     def work(number, seconds):
         time.sleep(seconds)
-        with turns.Turns(tmp_path, number, 3, time.time() + 60).turn():
+        with turns.Turns(tmp_path, number).turn():
             seen.append(f"{number} begins")
-            time.sleep(0.05)
+            time.sleep(0.8)
             seen.append(f"{number} ends")
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(work, range(3), (0.6, 0.0, 0.3)))
-    assert seen == [f"{number} {what}" for number in range(3) for what in ("begins", "ends")]
+        list(pool.map(work, range(3), (0.4, 0.2, 0.0)))
+    # The last was there first; the other two came while it was at work.
+    assert seen == [f"{number} {what}" for number in (2, 0, 1) for what in ("begins", "ends")]
 
 
-def test_nobody_waits_for_the_late(tmp_path):
-    # The first never gets ready; the second measures once the time for compiling is over.
-    with turns.Turns(tmp_path, 1, 2, time.time() + 0.3).turn():
-        assert not (tmp_path / "ready-0").exists()
-    assert (tmp_path / "done-1").exists()
+def test_nobody_waits_for_who_has_given_up(tmp_path):
+    (tmp_path / "waiting-0").touch()
+    turns.Turns(tmp_path, 0).give_up()
+    with turns.Turns(tmp_path, 1).turn():
+        assert not list(tmp_path.glob("waiting-*"))
+
+
+def test_who_dies_hands_the_device_on(tmp_path):
+    code = "import os, sys; from pathlib import Path; from benchmarks.turns import Turns\n"
+    code += "with Turns(Path(sys.argv[1]), 0).turn(): os._exit(3)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == 3
+    with turns.Turns(tmp_path, 1).turn():
+        pass
+
+
+def test_time_in_which_any_kernel_runs():
+    events = [("a", 0.0, 10.0), ("b", 5.0, 7.0), ("c", 20.0, 30.0), ("d", 25.0, 40.0)]
+    assert trace._covered(events) == 10 + 20
 
 
 def test_every_distinct_convolution_is_found():
