@@ -21,6 +21,7 @@ from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import MetricsWriter
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
 
@@ -46,6 +47,7 @@ class TrainConfig:
         keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
         keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
             or an ``FD-NAME`` or ``FID``; empty for none.
+        patience: looks in a row in which ``keep_best`` was not better, after which the run ends early; 0 for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
         fd_features: what it is measured in: what ``diffpath eval --features`` takes.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
@@ -60,6 +62,7 @@ class TrainConfig:
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     keep_every: Annotated[int, Field(ge=0)] = 0
     keep_best: str = ""
+    patience: Annotated[int, Field(ge=0)] = 0
     fd_images: Annotated[int, Field(ge=0)] = 0
     fd_features: str = ""
     init_from: str = ""
@@ -94,7 +97,7 @@ def fit(
     peak: float = 0.0,
     meaning: str = "",
 ) -> TrainState:
-    """Train to ``config.num_steps``.
+    """Train to ``config.num_steps``, or until ``config.patience`` is over.
 
     A run starts from, in this order: the newest intact checkpoint of ``workdir``; what ``initial`` gives; the task's
     own initialisation.
@@ -142,12 +145,14 @@ def fit(
             writer=MetricsWriter(workdir, resume_step=step) if processes.is_first() else None,
             hooks=hooks,
             speed=hardware.Throughput(images=batch_size, flops=flops, peak=peak),
+            patience=Patience(config.keep_best, config.patience),
         )
+        keeper.recall(step)
         before = state.bad_steps.copy()
         total = config.num_steps * batch_size
         with closing(keeper), track("train", total=total, done=step * batch_size, unit="img") as progress:
             for batch in sharding.prefetch(itertools.chain([first], data), mesh):
-                if step == config.num_steps:
+                if keeper.is_done(step):
                     break
                 state, bad_steps = step_fn(state, batch, run_key, given)
                 # The devices work on this step while the host waits for the one before.
@@ -173,7 +178,22 @@ class _Keeper:
     writer: MetricsWriter | None
     hooks: Sequence[Hook]
     speed: hardware.Throughput
+    patience: Patience
     shown: str = ""
+    enough: bool = False
+
+    def recall(self, step: int) -> None:
+        """Take up what was logged up to the step that the run goes on from."""
+        self.patience.recall(self.workdir, step=step)
+        self._agree()
+
+    def _agree(self) -> None:
+        """All processes end with the first one."""
+        self.enough = bool(self.config.patience and processes.agreed(int(self.patience.over)))
+
+    def is_done(self, step: int) -> bool:
+        """Whether the run ends with this step."""
+        return self.enough or step == self.config.num_steps
 
     def after(self, step: int, state: TrainState) -> str:
         """Log, look and save as the config says; a word for the progress display."""
@@ -184,13 +204,14 @@ class _Keeper:
             self.shown = f"loss {values['loss']:.4f}" if "loss" in values else self.shown
             self._write(step, {**values, "skipped_steps": float(state.skipped), **self.speed.lap()})
         measured: dict[str, float] = {}
-        save = step % config.checkpoint_every == 0 or step == config.num_steps
         with self.speed.pause():
             if config.eval_every and step % config.eval_every == 0:
                 for hook in self.hooks:
                     measured |= hook(state)
                 self._write(step, measured)
-            if save:
+                self.patience.look(measured)
+                self._agree()
+            if step % config.checkpoint_every == 0 or self.is_done(step):
                 self.checkpoints.save(step, state, measured)
         return self.shown
 
