@@ -76,7 +76,9 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     with processes.own_directory(arguments.workdir):
         done = _train(settings, task, stage, datasets, arguments)
     if processes.is_first():
-        console.print(f"{arguments.workdir}: step {done} of {settings.train.num_steps}, complete")
+        early = f" (no better {settings.train.keep_best} for {settings.train.patience} looks)"
+        total = settings.train.num_steps
+        console.print(f"{arguments.workdir}: step {done} of {total}, complete{early if done < total else ''}")
     return ExitCode.OK
 
 

@@ -190,6 +190,9 @@ def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
         why = f"checkpoints come every {config.checkpoint_every} steps and looks every {looks}"
         fix = "make train.checkpoint_every a multiple of train.eval_every"
         raise DiffpathError("key 'train.keep_best'", where=where, why=why, fix=fix)
+    if config.patience and not best:
+        why, fix = f"{config.patience} looks, but nothing is looked at", "name a metric in train.keep_best"
+        raise DiffpathError("key 'train.patience'", where=where, why=why, fix=fix)
     if config.fd_images and not config.fd_features:
         fix = "name a classifier's run directory"
         raise DiffpathError("key 'train.fd_features'", where=where, why="empty, but fd_images is not", fix=fix)

@@ -66,9 +66,7 @@ class Checkpoints:
         self._unsealed: int | None = None
 
     def _score(self, metrics: Mapping[str, float]) -> float:
-        """Returns a score of which larger is better: accuracies and likenesses, negated losses and distances."""
-        value = float(metrics[self._best])
-        return value if self._best.endswith(("accuracy", "psnr", "ssim")) else -value
+        return oriented(self._best, float(metrics[self._best]))
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Begin to write a checkpoint in the background; the one before it is sealed first.
@@ -213,6 +211,11 @@ class Checkpoints:
         digests = self._file_digests(step)
         changed = [name for name in {*sealed, *digests} if sealed.get(name) != digests.get(name)]
         return f"{sorted(changed)[0]} does not match its digest" if changed else None
+
+
+def oriented(metric: str, value: float) -> float:
+    """The value so that larger is better, as it is of accuracies and likenesses, and not of losses and distances."""
+    return value if metric.endswith(("accuracy", "psnr", "ssim")) else -value
 
 
 def tree_digest(tree: Any) -> str:

@@ -24,6 +24,7 @@ from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
 from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
 from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
@@ -67,6 +68,7 @@ class TrainConfig:
         keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
         keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
             or an ``FD-NAME`` or ``FID``; empty for none.
+        patience: looks in a row in which ``keep_best`` was not better, after which the run ends early; 0 for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
         fd_features: network that it is measured in, as ``diffpath eval --features`` takes it.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
@@ -82,6 +84,7 @@ class TrainConfig:
     keep_checkpoints: Annotated[int, Field(ge=2, le=100_000)] = 2
     keep_every: Natural = 0
     keep_best: str = ""
+    patience: Natural = 0
     fd_images: Natural = 0
     fd_features: str = ""
     init_from: str = ""
@@ -147,7 +150,7 @@ class Trainer:
     compatibility_digest: str = ""
 
     def fit(self) -> TrainState:
-        """Train to ``config.num_steps``.
+        """Train to ``config.num_steps``, or until ``config.patience`` is over.
 
         A run starts from, in this order: the newest intact checkpoint of ``workdir``; ``start``; the task's
         own initialisation.
@@ -177,7 +180,7 @@ class Trainer:
             progress_bar = track("train", total=end * size, done=step * size, unit="img")
             with closing(recorder), progress_bar as progress:
                 for batch in sharding.prefetch(itertools.chain([first], data), self.mesh):
-                    if step == end:
+                    if recorder.is_done(step):
                         break
                     with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                         state, bad_steps = step_fn(state, batch, run_key, frozen_params)
@@ -207,7 +210,7 @@ class Trainer:
         if is_first:
             overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
             write_text(self.workdir / PARAMETERS, overview + "\n")
-        return RunRecorder(
+        recorder = RunRecorder(
             config=self.config,
             workdir=self.workdir,
             checkpoints=checkpoints,
@@ -215,7 +218,10 @@ class Trainer:
             profile=StepProfile(self.workdir / TENSORBOARD, after=self.config.profile_at if is_first else 0),
             hooks=self.hooks,
             speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
+            patience=Patience(self.config.keep_best, self.config.patience),
         )
+        recorder.recall(int(state.step))
+        return recorder
 
     def _replicate(self, array: np.ndarray) -> jax.Array:
         """Returns an array of the host on every device."""
@@ -288,7 +294,9 @@ class RunRecorder:
         profile: called after each step.
         hooks: called every ``config.eval_every`` steps.
         speed: counts steps, for the log.
+        patience: looks without anything better, after which the run ends.
         note: newest loss, for the progress display.
+        is_patience_over: true where all processes agree that they are too many.
     """
 
     config: TrainConfig
@@ -298,7 +306,22 @@ class RunRecorder:
     profile: StepProfile
     hooks: tuple[Hook, ...]
     speed: hardware.Throughput
+    patience: Patience
     note: str = ""
+    is_patience_over: bool = False
+
+    def recall(self, step: int) -> None:
+        """Take up what was logged up to the step that the run goes on from."""
+        self.patience.recall(self.workdir, step=step)
+        self._agree()
+
+    def _agree(self) -> None:
+        """All processes end with the first one."""
+        self.is_patience_over = bool(self.config.patience and processes.agreed(int(self.patience.over)))
+
+    def is_done(self, step: int) -> bool:
+        """Returns true where the run ends with this step."""
+        return self.is_patience_over or step == self.config.num_steps
 
     def after(self, step: int, state: TrainState) -> str:
         """Log, look and save as the config says; returns a note for the progress display."""
@@ -309,13 +332,14 @@ class RunRecorder:
             self.note = f"loss {values['loss']:.4f}" if "loss" in values else self.note
             self._write(step, {**values, "skipped_steps": float(state.skipped), **self.speed.lap()})
         measured: dict[str, float] = {}
-        save = step % config.checkpoint_every == 0 or step == config.num_steps
         with self.speed.pause():
             if config.eval_every and step % config.eval_every == 0:
                 for hook in self.hooks:
                     measured |= hook(state)
                 self._write(step, measured)
-            if save:
+                self.patience.look(measured)
+                self._agree()
+            if step % config.checkpoint_every == 0 or self.is_done(step):
                 self._flush()
                 self.checkpoints.save(step, state, measured)
             self.profile(step)

@@ -12,6 +12,7 @@ from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.runs.cost import plan
@@ -95,6 +96,35 @@ def test_a_noisy_classifier_trains_and_guides_at_every_size(tmp_path, dataset, c
         plain, moved = (open_dataset(tmp_path / f"{sampler}-{name}") for name in ("plain", "guided"))
         assert plain.schema.image_px == moved.schema.image_px == (side, side)
         assert plain.digest != moved.digest
+
+
+RESNET = "configs/resnet50_pkgh.py"
+
+
+def test_the_classifier_is_resnet_50():
+    for variant in ("paper", "small"):
+        found = load(f"{RESNET}:{variant}")
+        assert count_parameters(build.network(found, num_classes=5)) == 23_518_277
+        assert found.optim.accumulate == 1  # of parts of a batch, each would be normalised by itself
+
+
+def test_arms_of_a_study_differ_in_their_mixture_alone(tmp_path, dataset, samples, capsys):
+    """Generated images alone, watched on real ones; then an amount that is not there, which leaves nothing behind."""
+
+    def train(name, mixture, *more):
+        keys = {"data.train": f"{dataset},{samples}", "data.mixture": mixture}
+        words = ["train", "--config", f"{RESNET}:debug", "--workdir", tmp_path / name]
+        return cli.main([*map(str, words), *(f"--config.{key}={value}" for key, value in keys.items()), *more])
+
+    assert train("generated", "(0.0, 0.06)") == 0
+    rows = read_metrics(tmp_path / "generated")
+    assert {"loss", "accuracy", "val_accuracy"} <= {name for row in rows for name in row}
+    assert train("both", "(1.0, 0.06)", "--config.classifier.balance=draw") == 0
+    assert train("generated", "(1.0, 0.06)") == ExitCode.REFUSED
+    assert "another data.mixture" in capsys.readouterr().err.replace("\n", " ")
+    assert train("too_many", "(0.0, 9.0)") == ExitCode.BAD_INPUT
+    assert "and its train split has" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "too_many").exists()
 
 
 @pytest.mark.parametrize("paths", [PKGH, LDM], ids=["ddpm", "ldm"])

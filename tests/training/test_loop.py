@@ -27,7 +27,7 @@ from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.task import NETWORK, Task
-from tests.conftest import TINY_AUTOENCODER
+from tests.conftest import TINY_AUTOENCODER, TINY_RESNET
 
 OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
 RUN = checks.run_config(
@@ -76,9 +76,9 @@ def batches_of(dataset):
     return lambda start: training_batches(source, batch_size=8, seed=0, augment="dihedral", workers=0, start=start)
 
 
-def step_on(devices, state, batch, task):
+def step_on(devices, state, batch, task, optim_config):
     mesh = sharding.make_mesh(devices)
-    step = jax.jit(make_train_step(task, OPTIM, num_steps=6, log_every=1))
+    step = jax.jit(make_train_step(task, optim_config, num_steps=6, log_every=1))
     moved, _ = step(sharding.replicate(state, mesh), sharding.shard_batch(batch, mesh), jax.random.key(1))
     return jax.device_get(moved)
 
@@ -99,15 +99,29 @@ AUTOENCODER = checks.run_config(
 )
 
 
-@pytest.mark.parametrize("config", [RUN, AUTOENCODER], ids=["denoiser", "autoencoder"])
+# Batch normalisation over the batch of all devices, weights of classes, other stains for each image.
+CLASSIFIER = checks.run_config(
+    {
+        **{key: value for key, value in RUN.as_json().items() if key not in ("noise", "diffusion", "codec")},
+        **TINY_RESNET,
+        # Adam's first steps make as much of a kernel's smallest gradients, which are rounding, as of any.
+        "optim": dataclasses.asdict(dataclasses.replace(OPTIM, learning_rate=1e-3)),
+        "classifier": {"label_smoothing": 0.1, "balance": "weights", "stain_jitter": 0.1},
+    },
+    where="test",
+)
+
+
+@pytest.mark.parametrize("config", [RUN, AUTOENCODER, CLASSIFIER], ids=["denoiser", "autoencoder", "classifier"])
 def test_one_device_and_eight_take_the_same_step(dataset, config):
-    task = make_task(config, num_classes=2)
+    task = make_task(config, num_classes=2, class_counts=np.array([30, 10]))
     batch = next(batches_of(dataset)(0))
-    state = jax.jit(lambda key: init_state(task, OPTIM, key=key, batch=batch, num_steps=6))(jax.random.key(0))
+    make = jax.jit(lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=6))
+    state = make(jax.random.key(0))
     # Zero-initialised layers hide most of the network from a first step: compare after two.
-    state = step_on(jax.devices()[:1], state, batch, task)
-    one = step_on(jax.devices()[:1], state, batch, task)
-    eight = step_on(jax.devices(), state, batch, task)
+    state = step_on(jax.devices()[:1], state, batch, task, config.optim)
+    one = step_on(jax.devices()[:1], state, batch, task, config.optim)
+    eight = step_on(jax.devices(), state, batch, task, config.optim)
     assert len(jax.devices()) == 8
     # The bias of keys shifts all weights of a softmax alike: its gradient is rounding, of which Adam makes whole steps.
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(eight), strict=True):
@@ -157,7 +171,8 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset):
 STEPS = 12
 
 
-# What is interrupted: a denoiser, and an autoencoder with its discriminator, whose two optimisers take turns.
+# What is interrupted: a denoiser, an autoencoder with its discriminator, whose two optimisers take turns, and a
+# classifier with its running statistics, whose images are drawn class by class.
 KINDS = {
     "configs/demo_ddpm.py:debug": {
         "train.keep_best": "val_loss",
@@ -174,8 +189,13 @@ KINDS = {
         "autoencoding.adversarial_start": 4,
         "autoencoding.revive_after": 2,
     },
+    "configs/resnet50_pkgh.py:debug": {
+        "data.mixture": "(0.5,)",
+        "classifier.balance": "draw",
+        "train.patience": 20,
+    },
 }
-both_kinds = pytest.mark.parametrize("kind", KINDS, ids=["denoiser", "autoencoder"])
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=["denoiser", "autoencoder", "classifier"])
 
 
 def command(kind, workdir, dataset):
@@ -230,14 +250,14 @@ def check_interrupted_run(kind, tmp_path, dataset, interruptions):
     return codes
 
 
-@both_kinds
+@every_kind
 def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset, kind):
     codes = check_interrupted_run(kind, tmp_path, dataset, [(signal.SIGKILL, 3), (signal.SIGTERM, 6)])
     assert codes == [-signal.SIGKILL, 143]
 
 
 @pytest.mark.full
-@both_kinds
+@every_kind
 def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset, kind):
     """50 SIGKILLs and 10 SIGTERMs at random moments; whenever the run is done it starts again in a new directory."""
     rng = np.random.default_rng(0)
