@@ -22,9 +22,9 @@ from diffpath_jax.shapes import Tree
 from diffpath_jax.training.tasks.autoencoding import (
     Adversary,
     Bottleneck,
+    NormalDistribution,
+    VectorQuantisation,
     autoencoding_task,
-    codebook,
-    normal_distribution,
 )
 from diffpath_jax.training.tasks.classification import classification_task, noisy_classification_task
 from diffpath_jax.training.tasks.diffusion import diffusion_task
@@ -99,11 +99,12 @@ def _autoencoding(config: AutoencodingRun, network: PureNetwork, perceptual: Tre
 def _bottleneck(config: AutoencodingRun, network: PureNetwork) -> Bottleneck:
     """A codebook where the network has one, else a normal distribution."""
     if not config.network.codebook_size:
-        return normal_distribution()
+        return NormalDistribution()
     section = config.autoencoding
-    return codebook(
+    return VectorQuantisation(
         network,
         size=config.network.codebook_size,
+        channels=config.network.latent_channels,
         commitment=section.commitment,
         on=section.commitment_on,
         revive_after=section.revive_after,

@@ -10,7 +10,7 @@ convolution in a fixed proportion. The bottleneck is a codebook or a normal dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_uni
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import NETWORK, Revise, Task, unrevised
+from diffpath_jax.training.tasks.task import NETWORK, Task
 
 DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
 # Names in the model state: steps taken, and what is remembered of the codebook.
@@ -52,22 +52,6 @@ class Adversary:
     start: int
 
 
-@dataclass(frozen=True)
-class Bottleneck:
-    """What happens between encoder and decoder.
-
-    Attributes:
-        init: what is remembered of it from step to step.
-        apply: (autoencoder's parameters, memory, encoder's output, key, values of an image) -> :class:`Passed`. A step
-            calls it for each part of its batch, and hands the memory on.
-        revise: what is done to it once, after each step.
-    """
-
-    init: Callable[[], Tree]
-    apply: Callable[[Tree, Tree, jax.Array, jax.Array, int], "Passed"]
-    revise: Revise = unrevised
-
-
 class Passed(NamedTuple):
     """What comes out of a bottleneck.
 
@@ -82,6 +66,28 @@ class Passed(NamedTuple):
     loss: jax.Array
     metrics: dict[str, jax.Array]
     memory: Tree
+
+
+@runtime_checkable
+class Bottleneck(Protocol):
+    """What happens between encoder and decoder."""
+
+    def init(self) -> Tree:
+        """What is remembered of it from step to step."""
+
+    def apply(self, params: Tree, memory: Tree, z: jax.Array, key: PRNGKey, values: int) -> Passed:
+        """Let an encoder's output through; a step calls it for each part of its batch, and hands the memory on.
+
+        Args:
+            params: the autoencoder's.
+            memory: what is remembered.
+            z: the encoder's output.
+            key: for bottlenecks that draw.
+            values: of an image.
+        """
+
+    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        """What is done to parameters, their average and the model state once, after each step."""
 
 
 def straight_through(z: Images, z_q: Images) -> Images:
@@ -101,45 +107,54 @@ def codebook_loss(z: Images, z_q: Images, *, commitment: float, on: Commitment) 
     return factors[0] * moves_latents + factors[1] * moves_codes
 
 
-def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitment, revive_after: int) -> Bottleneck:
-    """Vector quantisation; the codebook's usage is watched.
+@dataclass(frozen=True)
+class VectorQuantisation:
+    """A codebook between encoder and decoder; its usage is watched.
 
-    Args:
+    Attributes:
         network: the autoencoder, with the method ``quantise``.
         size: codes in the book.
+        channels: of a code.
         commitment: beta of :func:`codebook_loss`.
         on: where beta is.
         revive_after: steps without use after which a code is moved to a latent of the batch; 0 for never.
     """
 
-    def init() -> Tree:
+    network: PureNetwork
+    size: int
+    channels: int
+    commitment: float
+    on: Commitment
+    revive_after: int
+
+    def init(self) -> Tree:
+        """Nothing is used yet."""
         return {
-            "age": jnp.zeros(size, jnp.int32),
-            "used": jnp.zeros(size, bool),
-            "candidates": jnp.zeros((size, channels), jnp.float32),
+            "age": jnp.zeros(self.size, jnp.int32),
+            "used": jnp.zeros(self.size, bool),
+            "candidates": jnp.zeros((self.size, self.channels), jnp.float32),
         }
 
-    shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
-    channels = shapes["codebook"]["embedding"].shape[-1]
-
-    def apply(params: Tree, memory: Tree, z: jax.Array, key: jax.Array, values: int) -> Passed:
-        (z_q, indices), _ = network.apply(params, {}, z, method="quantise")
-        counts = jnp.zeros(size, jnp.float32).at[indices.ravel()].add(1.0)
+    def apply(self, params: Tree, memory: Tree, z: jax.Array, key: PRNGKey, values: int) -> Passed:
+        """The nearest codes of latents."""
+        (z_q, indices), _ = self.network.apply(params, {}, z, method="quantise")
+        counts = jnp.zeros(self.size, jnp.float32).at[indices.ravel()].add(1.0)
         used = memory["used"] | (counts > 0)
-        recent = used | (memory["age"] + 1 < (revive_after or UNUSED_AFTER))
+        recent = used | (memory["age"] + 1 < (self.revive_after or UNUSED_AFTER))
         metrics = {
             "codebook_perplexity": _once(perplexity(counts)),
             "codebook_used": losses.weighted(recent.astype(jnp.float32)),
         }
-        some = jax.random.randint(key, (size,), 0, z.size // channels)
-        candidates = jax.lax.stop_gradient(z.reshape(-1, channels)[some])
-        loss = codebook_loss(z, z_q, commitment=commitment, on=on)
+        some = jax.random.randint(key, (self.size,), 0, z.size // self.channels)
+        candidates = jax.lax.stop_gradient(z.reshape(-1, self.channels)[some])
+        loss = codebook_loss(z, z_q, commitment=self.commitment, on=self.on)
         return Passed(straight_through(z, z_q), loss, metrics, {**memory, "used": used, "candidates": candidates})
 
-    def revise(params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        """Move codes that were not used for long to latents of the batch."""
         memory = model_state[CODES]
         age = jnp.where(memory["used"], 0, memory["age"] + 1)
-        dead = age >= (revive_after or NEVER)
+        dead = age >= (self.revive_after or NEVER)
 
         def moved(groups: Tree) -> Tree:
             if not groups:
@@ -147,10 +162,8 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
             codes = revive(groups[NETWORK]["codebook"]["embedding"], memory["candidates"], dead)
             return {**groups, NETWORK: {**groups[NETWORK], "codebook": {"embedding": codes}}}
 
-        after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(size, bool)}
+        after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(self.size, bool)}
         return moved(params), moved(average), {**model_state, CODES: after}
-
-    return Bottleneck(init, apply, revise)
 
 
 def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
@@ -164,20 +177,27 @@ def perplexity(counts: Float[Array, "k"]) -> Scalar:
     return jnp.exp(-(shares * jnp.log(jnp.where(shares > 0, shares, 1.0))).sum())
 
 
-def normal_distribution() -> Bottleneck:
+class NormalDistribution:
     """A KL encoder's normal distribution, kept near the standard one.
 
     The published loss is a sum over all values of an image. Here it is a mean over them, so the divergence, a sum over
     the latent, is divided by their number too: its published factor (1e-6) then means the same.
     """
 
-    def apply(params: Tree, memory: Tree, moments: jax.Array, key: jax.Array, values: int) -> Passed:
-        mean, variance = gaussian_moments(moments)
+    def init(self) -> Tree:
+        """Nothing is remembered."""
+        return {}
+
+    def apply(self, params: Tree, memory: Tree, z: jax.Array, key: PRNGKey, values: int) -> Passed:
+        """A draw from the distribution whose moments are ``z``."""
+        mean, variance = gaussian_moments(z)
         zeros = jnp.zeros_like(mean)
         nats = losses.normal_kl(mean, jnp.log(variance), zeros, zeros).sum(axis=(1, 2, 3))
-        return Passed(draw_gaussian(moments, key), nats.mean() / values, {"kl_nats": losses.weighted(nats)}, memory)
+        return Passed(draw_gaussian(z, key), nats.mean() / values, {"kl_nats": losses.weighted(nats)}, memory)
 
-    return Bottleneck(dict, apply)
+    def revise(self, params: Tree, average: Tree, model_state: Tree) -> tuple[Tree, Tree, Tree]:
+        """Nothing."""
+        return params, average, model_state
 
 
 def hinge_loss(real: Float[Array, "b h w 1"], fake: Float[Array, "b h w 1"]) -> Scalar:

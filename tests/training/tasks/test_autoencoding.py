@@ -80,7 +80,9 @@ class Lines(nnx.Module):
 
 def line(revive_after):
     network = purify(lambda rngs: Lines([0.0, 1.0, 9.0], rngs=rngs))
-    made = autoencoding.codebook(network, size=3, commitment=0.25, on="codes", revive_after=revive_after)
+    made = autoencoding.VectorQuantisation(
+        network, size=3, channels=1, commitment=0.25, on="codes", revive_after=revive_after
+    )
     return made, network.init(jax.random.key(0))[0]
 
 
@@ -145,7 +147,7 @@ def test_a_code_without_use_is_moved_to_a_latent_in_parameters_and_average():
 
 def test_the_divergence_of_a_standard_normal_is_nothing_and_otherwise_its_closed_form():
     """KL(N(m, s^2) | N(0, 1)) = (m^2 + s^2 - 1) / 2 - log s a value, here 8 of them, over the image's 48 values."""
-    bottleneck = autoencoding.normal_distribution()
+    bottleneck = autoencoding.NormalDistribution()
     shape = (1, 2, 2, 2)
     for mean, log_variance in ((0.0, 0.0), (1.5, -0.7)):
         moments = jnp.concatenate([jnp.full(shape, mean), jnp.full(shape, log_variance)], axis=-1)
@@ -164,7 +166,9 @@ def tiny_task(*, start, revive_after=0):
     critic = purify(lambda rngs: PatchDiscriminator(PatchGanConfig(4, 1), dtype=jnp.float32, rngs=rngs))
     return autoencoding.autoencoding_task(
         network,
-        autoencoding.codebook(network, size=8, commitment=0.25, on="codes", revive_after=revive_after),
+        autoencoding.VectorQuantisation(
+            network, size=8, channels=3, commitment=0.25, on="codes", revive_after=revive_after
+        ),
         adversary=autoencoding.Adversary(critic, weight=0.75, start=start),
         perceptual=None,
     )
@@ -204,7 +208,7 @@ def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminat
     task = tiny_task(start=5)
     alone = autoencoding.autoencoding_task(
         network := purify(lambda rngs: VQAutoencoder(CONFIG, dtype=jnp.float32, rngs=rngs)),
-        autoencoding.codebook(network, size=8, commitment=0.25, on="codes", revive_after=0),
+        autoencoding.VectorQuantisation(network, size=8, channels=3, commitment=0.25, on="codes", revive_after=0),
         adversary=None,
         perceptual=None,
     )

@@ -65,7 +65,7 @@ def parts():
     def task(perceptual):
         return autoencoding.autoencoding_task(
             network,
-            autoencoding.codebook(network, size=24, commitment=0.25, on="codes", revive_after=0),
+            autoencoding.VectorQuantisation(network, size=24, channels=3, commitment=0.25, on="codes", revive_after=0),
             adversary=autoencoding.Adversary(judge, weight=0.75, start=0),
             perceptual=(purify(lambda rngs: Lpips(rngs=rngs)), felt) if perceptual else None,
         )
