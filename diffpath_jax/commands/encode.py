@@ -4,9 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from diffpath_jax.config import checks
-from diffpath_jax.config.first_stage import FirstStage
-from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -53,7 +51,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     if TRAIN not in source.splits:
         fix = "name a data set with a split 'train'"
         raise DiffpathError("data set", where=source.directory, why="nothing to train on in it", fix=fix)
-    stage = open_stage(arguments, source)
+    stage = first_stage.open_for(arguments.first_stage, source)
     with own_directory(arguments.out):
         dataset = encode(
             source,
@@ -75,17 +73,3 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         soft_wrap=True,
     )
     return ExitCode.OK
-
-
-def open_stage(arguments: argparse.Namespace, source: Dataset) -> FirstStage:
-    """The autoencoder that is asked for.
-
-    Raises:
-        DiffpathError: it is none, or the data are not images, or no multiple of its stride.
-    """
-    source.check_images()
-    if not arguments.first_stage.exists():
-        raise DiffpathError("first stage", where=arguments.first_stage, why="no such file or run", fix="check the path")
-    stage = first_stage.open_first_stage(arguments.first_stage)
-    checks.check_latent_size(stage, source.schema.image_px, where=str(arguments.data))
-    return stage

@@ -2,13 +2,13 @@
 
 import argparse
 
-from diffpath_jax.commands.encode import add_common_arguments, open_stage
+from diffpath_jax.commands.encode import add_common_arguments
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.io.files import own_directory
 from diffpath_jax.io.progress import console
-from diffpath_jax.latents import reconstruct
+from diffpath_jax.latents import first_stage, reconstruct
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     hardware.use_compilation_cache()
     source = open_dataset(arguments.data)
     source.shards(arguments.split)
-    stage = open_stage(arguments, source)
+    stage = first_stage.open_for(arguments.first_stage, source)
     with own_directory(arguments.out):
         _, found = reconstruct.reconstruct(
             source,

@@ -278,7 +278,7 @@ def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
     """
     directories = config.data.directories()
     if not directories:
-        fix = "add --config.data.train=DATASET"
+        fix = "name one, or several separated by commas"
         raise DiffpathError("key 'data.train'", where=where, why="names no data set", fix=fix)
     found = [open_dataset(directory) for directory in directories]
     for other in found[1:]:
@@ -305,7 +305,7 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
                 "key 'data.augment'",
                 where=dataset.directory,
                 why=f"its latents are those of images augmented by {stored!r}, not {config.data.augment!r}",
-                fix=f"add --config.data.augment={stored}, or run `diffpath encode` again",
+                fix=f"make data.augment {stored!r}, or run `diffpath encode` again",
             )
 
 

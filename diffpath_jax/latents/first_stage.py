@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.config import checks
 from diffpath_jax.config.first_stage import FirstStage, read_autoencoder
 from diffpath_jax.config.sections import AutoencodingRun, RunConfig
 from diffpath_jax.config.tasks import make_lpips
@@ -50,6 +51,20 @@ def open_first_stage(path: Path) -> FirstStage:
     return FirstStage(network, scale=float(about.get("scale") or 0.0), digest=tree_digest(params), params=params)
 
 
+def open_for(path: Path, source: Dataset) -> FirstStage:
+    """The autoencoder that is to be applied to a data set of images.
+
+    Raises:
+        DiffpathError: it is none, or the data are not images, or no multiple of its stride.
+    """
+    source.check_images()
+    if not path.exists():
+        raise DiffpathError("first stage", where=path, why="no such file or run", fix="check the path")
+    found = open_first_stage(path)
+    checks.check_latent_size(found, source.schema.image_px, where=str(source.directory))
+    return found
+
+
 def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, where: str) -> FirstStage | None:
     """The first stage of a run that begins or goes on; none for a model of pixels.
 
@@ -68,7 +83,7 @@ def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, wh
         return None
     given, copy = Path(config.codec.first_stage), workdir / runs.FIRST_STAGE
     if not config.codec.first_stage:
-        fix = "add --config.codec.first_stage=RUN, or a converted file"
+        fix = "name a run, or a converted file"
         raise DiffpathError("key 'codec.first_stage'", where=where, why="names no autoencoder", fix=fix)
     if not given.exists() and not copy.exists():
         raise DiffpathError("first stage", where=given, why="no such file or run", fix="check codec.first_stage")

@@ -40,8 +40,7 @@ _MAY_CHANGE = {
 _OF_ONE_START = {"train": ("profile_at",)}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
-# A network's key that changes what it expects of images, and no shape.
-_FIX = "name the --workdir of a `diffpath train` run"
+_FIX = "name the directory of a `diffpath train` run"
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _refuse_changes(
             "run",
             where=workdir,
             why=f"it was begun with another {names}",
-            fix=f"name a new --workdir, or pass --allow_change {changed[0].removeprefix('config.')}",
+            fix=f"name a new directory, or allow_change {changed[0].removeprefix('config.')}",
             code=ExitCode.REFUSED,
         )
 
