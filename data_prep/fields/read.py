@@ -1,0 +1,87 @@
+"""Fields of view of one slide, read for a Python user: no data set, no split, nothing written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_prep.annotations import regions as annotations
+from data_prep.annotations.class_map import ClassMap
+from data_prep.fields import sizes, tiling
+from data_prep.slide import slides, tissue
+from data_prep.slide.slides import Box
+
+# The class of a slide without annotations.
+WHOLE_SLIDE = "tissue"
+
+
+@dataclass(frozen=True)
+class ReadField:
+    """A field of view that was read.
+
+    Attributes:
+        image: uint8 RGB at the scale that was asked for.
+        label: its class, as the annotations name it in plain letters.
+        box: level-0 pixels.
+        mpp: um per pixel of the image.
+        roi_share: share covered by the regions of its class.
+        tissue_share: share of tissue.
+    """
+
+    image: UInt8[np.ndarray, "px px 3"]
+    label: str
+    box: Box
+    mpp: float
+    roi_share: float
+    tissue_share: float
+
+
+def fields_of_slide(
+    path: Path,
+    annotation_file: Path | None = None,
+    *,
+    fov_um: float,
+    patch_px: int,
+    stride_um: float | None = None,
+    class_map: ClassMap | None = None,
+    roi_min: float = 0.75,
+    tissue_min: float = 0.5,
+    slide_mpp: float | None = None,
+) -> Iterator[ReadField]:
+    """Read the fields of view of a slide that its regions cover, top to bottom, left to right.
+
+    Args:
+        path: the slide.
+        annotation_file: its regions, in any format that ``diffpath prep`` reads; without it all tissue is of one class.
+        fov_um: side of a field in um.
+        patch_px: side of its image in pixels.
+        stride_um: distance of two fields in um; a field's side if not given.
+        class_map: which annotation classes are used; all of them if not given.
+        roi_min: least share of a field in the regions of its class.
+        tissue_min: least share of tissue in a field.
+        slide_mpp: um per level-0 pixel, for a slide that does not state it.
+
+    Yields:
+        Each field with its image; one image is in memory at a time.
+
+    Raises:
+        DiffpathError: the slide or its annotations cannot be read, um/px is not known, or a field would have to be
+            enlarged.
+    """
+    if class_map is None:
+        labels = [] if annotation_file else [WHOLE_SLIDE]
+        class_map = annotations.all_classes([annotation_file] if annotation_file else [], slide_labels=labels)
+    size = sizes.from_options({"fov_um": fov_um, "patch_px": patch_px})
+    spec = tiling.field_spec(
+        size, stride_um=stride_um or fov_um, origin_um=(0.0, 0.0), roi_min=roi_min, tissue_min=tissue_min
+    )
+    with slides.open_slide(path, scale_table=None if slide_mpp is None else {path.name: slide_mpp}) as slide:
+        regions = annotations.of_slide(slide, annotation_file, WHOLE_SLIDE, class_map).regions
+        mask = tissue.find_tissue(slide)
+        planned = tiling.plan_fields(slide, regions, mask, spec, priority=class_map.priority)
+        kept = [field for field in planned if field.outcome == tiling.KEPT]
+        images = slides.read_fields(slide, [field.box for field in kept], patch_px=patch_px)
+        for field, image in zip(kept, images, strict=True):
+            yield ReadField(image, field.label, field.box, size.mpp, field.roi_share, field.tissue_share or 0.0)
