@@ -1,4 +1,4 @@
-"""Where the tissue is: a mask on a small picture of the slide."""
+"""The tissue mask, on a small picture of the slide."""
 
 from dataclasses import dataclass
 
