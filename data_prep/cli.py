@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
-    """How large fields are, where they lie, and how many of them are kept."""
+    """Options of the size of fields, of their places, and of how many are kept."""
     parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
     parser.add_argument("--read_px", type=float, help="side of a field of view in px of --at_mpp, instead of --fov_um")
     parser.add_argument("--at_mpp", type=float, help="um per px of --read_px")
@@ -106,7 +106,7 @@ def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a field and its image must be like."""
+    """Options of the limits that a field and its image must keep."""
     for name, what, default in (
         ("--roi_min", "least share of a field in its class's regions", ROI_MIN),
         ("--tissue_min", "least share of tissue in a field", TISSUE_MIN),
@@ -136,13 +136,13 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     # Workers may start in another directory.
     out = arguments.out.absolute()
     with new_directory_or_nothing(out):
-        settings, found = _check(arguments)
-        with own_directory(out), _scheduler(arguments, len(found)) as scheduler:
-            return job.run(Job(out=out, **settings, key=_secret(arguments.key_file, out)), found, scheduler)
+        settings, sources = _check(arguments)
+        with own_directory(out), _scheduler(arguments, len(sources)) as scheduler:
+            return job.run(Job(out=out, **settings, key=_secret(arguments.key_file, out)), sources, scheduler)
 
 
 def _scheduler(arguments: argparse.Namespace, count: int) -> AbstractContextManager[scheduling.Scheduler]:
-    """Where ``count`` slides are prepared."""
+    """Returns the scheduler on which ``count`` slides are prepared."""
     if arguments.workers < 0:
         raise DiffpathError("--workers", where="the command line", why="less than 0", fix="give 0 or more")
     return scheduling.choose(workers=min(arguments.workers, count), cluster=arguments.scheduler)
@@ -155,15 +155,15 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
     spec = _split_spec(arguments)
     column = "slide" if arguments.slides else "image"
     table = read_patients(arguments.patients, column=column, splits=spec.names) if arguments.patients else None
-    found: tuple[Source, ...]
+    sources: tuple[Source, ...]
     if arguments.slides:
         fields = _fields(arguments)
-        found, class_map = _slides(arguments, table)
+        sources, class_map = _slides(arguments, table)
     else:
         batches, class_map = _patches(arguments, table)
-        found, fields = batches, _patch_fields(arguments, batches)
+        sources, fields = batches, _patch_fields(arguments, batches)
     gap_um = fields.fov_um if arguments.gap_um is None else arguments.gap_um
-    _check_split(arguments, spec, found)
+    _check_split(arguments, spec, sources)
     settings = {
         "name": arguments.name,
         "class_map": class_map,
@@ -173,13 +173,13 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "quality": _limits(arguments, LIMITS if arguments.slides else NO_LIMITS),
         "duplicates": arguments.duplicates,
     }
-    return settings, found
+    return settings, sources
 
 
 def _limits(arguments: argparse.Namespace, default: quality.QualitySpec) -> quality.QualitySpec:
-    given = {name: getattr(arguments, name) for name in dataclasses.asdict(default)}
+    options = {name: getattr(arguments, name) for name in dataclasses.asdict(default)}
     return quality.check_spec(
-        dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+        dataclasses.replace(default, **{name: value for name, value in options.items() if value is not None})
     )
 
 
@@ -197,57 +197,57 @@ def _split_spec(arguments: argparse.Namespace) -> splits.SplitSpec:
     return splits.SplitSpec(splits.check_fractions(fractions), gap_um=0.0, seed=arguments.seed, folds=folds)
 
 
-def _check_split(arguments: argparse.Namespace, spec: splits.SplitSpec, found: Sequence[Source]) -> None:
+def _check_split(arguments: argparse.Namespace, spec: splits.SplitSpec, sources: Sequence[Source]) -> None:
     """Refuse, before anything is read, what cannot be split as it should be."""
-    if any(source.split for source in found):
+    if any(source.split for source in sources):
         if arguments.fractions is not None:
             why, fix = "the splits are given already", "leave it out, or the column split in the table of --patients"
             raise DiffpathError("--fractions", where="the command line", why=why, fix=fix)
         return
-    patients = {source.patient for source in found if isinstance(source, SlideSource)}
+    patients = {source.patient for source in sources if isinstance(source, SlideSource)}
     if len(patients) > 1 or (patients and spec.folds):
         splits.check_enough(len(patients), spec)
 
 
 def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[SlideSource, ...], ClassMap]:
     """The slides, and the classes of their regions and labels."""
-    found = find_slides.find_sources(
+    cohort = find_slides.find_sources(
         arguments.slides.absolute(),
         arguments.annotations.absolute() if arguments.annotations else None,
         patients=table,
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
     )
-    for note in found.notes:
+    for note in cohort.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if arguments.classes:
-        return found.sources, read_class_map(arguments.classes)
-    regions = [source.regions for source in found.sources if source.regions]
-    labels = [source.label for source in found.sources if source.label]
-    return found.sources, annotations.all_classes(regions, slide_labels=labels)
+        return cohort.sources, read_class_map(arguments.classes)
+    regions = [source.regions for source in cohort.sources if source.regions]
+    labels = [source.label for source in cohort.sources if source.label]
+    return cohort.sources, annotations.all_classes(regions, slide_labels=labels)
 
 
 def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[ImageBatch, ...], ClassMap]:
     """The images of a folder or of a TFDS data set, and their classes."""
-    if given := [name for name in SLIDE_OPTIONS if getattr(arguments, name) is not None]:
+    if of_slides := [name for name in SLIDE_OPTIONS if getattr(arguments, name) is not None]:
         why = "it says how slides are read, and patches are not cut from one"
-        raise DiffpathError(f"--{given[0]}", where="the command line", why=why, fix="leave it out")
+        raise DiffpathError(f"--{of_slides[0]}", where="the command line", why=why, fix="leave it out")
     mpp = _mpp_of_patches(arguments.mpp)
     if arguments.images:
-        found = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp)
+        batches = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp)
     elif table:
         why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
         raise DiffpathError("--patients", where="the command line", why=why, fix=fix)
     else:
         anew = arguments.fractions is not None or arguments.folds
-        found = tfds_images.find_batches(arguments.tfds, mpp=mpp, keep_splits=not anew)
-    labels = sorted({label for batch in found for label in batch.images.labels})
+        batches = tfds_images.find_batches(arguments.tfds, mpp=mpp, keep_splits=not anew)
+    labels = sorted({label for batch in batches for label in batch.images.labels})
     if not arguments.classes:
-        return found, annotations.all_classes([], slide_labels=labels)
+        return batches, annotations.all_classes([], slide_labels=labels)
     class_map = read_class_map(arguments.classes)
     for label in labels:
         known_class(label, arguments.images or arguments.tfds, class_map)
-    return found, class_map
+    return batches, class_map
 
 
 def _mpp_of_patches(mpp: float | None) -> float:
@@ -258,13 +258,13 @@ def _mpp_of_patches(mpp: float | None) -> float:
     return mpp
 
 
-def _patch_fields(arguments: argparse.Namespace, found: Sequence[ImageBatch]) -> tiling.FieldSpec:
+def _patch_fields(arguments: argparse.Namespace, batches: Sequence[ImageBatch]) -> tiling.FieldSpec:
     """The field of view that every image shows.
 
     Raises:
         DiffpathError: it would be enlarged.
     """
-    side = usual_side(found)
+    side = usual_side(batches)
     if arguments.patch_px is not None and arguments.patch_px > side:
         why = f"images of {side} px would be enlarged to {arguments.patch_px}"
         raise DiffpathError("--patch_px", where="the command line", why=why, fix=f"give {side} or less")
@@ -276,8 +276,8 @@ def _patch_fields(arguments: argparse.Namespace, found: Sequence[ImageBatch]) ->
 
 def _fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
     """Size and grid of the fields of view."""
-    given = {name: getattr(arguments, name) for name in ("fov_um", "read_px", "at_mpp", "patch_px", "mpp")}
-    size = field_sizes.from_options(field_sizes.of_preset(arguments.preset, given) if arguments.preset else given)
+    options = {name: getattr(arguments, name) for name in ("fov_um", "read_px", "at_mpp", "patch_px", "mpp")}
+    size = field_sizes.from_options(field_sizes.of_preset(arguments.preset, options) if arguments.preset else options)
     return tiling.field_spec(
         size,
         stride_um=field_sizes.stride(size.fov_um, stride_um=arguments.stride_um, overlap=arguments.overlap),

@@ -1,4 +1,4 @@
-"""Which annotation classes are used, under which names, and which are left out on purpose."""
+"""The use of annotation classes: their names in the data set, and those left out or cut out on purpose."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _CLASS_NAME = re.compile(r"[\w-]{1,64}")
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Which annotation classes are used, under which name, and which are left out on purpose.
+    """The use of annotation classes.
 
     Attributes:
         classes: annotation class -> class of the data set; :data:`UNCLASSIFIED` stands for areas without a class.

@@ -1,4 +1,4 @@
-"""What a slide shows where: labelled regions in level-0 pixels, from an annotation file or from one label.
+"""Labelled regions of a slide in level-0 pixels, from an annotation file or from one label.
 
 Formats of files are in :mod:`data_prep.annotations.registry`; which one a file is in is told from its content.
 """
@@ -67,7 +67,7 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
     Raises:
         DiffpathError: a file is missing or damaged, an area has no class, or two classes look alike in plain letters.
     """
-    found = set(slide_labels)
+    names = set(slide_labels)
     for path in paths:
         for number, outline in enumerate(_outlines(path)):
             if outline.left_out:
@@ -75,9 +75,9 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
             if outline.name is None:
                 fix = "give it a class, or give a class map as --classes"
                 raise DiffpathError(f"annotation {number}", where=path, why="it has no class", fix=fix)
-            found.add(outline.name)
+            names.add(outline.name)
     named: dict[str, str] = {}
-    for name in sorted(found):
+    for name in sorted(names):
         short = "_".join(re.findall(r"[a-z0-9]+", name.lower()))[:64] or "class"
         if short in named:
             raise DiffpathError(
@@ -209,8 +209,8 @@ def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
     if known_class(label, f"the label of {slide.path}", class_map) not in class_map.classes:
         why = f"its class {label!r} is ignored"
         raise DiffpathError("slide label", where=slide.path, why=why, fix="leave the slide out, or use the class")
-    whole = shapely.MultiPolygon([shapely.box(0, 0, *slide.size)])
-    return Annotated(FileRegions((Region(class_map.classes[label], whole),)), 0.0)
+    outline = shapely.MultiPolygon([shapely.box(0, 0, *slide.size)])
+    return Annotated(FileRegions((Region(class_map.classes[label], outline),)), 0.0)
 
 
 def _within(path: Path, slide: Slide, stored: FileRegions) -> Annotated:

@@ -22,7 +22,7 @@ ENTRY_POINTS = "diffpath.annotation_formats"
 
 @dataclass(frozen=True)
 class FileStart:
-    """How a file begins, by which its format is known.
+    """The start of a file, by which its format is known.
 
     Attributes:
         path: the file.

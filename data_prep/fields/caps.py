@@ -29,7 +29,7 @@ CAPPED = "capped"
 
 @dataclass(frozen=True)
 class CapSpec:
-    """How many fields may be kept; None for all.
+    """Largest numbers of fields that are kept; None for all.
 
     Attributes:
         per_slide: of each class of one slide.
@@ -91,8 +91,8 @@ def draw(
         Every field with its final outcome, and its image if it was read.
     """
     limits = [(caps.per_slide, OVER_SLIDE), (caps.per_class, OVER_CLASS)]
-    given = [(cap, reason) for cap, reason in limits if cap is not None]
-    cap, reason = min(given, key=lambda limit: limit[0], default=(len(fields), ""))
+    finite = [(cap, reason) for cap, reason in limits if cap is not None]
+    cap, reason = min(finite, key=lambda limit: limit[0], default=(len(fields), ""))
     waiting: dict[str, list[Field]] = {}
     for field in sorted(fields, key=lambda field: field.number):
         if field.outcome == KEPT:
@@ -134,5 +134,5 @@ class Limits:
                     heapq.heappushpop(lowest, -field.number)
 
     def keep(self, field: Field) -> bool:
-        """Whether a field that was seen is among the lowest of its class."""
+        """Returns whether a field that was seen is among the lowest of its class."""
         return self._cap is None or field.number <= -self._lowest[field.label][0]

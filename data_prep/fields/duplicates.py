@@ -40,7 +40,7 @@ WHERE = ("within a slide", "within a split", "across splits")
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to know it again, as hexadecimal digits.
+    """Fingerprint of an image, as hexadecimal digits.
 
     Attributes:
         pixels: 128 bits of the SHA-256 of its pixels.
@@ -120,8 +120,8 @@ def find_pairs(images: Images) -> Pairs:
     # An exact copy is near to whatever its original is near to.
     distinct = np.flatnonzero((original == np.arange(len(original))) & ~images.plain)
     near = [_no_pairs()]
-    for found in _near_pairs(images.signs[distinct]):
-        named = replace(found, first=distinct[found.first], second=distinct[found.second])
+    for pairs in _near_pairs(images.signs[distinct]):
+        named = replace(pairs, first=distinct[pairs.first], second=distinct[pairs.second])
         near.append(_without_overlaps(images, named))
         if sum(len(pairs.first) for pairs in near[1:]) > _MANY_PAIRS:
             near = [_first_of_each(images, _join(near))]

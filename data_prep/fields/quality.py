@@ -1,4 +1,4 @@
-"""How good one stored image is: is it in focus, has it colour, is there ink on it; and what is rejected for which.
+"""Quality of one stored image: its focus, its colour, ink on it; and what is rejected for which.
 
 Scores are those of the image as it is stored, at its um/px: what is out of focus at 0.25 um/px may be sharp at 1.
 """
@@ -25,7 +25,7 @@ _PLACES = 16
 
 @dataclass(frozen=True)
 class QualitySpec:
-    """What a stored image must be like; 1, 0 and 1 let all of them pass.
+    """Limits of the quality of a stored image; 1, 0 and 1 let all of them pass.
 
     Attributes:
         blur_max: largest blur.
@@ -40,7 +40,7 @@ class QualitySpec:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one image is like, to four digits.
+    """Quality of one image, to four digits.
 
     Attributes:
         blur: from 0, sharp, to 1, see :func:`blur`.
@@ -89,7 +89,7 @@ def reject(scores: Scores, spec: QualitySpec) -> str | None:
 
 
 def blur(grey: Float32[np.ndarray, "h w"]) -> float:
-    """How little an image loses when it is blurred again: 0 for one that is sharp, 1 for one without any detail.
+    """Returns how little an image loses when blurred again: 0 for one that is sharp, 1 for one without any detail.
 
     The metric of Crete et al. (2007, "The blur effect: perception and estimation with a new no-reference perceptual
     blur metric", Proc. SPIE 6492, 64920I), eq. 1 to 6. It is a ratio of differences between neighbours, before and
@@ -108,7 +108,7 @@ def _blur_along(grey: Float32[np.ndarray, "h w"], *, axis: int) -> float | None:
     before, after = (
         cv2.absdiff(x[1:], x[:-1]) if axis == 0 else cv2.absdiff(x[:, 1:], x[:, :-1]) for x in (grey, again)
     )
-    whole = cv2.norm(before, cv2.NORM_L1)
+    total = cv2.norm(before, cv2.NORM_L1)
     # The sum of max(0, before - after), in one pass each: max(0, x) = (|x| + x) / 2.
-    lost = (cv2.norm(before, after, cv2.NORM_L1) + whole - cv2.norm(after, cv2.NORM_L1)) / 2
-    return 1 - lost / whole if whole > 0 else None
+    lost = (cv2.norm(before, after, cv2.NORM_L1) + total - cv2.norm(after, cv2.NORM_L1)) / 2
+    return 1 - lost / total if total > 0 else None

@@ -1,4 +1,4 @@
-"""How large a field of view is and at what scale it is stored: as users say it, and the readings of the paper."""
+"""Size of a field of view and its stored scale: as users say it, and the readings of the paper."""
 
 import math
 from collections.abc import Mapping
@@ -36,17 +36,17 @@ class FieldSize:
     mpp: float
 
 
-def from_options(given: Options) -> FieldSize:
+def from_options(stated: Options) -> FieldSize:
     """Complete the size of a field from any two of field of view, stored pixels and um/px.
 
     Args:
-        given: ``fov_um``, ``patch_px``, ``mpp``, and ``read_px`` with ``at_mpp``, whose product is a field of view.
+        stated: ``fov_um``, ``patch_px``, ``mpp``, and ``read_px`` with ``at_mpp``, whose product is a field of view.
             What is not given is absent or None.
 
     Raises:
         DiffpathError: not exactly two are given, or a number is out of range.
     """
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in stated.items() if value is not None}
     for name, value in options.items():
         _check_positive(name, value)
     fov_um, patch_px, mpp = _field_of_view(options), options.get("patch_px"), options.get("mpp")
@@ -89,17 +89,17 @@ def _field_of_view(options: Mapping[str, float | int]) -> float | None:
     return read_px * at_mpp
 
 
-def of_preset(name: str, given: Options) -> Mapping[str, float | int]:
+def of_preset(name: str, stated: Options) -> Mapping[str, float | int]:
     """The options that a preset stands for.
 
     Args:
         name: one of :data:`PRESETS`.
-        given: options beside it, which must not say anything of the size.
+        stated: options beside it, which must not say anything of the size.
 
     Raises:
         DiffpathError: they do.
     """
-    also = [f"--{option}" for option, value in given.items() if value is not None]
+    also = [f"--{option}" for option, value in stated.items() if value is not None]
     if also:
         raise DiffpathError(
             "--preset",

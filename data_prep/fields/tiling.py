@@ -1,4 +1,4 @@
-"""Which fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
+"""The fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -126,14 +126,14 @@ def plan_fields(
     boxes = shapely.box(x, y, x + width, y + height)
     areas = class_areas(regions)
     own, overlap = own_areas(areas, priority)
-    whole = _cover(boxes, areas, spec.roi_min)
-    best = whole if overlap.is_empty else _cover(boxes, own, spec.roi_min)
+    claimed = _cover(boxes, areas, spec.roi_min)
+    best = claimed if overlap.is_empty else _cover(boxes, own, spec.roi_min)
     overlap_share = _cover(boxes, {"": overlap}, spec.roi_min).share
-    touched = np.flatnonzero(whole.share > 0)
+    touched = np.flatnonzero(claimed.share > 0)
     tissue_share = tissue.share(x[touched], y[touched], width, height)
     fields = []
     for i, share in zip(touched.tolist(), tissue_share.tolist(), strict=True):
-        outcome = _outcome(int(whole.enough[i]), int(best.enough[i]), has_tissue=share >= spec.tissue_min)
+        outcome = _outcome(int(claimed.enough[i]), int(best.enough[i]), has_tissue=share >= spec.tissue_min)
         label = best.label[i] if outcome == KEPT else ""
         box = Box(float(x[i]), float(y[i]), width, height)
         fields.append(Field(box, label, outcome, float(best.share[i]), float(overlap_share[i]), share))
@@ -144,8 +144,8 @@ def _grid(slide: Slide, width: float, height: float, spec: FieldSpec) -> tuple[n
     """Left and top edges of all fields within the slide, row by row, in level-0 pixels."""
     sides = zip(slide.size, (width, height), (slide.scale.x, slide.scale.y), spec.origin_um, strict=True)
     xs, ys = (
-        np.arange(origin_um % spec.stride_um / mpp, whole - side + 1e-6, spec.stride_um / mpp)
-        for whole, side, mpp, origin_um in sides
+        np.arange(origin_um % spec.stride_um / mpp, slide_px - side + 1e-6, spec.stride_um / mpp)
+        for slide_px, side, mpp, origin_um in sides
     )
     y, x = (grid.ravel() for grid in np.meshgrid(ys, xs, indexing="ij"))
     return x, y
@@ -156,13 +156,13 @@ def class_areas(regions: Sequence[Region]) -> dict[str, shapely.MultiPolygon]:
     shapes: dict[str, list[shapely.MultiPolygon]] = {}
     for region in regions:
         shapes.setdefault(region.name, []).append(region.shape)
-    return {name: _union(found) for name, found in shapes.items()}
+    return {name: _union(members) for name, members in shapes.items()}
 
 
 def own_areas(
     areas: Mapping[str, shapely.MultiPolygon], priority: Sequence[str]
 ) -> tuple[dict[str, shapely.MultiPolygon], shapely.MultiPolygon]:
-    """What belongs to each class alone, and where classes overlap.
+    """Returns the area of each class alone, and that of overlaps.
 
     Args:
         areas: the area of each class.
@@ -198,11 +198,11 @@ def _intersection(one: shapely.MultiPolygon, other: shapely.MultiPolygon) -> sha
 
 
 def _union_and_overlap(areas: Sequence[shapely.MultiPolygon]) -> tuple[shapely.MultiPolygon, shapely.MultiPolygon]:
-    """What any of the areas covers, and what at least two do: by halves, as ten thousand may lie in one place."""
+    """Returns the union of areas, and what at least two cover: by halves, as ten thousand may lie in one place."""
     if len(areas) <= _FEW_AREAS:
         parts, owner = shapely.get_parts(areas, return_index=True)
         one, other = shapely.STRtree(parts).query(parts, predicate="intersects")
-        one, other = (found[owner[one] < owner[other]] for found in (one, other))
+        one, other = (index[owner[one] < owner[other]] for index in (one, other))
         return _union(areas), polygons_of(shapely.union_all(shapely.intersection(parts[one], parts[other])))
     middle = len(areas) // 2
     (one, overlap_one), (other, overlap_other) = (_union_and_overlap(half) for half in (areas[:middle], areas[middle:]))
@@ -211,7 +211,7 @@ def _union_and_overlap(areas: Sequence[shapely.MultiPolygon]) -> tuple[shapely.M
 
 @dataclass(frozen=True)
 class _Cover:
-    """How areas of classes cover boxes: the best class, its share, and how many classes cover enough; one a box."""
+    """Cover of boxes by areas of classes: the best class, its share, and how many classes cover enough; one a box."""
 
     label: np.ndarray
     share: np.ndarray
@@ -221,9 +221,9 @@ class _Cover:
 def _cover(boxes: np.ndarray, areas: Mapping[str, shapely.MultiPolygon], roi_min: float) -> _Cover:
     pieces, owner = [], []
     for number, area in enumerate(areas.values()):
-        found = [piece for part in area.geoms for piece in _pieces(part)]
-        pieces += found
-        owner += [number] * len(found)
+        parts = [piece for part in area.geoms for piece in _pieces(part)]
+        pieces += parts
+        owner += [number] * len(parts)
     box, piece = shapely.STRtree(pieces).query(boxes, predicate="intersects")
     shared = shapely.area(shapely.intersection(boxes[box], np.array(pieces, object)[piece])) / shapely.area(boxes[box])
     # One row for each box and class that meet.

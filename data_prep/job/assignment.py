@@ -1,4 +1,4 @@
-"""Which split each field goes to, over all sources of a job, and the proof that no patient is in two."""
+"""The split of each field, over all sources of a job, and the proof that no patient is in two."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -14,7 +14,7 @@ Done = Sequence[tuple[Source, Prepared]]
 
 
 def assignment(spec: SplitSpec, done: Done) -> Assign:
-    """How kept fields get their splits: as the user says, by patient, or (one patient's slide) by place.
+    """Returns what gives kept fields their splits: as the user says, by patient, or (one patient's slide) by place.
 
     Raises:
         DiffpathError: fewer patients than splits.
@@ -32,10 +32,10 @@ def assignment(spec: SplitSpec, done: Done) -> Assign:
 
 
 def by_place(spec: SplitSpec, done: Done) -> bool:
-    """Whether there is one patient only, whose slides can be cut into bands."""
+    """Returns whether there is one patient only, whose slides can be cut into bands."""
     patients = {prepared.identity.patient for _, prepared in done}
-    given = any(source.split for source, _ in done)
-    return len(patients) == 1 and not given and not spec.folds and all(source.is_spatial for source, _ in done)
+    is_stated = any(source.split for source, _ in done)
+    return len(patients) == 1 and not is_stated and not spec.folds and all(source.is_spatial for source, _ in done)
 
 
 def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]]) -> str:

@@ -67,7 +67,7 @@ def find(staging: Staging, assignments: Sequence[SplitAssignment], names: Sequen
 def _of_source(
     staged: StagedSource, number: int, assignment: SplitAssignment, names: Sequence[str], start: int
 ) -> dict[str, np.ndarray]:
-    """What there is to know of the images of one source; ``start`` images are in the sources before it."""
+    """Returns fingerprints and places of one source's images; ``start`` images are in the sources before it."""
     chosen = np.array([split in names for split in assignment.assigned], bool)
     prints = staged.fingerprints
     signs = "".join(each.signs or "0" * (BITS // 4) for each in prints)
@@ -91,7 +91,7 @@ def drop(assignments: Sequence[SplitAssignment], repeated: JobDuplicates) -> lis
     assigned = [list(source.assigned) for source in assignments]
     for image in np.unique(repeated.pairs.second):
         assigned[repeated.source[image]][repeated.index[image]] = DROPPED
-    return [replace(source, assigned=found) for source, found in zip(assignments, assigned, strict=True)]
+    return [replace(source, assigned=splits) for source, splits in zip(assignments, assigned, strict=True)]
 
 
 def summary(job: Job, repeated: JobDuplicates) -> DuplicateCounts:
@@ -116,13 +116,13 @@ def origins_of(
     repeated: JobDuplicates,
     images: Int[np.ndarray, "m"],
 ) -> list[Origin]:
-    """Where some images come from; one source's origins are in memory at a time."""
-    found: dict[int, Origin] = {}
+    """Returns the origins of some images; one source's origins are in memory at a time."""
+    by_image: dict[int, Origin] = {}
     for number in np.unique(repeated.source[images]).tolist():
         _, origins = source_tasks.kept_origins(job, staging, *done[number])
         of_source = np.unique(images[repeated.source[images] == number]).tolist()
-        found |= {image: origins[repeated.index[image]] for image in of_source}
-    return [found[image] for image in images.tolist()]
+        by_image |= {image: origins[repeated.index[image]] for image in of_source}
+    return [by_image[image] for image in images.tolist()]
 
 
 def write_table(job: Job, staging: Staging, done: Sequence[tuple[Source, Prepared]], repeated: JobDuplicates) -> None:
@@ -140,7 +140,7 @@ def write_table(job: Job, staging: Staging, done: Sequence[tuple[Source, Prepare
             f"slide_file_{ending}": pa.array([origin.file for origin in origins], pa.string()),
             f"slide_{ending}": pa.array([origin.slide for origin in origins], pa.string()),
             # A file has one image.
-            f"index_{ending}": np.where([origin.whole for origin in origins], 0, repeated.index[images]),
+            f"index_{ending}": np.where([origin.is_whole_file for origin in origins], 0, repeated.index[images]),
             f"split_{ending}": repeated.split[images],
             f"class_{ending}": repeated.label[images],
         }

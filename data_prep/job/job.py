@@ -25,7 +25,7 @@ from diffpath_jax.io.progress import console, track
 
 @dataclass(frozen=True)
 class Staged:
-    """What became of the sources of a job, in their order.
+    """The sources of a job after staging, in their order.
 
     Attributes:
         done: the sources that are staged.
@@ -36,12 +36,12 @@ class Staged:
     failed: Sequence[DiffpathError]
 
     def identities(self) -> list[list[Any]]:
-        """What the dataset is made from: no path, no name of a slide."""
+        """Returns the identities of the sources: no path, no name of a slide."""
         return _identities([(source, prepared.identity) for source, prepared in self.done])
 
 
-def _identities(found: Sequence[tuple[Source, Identity]]) -> list[list[Any]]:
-    return sorted([[i.slide, i.patient, i.regions, i.mpp, source.split] for source, i in found], key=str)
+def _identities(identified: Sequence[tuple[Source, Identity]]) -> list[list[Any]]:
+    return sorted([[i.slide, i.patient, i.regions, i.mpp, source.split] for source, i in identified], key=str)
 
 
 def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
@@ -85,7 +85,7 @@ def _print_failures(failures: Sequence[DiffpathError]) -> None:
 
 
 def _complete(job: Job, sources: Sequence[Source]) -> bool:
-    """Whether the dataset is written and lacks no slide.
+    """Returns whether the dataset is written and lacks no slide.
 
     Raises:
         DiffpathError: it is, by another job (exit code 4), or it is damaged (exit code 5).
@@ -209,9 +209,9 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
     items = {split: _records(staging, assignments, split) for split in labels}
     folds.clear(job.out, job.split.folds)
-    found = writer.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
-    whole = folds.View(job.out, found, labels, details)
-    for view in (*folds.views(whole, job.name, job.split.folds), whole):
+    shards = writer.write_shards(job.out, name=job.name, schema=schema, splits=labels, items=items)
+    all_folds = folds.View(job.out, shards, labels, details)
+    for view in (*folds.views(all_folds, job.name, job.split.folds), all_folds):
         dataset = writer.write_description(
             view.directory,
             name=job.name,
@@ -254,10 +254,10 @@ def _list(
     labels: dict[str, list[int]] = {split: [] for split in job.split.names}
     pairs = set[tuple[str, str]]()
     with patch_table.writer(job) as write_rows:
-        for (source, prepared), found in zip(staged.done, assignments, strict=True):
+        for (source, prepared), assignment_of_source in zip(staged.done, assignments, strict=True):
             kept, origins = source_tasks.kept_origins(job, staging, source, prepared)
-            write_rows(origins, prepared, kept, found.assigned)
-            for field, origin, split in zip(kept, origins, found.assigned, strict=True):
+            write_rows(origins, prepared, kept, assignment_of_source.assigned)
+            for field, origin, split in zip(kept, origins, assignment_of_source.assigned, strict=True):
                 if split in labels:
                     labels[split].append(job.class_map.names.index(field.label))
                     pairs.add((origin.owner, split))
@@ -286,8 +286,8 @@ def _records(staging: Staging, assignments: Sequence[SplitAssignment], split: st
     """Staged records of one split, in the order of the sources."""
     for slide in assignments:
         if split in slide.assigned:
-            found = staging.read(Unit(slide.name, len(slide.assigned), {}))
-            yield from (data for data, where in zip(found, slide.assigned, strict=True) if where == split)
+            stored = staging.read(Unit(slide.name, len(slide.assigned), {}))
+            yield from (data for data, where in zip(stored, slide.assigned, strict=True) if where == split)
 
 
 def _draw_all(job: Job, assignments: Sequence[SplitAssignment], scheduler: Scheduler) -> list[DiffpathError]:

@@ -1,4 +1,4 @@
-"""Where every patch came from. Names slides and patients: for the group's own eyes."""
+"""The origin of every patch. Names slides and patients: for the group's own eyes."""
 
 import contextlib
 import itertools

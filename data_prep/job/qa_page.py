@@ -34,7 +34,7 @@ _QUALITY = (quality.BLURRED, quality.PALE, quality.INK)
 
 @dataclass(frozen=True)
 class Content:
-    """What the page shows.
+    """Contents of the page.
 
     Attributes:
         job: settings.
@@ -58,12 +58,12 @@ class Content:
 
     @property
     def item_noun(self) -> str:
-        """What the sources hold: slide or image."""
+        """Kind of item that the sources hold: slide or image."""
         return self.done[0][0].item_noun
 
     @property
     def is_spatial(self) -> bool:
-        """Whether fields lie on slides, which have regions, tissue and a grid."""
+        """True where fields lie on slides, which have regions, tissue and a grid."""
         return all(source.is_spatial for source, _ in self.done)
 
 
@@ -168,24 +168,24 @@ def _settings(content: Content) -> list[tuple[str, str]]:
 
 def _outcomes(content: Content) -> list[dict[str, Any]]:
     """Every outcome with its colour in the overlays."""
-    found = content.details.outcomes or {}
+    counts = content.details.outcomes or {}
     colours = {words: split for split, words in pictures.DROPPED.items()}
-    whole = sum(count for name, count in found.items() if name not in colours)
+    total = sum(count for name, count in counts.items() if name not in colours)
     return [
         {
             "name": name,
             "count": count,
-            "share": count / max(whole, 1),
+            "share": count / max(total, 1),
             "colour": pictures.OUTCOME_COLOURS.get(colours.get(name, name)),
         }
-        for name, count in sorted(found.items(), key=lambda item: (item[0] in colours, -item[1]))
+        for name, count in sorted(counts.items(), key=lambda item: (item[0] in colours, -item[1]))
     ]
 
 
 def _source(
     content: Content, number: int, scores: Mapping[str, np.ndarray], names: Mapping[str, dict[str, str]]
 ) -> dict[str, Any]:
-    """What is shown of one source; its fields are added to the histograms of ``scores``, and its names to ``names``."""
+    """Returns one source's part; adds its fields to the histograms of ``scores``, and its names to ``names``."""
     source, prepared = content.done[number]
     staged = StagedSource.of_unit(content.staging.describe(prepared.name))
     fields = staged.fields
@@ -215,9 +215,9 @@ def _source(
 
 
 def _pictures(content: Content, name: str, outcomes: Mapping[str, int]) -> dict[str, Any]:
-    folder, whole = content.job.out / pictures.FOLDER, pictures.picture_file(name)
+    folder, overview = content.job.out / pictures.FOLDER, pictures.picture_file(name)
     return {
-        "picture": whole if (folder / whole).exists() else None,
+        "picture": overview if (folder / overview).exists() else None,
         "examples": [
             {"outcome": outcome, "count": outcomes[outcome], "order": example.order, "file": file}
             for outcome, example in pictures.EXAMPLE_OUTCOMES.items()
@@ -227,7 +227,7 @@ def _pictures(content: Content, name: str, outcomes: Mapping[str, int]) -> dict[
 
 
 def _histograms(scores: Mapping[str, np.ndarray], limits: Mapping[str, tuple[float, str]]) -> bytes:
-    """How the scores of all fields lie beside their limits."""
+    """Returns histograms of the scores of all fields with their limits, as PNG."""
     figure = html.new_figure(12.0, 2.4)
     for axes, (name, counts) in zip(figure.subplots(1, len(scores)), scores.items(), strict=True):
         limit, side = limits[name]
@@ -249,27 +249,27 @@ def _pairs(content: Content, names: dict[str, str]) -> list[dict[str, Any]]:
     images = np.stack([pairs.first[chosen], pairs.second[chosen]], axis=1)
     origins = duplicates.origins_of(job, content.staging, content.done, content.repeated, images.ravel())
     names |= {origin.slide: origin.file for origin in origins}
-    shown = []
+    rows = []
     for number, (pair, both) in enumerate(zip(chosen.tolist(), images.tolist(), strict=True)):
         sides = [_side(content, image, origins[2 * number + i]) for i, image in enumerate(both)]
         file = f"{pictures.EXAMPLES}/duplicate-{number:02d}.jpg"
-        found = [records.decode(side.pop("data"), schema).image for side in sides]
-        pictures.write_strip(job.out / pictures.FOLDER / file, found)
+        pictures_of_pair = [records.decode(side.pop("data"), schema).image for side in sides]
+        pictures.write_strip(job.out / pictures.FOLDER / file, pictures_of_pair)
         kind = "the same pixels" if pairs.exact[pair] else f"nearly the same ({pairs.bits[pair]} of 143 bits differ)"
         turned = ", turned or mirrored" if pairs.turned[pair] else ""
-        shown.append({"file": file, "sides": sides, "kind": kind + turned, "where": WHERE[pairs.where[pair]]})
-    return shown
+        rows.append({"file": file, "sides": sides, "kind": kind + turned, "where": WHERE[pairs.where[pair]]})
+    return rows
 
 
 def _side(content: Content, image: int, origin: Origin) -> dict[str, Any]:
-    found = content.repeated
-    _, prepared = content.done[found.source[image]]
-    (data,) = content.staging.read(content.staging.describe(prepared.name), [int(found.index[image])])
+    repeated = content.repeated
+    _, prepared = content.done[repeated.source[image]]
+    (data,) = content.staging.read(content.staging.describe(prepared.name), [int(repeated.index[image])])
     return {
         "slide": origin.slide,
         "source": prepared.identity.slide,
-        "place": "" if origin.whole else f" image {found.index[image]}",
-        "split": str(found.split[image]),
-        "label": str(found.label[image]),
+        "place": "" if origin.is_whole_file else f" image {repeated.index[image]}",
+        "split": str(repeated.split[image]),
+        "label": str(repeated.label[image]),
         "data": data,
     }

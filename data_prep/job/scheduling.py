@@ -1,4 +1,4 @@
-"""Where units of work run: in this process, in processes of their own, or on a Dask cluster.
+"""Schedulers of units of work: this process, processes of their own, or a Dask cluster.
 
 Each way is a function ``(task, items) -> outcomes``: one outcome an item, in the order in which they finish. An item
 that raises fails alone. An item whose worker dies (a crash in C code, the out-of-memory killer) is run again when all
@@ -27,7 +27,7 @@ LOCAL_CLUSTER = "local:"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item.
+    """The result of one item, or why there is none.
 
     Attributes:
         index: its position among the items.
@@ -123,7 +123,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection) -> None:
-    """What a worker does until its owner ends, however that ends."""
+    """Answer requests until the owner ends, however that ends."""
     owner = multiprocessing.parent_process()
     assert owner is not None
     threading.Thread(target=_end_with, args=(owner,), daemon=True).start()

@@ -48,7 +48,7 @@ _SHOWN, _SHOWN_PX = 8, 128
 
 @dataclass(frozen=True)
 class Example:
-    """How examples of an outcome are chosen: evenly along a score, so that the limit can be judged.
+    """The choice of examples of an outcome: evenly along a score, so that the limit can be judged.
 
     Attributes:
         score_fn: what they are sorted by.
@@ -107,19 +107,19 @@ def draw_examples(
         read: gives the images of some of them.
     """
     for outcome, example in EXAMPLE_OUTCOMES.items():
-        found = [i for i, field in enumerate(fields) if field.outcome == outcome]
-        if found:
-            found.sort(key=lambda i: example.score_fn(fields[i]))
-            chosen = np.unique(np.linspace(0, len(found) - 1, _SHOWN).round().astype(int))
-            write_strip(folder / example_file(name, outcome), read([found[i] for i in chosen]))
+        members = [i for i, field in enumerate(fields) if field.outcome == outcome]
+        if members:
+            members.sort(key=lambda i: example.score_fn(fields[i]))
+            chosen = np.unique(np.linspace(0, len(members) - 1, _SHOWN).round().astype(int))
+            write_strip(folder / example_file(name, outcome), read([members[i] for i in chosen]))
 
 
 def write_strip(path: Path, images: Sequence[np.ndarray]) -> None:
     """Write images side by side as a JPEG file."""
     # Reduced smoothly, enlarged so that pixels are seen.
-    how = cv2.INTER_AREA if max(images[0].shape[:2]) > _SHOWN_PX else cv2.INTER_NEAREST
-    shown = np.stack([cv2.resize(image, (_SHOWN_PX, _SHOWN_PX), interpolation=how) for image in images])
-    strip = cv2.cvtColor(image_grid.tile(shown, columns=len(shown)), cv2.COLOR_RGB2BGR)
+    interpolation = cv2.INTER_AREA if max(images[0].shape[:2]) > _SHOWN_PX else cv2.INTER_NEAREST
+    resized = np.stack([cv2.resize(image, (_SHOWN_PX, _SHOWN_PX), interpolation=interpolation) for image in images])
+    strip = cv2.cvtColor(image_grid.tile(resized, columns=len(resized)), cv2.COLOR_RGB2BGR)
     with replace_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
 
@@ -174,7 +174,7 @@ def _draw_fields(axes: matplotlib.axes.Axes, fields: Sequence[tiling.Field], ass
     groups = [next(kept) if field.outcome == tiling.KEPT else field.outcome for field in fields]
     handles = []
     for group, colour in OUTCOME_COLOURS.items():
-        chosen = [f.box for f, found in zip(fields, groups, strict=True) if found == group]
+        chosen = [f.box for f, own in zip(fields, groups, strict=True) if own == group]
         if chosen:
             centres = _thinned(chosen)
             axes.plot(

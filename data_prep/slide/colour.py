@@ -1,4 +1,4 @@
-"""What a colour says: glass, stained tissue, or the ink of a pen.
+"""The meaning of a colour: glass, stained tissue, or the ink of a pen.
 
 Colours are seen as light that was absorbed, in the hue-saturation-density space of van der Laak et al. (2000,
 "Hue-saturation-density (HSD) model for stain recognition in digital images from transmitted light microscopy",
@@ -57,8 +57,8 @@ def measure(image: UInt8[np.ndarray, "h w 3"], glass: tuple[float, float, float]
     """
     red, green, blue = (_densities(light)[image[..., channel]] for channel, light in enumerate(glass))
     density = (red + green + blue) / 3
-    whole = np.maximum(density, np.float32(1e-6))
-    x, y = red / whole - 1, (green - blue) / (np.float32(np.sqrt(3)) * whole)
+    positive = np.maximum(density, np.float32(1e-6))
+    x, y = red / positive - 1, (green - blue) / (np.float32(np.sqrt(3)) * positive)
     chroma, hue = cv2.cartToPolar(x, y, angleInDegrees=True)
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return Colours(density, hue, chroma, spread)
@@ -71,12 +71,12 @@ def _densities(light: float) -> Float32[np.ndarray, "256"]:
 
 
 def find_stained(colours: Colours) -> Bool[np.ndarray, "h w"]:
-    """Where there is a dye that tissue may be stained with, however pale."""
+    """Returns a mask of the dyes that tissue may be stained with, however pale."""
     return (colours.spread > _STAINED) & _between(colours.hue, _OF_TISSUE)
 
 
 def find_ink(colours: Colours) -> Bool[np.ndarray, "h w"]:
-    """Where there is the ink of a pen, or nothing but black.
+    """Returns a mask of the ink of pens, and of mere black.
 
     Dense ink is sure; what is fainter is ink where it touches dense ink of the same kind.
     """
@@ -85,8 +85,8 @@ def find_ink(colours: Colours) -> Bool[np.ndarray, "h w"]:
     red = _between(colours.hue, _OF_RED_INK) & (chroma > 0.75)
     black = chroma < 0.12
     kinds = ((foreign, 0.15, 0.05), (red, 0.45, 0.2), (black, 0.45, 0.2))
-    found = [_touching(kind & (density > sure), kind & (density > faint)) for kind, sure, faint in kinds]
-    return np.logical_or.reduce(found)
+    masks = [_touching(kind & (density > sure), kind & (density > faint)) for kind, sure, faint in kinds]
+    return np.logical_or.reduce(masks)
 
 
 def _between(hue: Float32[np.ndarray, "h w"], ends: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

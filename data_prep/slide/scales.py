@@ -88,5 +88,5 @@ def _doubts(
 
 
 def _ratio(one: float, other: float) -> float:
-    """How many times the larger of two positive numbers is the smaller."""
+    """Returns the ratio of two positive numbers, at least 1."""
     return max(one, other) / min(one, other)

@@ -144,7 +144,7 @@ def _read_reduced(slide: Slide, level: int, factor: int) -> UInt8[np.ndarray, "h
 
 @dataclass(frozen=True)
 class Reading:
-    """How fields of one size are read: the level, and how many of its pixels stand for a field.
+    """The reading of fields of one size: the level, and how many of its pixels stand for a field.
 
     Attributes:
         level: the lowest resolution that still holds ``patch_px`` pixels across a field.
@@ -169,26 +169,26 @@ class Reading:
 
 
 def choose_reading(slide: Slide, width: float, height: float, *, patch_px: int) -> Reading:
-    """How fields of ``width`` x ``height`` level-0 pixels are read for an image of ``patch_px`` pixels a side.
+    """Returns the reading of fields of ``width`` x ``height`` level-0 px for an image of ``patch_px`` pixels a side.
 
     What is read is never enlarged, unless level 0 itself holds too little.
     """
     readings = []
-    for level, whole in enumerate(slide.reader.dimensions):
-        steps = _step(slide.size[0], whole[0]), _step(slide.size[1], whole[1])
+    for level, level_size in enumerate(slide.reader.dimensions):
+        steps = _step(slide.size[0], level_size[0]), _step(slide.size[1], level_size[1])
         size = max(1, round(width / steps[0])), max(1, round(height / steps[1]))
-        readings.append(Reading(level, steps, size, (whole[0] - size[0], whole[1] - size[1])))
+        readings.append(Reading(level, steps, size, (level_size[0] - size[0], level_size[1] - size[1])))
     return next((reading for reading in reversed(readings) if min(reading.size) >= patch_px), readings[0])
 
 
-def _step(whole: int, level: int) -> float:
+def _step(level0_px: int, level_px: int) -> float:
     """Level-0 pixels to a pixel of a level, along one side.
 
     Scanners average blocks of whole numbers of pixels and leave out, or fill up, the last one. The ratio of the sides
     is then not what a pixel is; it would lead astray by up to a pixel of the level.
     """
-    step = round(whole / level)
-    return float(step) if level in (whole // step, -(-whole // step)) else whole / level
+    step = round(level0_px / level_px)
+    return float(step) if level_px in (level0_px // step, -(-level0_px // step)) else level0_px / level_px
 
 
 def read_fields(slide: Slide, boxes: Sequence[Box], *, patch_px: int) -> Iterator[UInt8[np.ndarray, "px px 3"]]:
@@ -212,7 +212,7 @@ def read_fields(slide: Slide, boxes: Sequence[Box], *, patch_px: int) -> Iterato
 
 
 def _same_strip(first: tuple[int, int], last: tuple[int, int], new: tuple[int, int], reading: Reading) -> bool:
-    """Whether a field is read together with those from the first to the last before it."""
+    """Returns whether a field is read together with those from the first to the last before it."""
     width, height = reading.size
     return (
         new[1] == first[1]

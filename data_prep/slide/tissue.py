@@ -1,4 +1,4 @@
-"""Where the tissue is: a mask on a small picture of the slide."""
+"""The tissue mask, on a small picture of the slide."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,9 @@ from data_prep.slide.slides import Slide, read_thumbnail
 MASK_PX = 2048
 # Glass is brighter than this in every channel, and its channels differ by less than _TINT.
 _BRIGHT, _TINT = 180, 14
+# Of a picture without such glass (a warm lamp, a mountant that has yellowed), what differs by less than this and is
+# flat: within a window of this side, no channel varies by more grey levels than this. Tissue always has a texture.
+_STRONG_TINT, _WINDOW, _FLAT = 60, 5, 3
 # A picture with less glass than this share does not say what colour glass has.
 _SOME_GLASS = 0.01
 # A stroke of a pen is wider than a speck, and its edge is blurred; in pixels.
@@ -57,13 +60,22 @@ def find_tissue(slide: Slide) -> TissueMask:
 
 
 def _glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
-    """The colour of the brightest nearly colourless pixels; white where there are none.
+    """Returns the colour of the brightest nearly colourless pixels, else of flat ones; white where there are neither.
 
     Pure white does not count: it stands for places that were not scanned.
     """
     low, high = picture.min(axis=-1), picture.max(axis=-1)
-    glass = picture[(low > _BRIGHT) & (high - low < _TINT) & (low < 255)]
+    bright = (low > _BRIGHT) & (low < 255)
+    glass = picture[bright & (high - low < _TINT)]
+    if len(glass) < _SOME_GLASS * low.size:
+        glass = picture[bright & (high - low < _STRONG_TINT) & _is_flat(picture)]
     if len(glass) < _SOME_GLASS * low.size:
         return colour.WHITE
     red, green, blue = np.percentile(glass, 90, axis=0).tolist()
     return red, green, blue
+
+
+def _is_flat(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Returns where no channel varies around a pixel."""
+    window = np.ones((_WINDOW, _WINDOW), np.uint8)
+    return (cv2.dilate(picture, window) - cv2.erode(picture, window)).max(axis=-1) <= _FLAT

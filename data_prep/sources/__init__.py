@@ -1,1 +1,1 @@
-"""What a data set is made of: slides, or patches that exist already."""
+"""Sources of a data set: slides, or patches that exist already."""

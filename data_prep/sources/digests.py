@@ -53,9 +53,9 @@ def sha256_remembered(paths: Sequence[Path], folder: Path) -> list[str]:
     memory = folder / f"{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     now = [stamp(path) for path in paths]
     if memory.exists():
-        found = read_json(memory, what="digest", fix="delete this file and run the same command again")
-        if found.get("stamps") == now:
-            return found["sha256"]
+        stored = read_json(memory, what="digest", fix="delete this file and run the same command again")
+        if stored.get("stamps") == now:
+            return stored["sha256"]
     taken = [sha256(path) for path in paths]
     write_json(memory, {"stamps": now, "sha256": taken})
     return taken

@@ -51,7 +51,7 @@ class ImageFiles:
 
     @property
     def knows_patients(self) -> bool:
-        """Whether it is known whose each is."""
+        """True where the patient of each is known."""
         return self.patients is not None
 
     def stamp(self) -> digests.Stamp:
@@ -62,10 +62,10 @@ class ImageFiles:
         """Digests of the files, none for one that cannot be read, with class and patients."""
         paths = [self.folder / file for file in self.files]
         try:
-            found = digests.sha256_remembered(paths, memory)
+            file_digests = digests.sha256_remembered(paths, memory)
         except DiffpathError:
-            found = [_sha256(path) for path in paths]
-        return {"files": found, "label": self.label, "patients": self.patients}
+            file_digests = [_sha256(path) for path in paths]
+        return {"files": file_digests, "label": self.label, "patients": self.patients}
 
     def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
         """Every file, in order, or some of them."""
@@ -110,10 +110,10 @@ def find_batches(folder: Path, patients: PatientTable | None, *, mpp: float) -> 
     Raises:
         DiffpathError: there are none, they do not lie in folders of classes, or the table does not say whose one is.
     """
-    found = _images_by_class(folder)
-    names = Counter(path.name for paths in found.values() for path in paths)
+    by_class = _images_by_class(folder)
+    names = Counter(path.name for paths in by_class.values() for path in paths)
     batches = []
-    for label, paths in found.items():
+    for label, paths in by_class.items():
         groups: dict[str | None, list[tuple[str, str]]] = {}
         for path in paths:
             file = path.relative_to(folder).as_posix()
@@ -132,14 +132,14 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         fix = "check the path given to --images"
         raise DiffpathError("images", where=folder, why="no such directory", fix=fix)
-    found = list_images(folder)
-    if "" in found:
+    by_class = list_images(folder)
+    if "" in by_class:
         fix = "put them into a folder for each class, and name the folder of these folders"
         raise DiffpathError("images", where=folder, why="they lie in no folder that names their class", fix=fix)
-    if set(found) <= _SPLIT_FOLDERS:
+    if set(by_class) <= _SPLIT_FOLDERS:
         fix = "give one of them as --images, or all images with a column split in the table of --patients"
-        raise DiffpathError("images", where=folder, why=f"{sorted(found)} are splits, not classes", fix=fix)
-    return found
+        raise DiffpathError("images", where=folder, why=f"{sorted(by_class)} are splits, not classes", fix=fix)
+    return by_class
 
 
 def _in_batches(members: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

@@ -63,15 +63,15 @@ class Picture:
 
 @runtime_checkable
 class Images(Protocol):
-    """Where the images of a batch lie."""
+    """The images of a batch, wherever they lie."""
 
     @property
     def where(self) -> Path:
-        """What errors name."""
+        """Path that errors name."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of images."""
 
     @property
     def labels(self) -> Sequence[str]:
@@ -79,13 +79,13 @@ class Images(Protocol):
 
     @property
     def knows_patients(self) -> bool:
-        """Whether it is known whose each is."""
+        """True where the patient of each is known."""
 
     def stamp(self) -> digests.Stamp:
         """Changes whenever their files do."""
 
     def content(self, memory: Path) -> Any:
-        """What decides their pixels, classes and patients (JSON); digests are remembered in a folder."""
+        """Returns what decides their pixels, classes and patients (JSON); digests are remembered in a folder."""
 
     def read(self, positions: Sequence[int] | None = None) -> Iterator[Picture]:
         """All of them, in order, or those at some positions."""
@@ -112,7 +112,7 @@ class ImageBatch:
 
     @property
     def where(self) -> Path:
-        """Where the images lie."""
+        """Path of the images."""
         return self.images.where
 
     @property
@@ -122,7 +122,7 @@ class ImageBatch:
 
     @property
     def knows_patients(self) -> bool:
-        """Whether it is known whose each image is."""
+        """True where the patient of each image is known."""
         return self.images.knows_patients
 
     def stamp(self) -> digests.Stamp:
@@ -172,7 +172,7 @@ class ImageBatch:
         is_kept = (field.outcome == tiling.KEPT for field in staged.fields)
         names = self.images.names(list(compress(staged.summary.positions, is_kept)))
         return [
-            Origin(file, patient, key, job.hashed(patient) if self.knows_patients else key, whole=True)
+            Origin(file, patient, key, job.hashed(patient) if self.knows_patients else key, is_whole_file=True)
             for (file, patient), key in zip(names, staged.summary.keys, strict=True)
         ]
 
@@ -251,7 +251,7 @@ def usual_side(batches: Sequence[ImageBatch]) -> int:
     """
     chosen = sorted({int(i) for i in np.linspace(0, len(batches) - 1, LOOKED_AT)})
     shapes, failed = list[tuple[int, ...]](), list[DiffpathError]()
-    for picture in (found for i in chosen for found in islice(batches[i].images.read(), LOOKED_AT)):
+    for picture in (picture for i in chosen for picture in islice(batches[i].images.read(), LOOKED_AT)):
         try:
             shapes.append(_decoded(picture.content).shape)
         except DiffpathError as error:

@@ -127,7 +127,7 @@ class SlideSource:
 
     def origins(self, job: Job, identity: Identity, staged: StagedSource) -> Sequence[Origin]:
         """The slide, once a field."""
-        origin = Origin(self.slide.name, self.patient, identity.slide, identity.patient, whole=False)
+        origin = Origin(self.slide.name, self.patient, identity.slide, identity.patient, is_whole_file=False)
         return [origin] * len(staged.kept)
 
     def failures(self, summary: SourceSummary) -> Sequence[DiffpathError]:

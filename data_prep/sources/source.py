@@ -1,4 +1,4 @@
-"""Where fields of view come from: what a job asks of a slide, or of a batch of images that are patches already.
+"""Sources of fields of view: a slide, or a batch of images that are patches already.
 
 What becomes of either is the same (:mod:`data_prep.job.source_tasks`).
 """
@@ -36,21 +36,21 @@ def make_private(out: Path) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where one kept field comes from.
+    """Origin of one kept field.
 
     Attributes:
         file: name of its file; private.
         patient: name of its patient, empty if unknown; private.
         slide: keyed hash of the slide, or of the image.
         owner: keyed hash of what must stay in one split: the patient, or an image whose patient is unknown.
-        whole: the field is a whole file.
+        is_whole_file: the field is all of its file.
     """
 
     file: str
     patient: str
     slide: str
     owner: str
-    whole: bool
+    is_whole_file: bool
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """What is remembered of a source once all its fields are decided on.
+    """A summary of a source, complete once all its fields are decided on.
 
     Attributes:
         size: in words.
@@ -147,7 +147,7 @@ Candidates = Generator[Candidate, None, SourceSummary]
 
 @dataclass(frozen=True)
 class PrivateNames:
-    """What stands behind keyed hashes; private.
+    """The names behind keyed hashes; private.
 
     Attributes:
         source: name of a source.
@@ -160,19 +160,19 @@ class PrivateNames:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where fields of view come from, as much of it as is one unit of work."""
+    """A source of fields of view, as much of it as is one unit of work."""
 
     @property
     def where(self) -> Path:
-        """What errors name."""
+        """Path that errors name."""
 
     @property
     def item_noun(self) -> str:
-        """What it holds: slide or image."""
+        """Kind of item that it holds: slide or image."""
 
     @property
     def size(self) -> int:
-        """How many of them."""
+        """Number of items."""
 
     @property
     def split(self) -> str | None:
@@ -180,23 +180,23 @@ class Source(Protocol):
 
     @property
     def knows_patients(self) -> bool:
-        """Whether it is known whose each field is."""
+        """True where the patient of each field is known."""
 
     @property
     def is_spatial(self) -> bool:
-        """Whether fields lie side by side in one picture, so that a split by place means something."""
+        """True where fields lie side by side in one picture, so that a split by place means something."""
 
     def stamp(self) -> digests.Stamp:
         """Changes whenever its files do."""
 
     def identify(self, job: "Job") -> "Identity":
-        """What decides its records."""
+        """Returns what decides its records."""
 
     def read(self, job: "Job", identity: "Identity") -> Candidates:
         """Decide on every field, and read those that need it; returns a summary at the end."""
 
     def names(self, job: "Job", identity: "Identity", origins: Sequence[Origin]) -> PrivateNames:
-        """What a person calls it and its patients, given where its kept fields come from."""
+        """Returns what a person calls it and its patients, given the origins of its kept fields."""
 
     def origins(self, job: "Job", identity: "Identity", staged: StagedSource) -> Sequence[Origin]:
         """Returns the origin of each kept field."""
@@ -217,7 +217,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What all slides of a job have in common, checked and ready to run.
+    """Settings that all slides of a job have in common, checked and ready to run.
 
     Attributes:
         out: dataset directory.
@@ -262,7 +262,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the records of one source, given the job. No path, no name.
+    """Identity of one source: what decides its records, given the job. No path, no name.
 
     Attributes:
         slide: keyed hash of the digest of the slide file, or of those of the images.

@@ -90,11 +90,11 @@ class TfdsImages:
         files = [f"{self.split}[{self.start + position}]" for position in positions]
         if not self.knows_patients:
             return [(file, "") for file in files]
-        found = self._examples(positions)
-        return [(file, _text(example[PATIENT])) for file, example in zip(files, found, strict=True)]
+        examples = self._examples(positions)
+        return [(file, _text(example[PATIENT])) for file, example in zip(files, examples, strict=True)]
 
     def patient_of_first(self) -> str:
-        """What the first example says."""
+        """Returns the patient of the first example."""
         return _text(next(self._examples([0]))[PATIENT])
 
     def _examples(self, positions: Sequence[int]) -> Iterator[Mapping[str, Any]]:
@@ -134,15 +134,15 @@ def find_batches(name: str, *, mpp: float, keep_splits: bool) -> tuple[ImageBatc
     builder = _builder(name)
     image, label = _features(name, builder.info.features)
     labels = tuple(builder.info.features[label].names)
-    found = {split: info for split, info in builder.info.splits.items() if info.num_examples}
-    keep_splits = keep_splits and len(found) > 1
-    if keep_splits and (other := sorted(set(found) - set(_SPLITS))):
+    own_splits = {split: info for split, info in builder.info.splits.items() if info.num_examples}
+    keep_splits = keep_splits and len(own_splits) > 1
+    if keep_splits and (other := sorted(set(own_splits) - set(_SPLITS))):
         fix = "give --fractions or --folds: all images are then dealt out anew"
         why = f"its splits {other} are none of {sorted(set(_SPLITS.values()))}"
         raise DiffpathError("splits", where=name, why=why, fix=fix)
     images = [
         TfdsImages(Path(builder.data_path), file, split, start, stop, image, label, labels, knows_patients=False)
-        for split, info in found.items()
+        for split, info in own_splits.items()
         for file, start, stop in _ranges(info)
     ]
     if PATIENT in builder.info.features and images[0].patient_of_first():
@@ -182,7 +182,7 @@ def _features(name: str, features: Any) -> tuple[str, str]:
     flat = dict(features.items()) if hasattr(features, "items") else {}
     images = [key for key, feature in flat.items() if isinstance(feature, tfds.features.Image) or key == "image"]
     labels = [key for key, feature in flat.items() if isinstance(feature, tfds.features.ClassLabel)]
-    image, label = (_only(found, called) for found, called in ((images, "image"), (labels, "label")))
+    image, label = (_only(keys, called) for keys, called in ((images, "image"), (labels, "label")))
     if image is None or label is None:
         why = f"its features {sorted(flat)} are not one image with one class"
         fix = "name a data set with the features image and label"
@@ -190,7 +190,7 @@ def _features(name: str, features: Any) -> tuple[str, str]:
     return image, label
 
 
-def _only(found: Sequence[str], called: str) -> str | None:
-    if called in found:
+def _only(keys: Sequence[str], called: str) -> str | None:
+    if called in keys:
         return called
-    return found[0] if len(found) == 1 else None
+    return keys[0] if len(keys) == 1 else None

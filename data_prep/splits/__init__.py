@@ -1,1 +1,1 @@
-"""Which split a patient, or a place of a slide, belongs to."""
+"""Splits by patient, or by place on a slide."""

@@ -20,7 +20,7 @@ from diffpath_jax.io.files import replace_file
 
 @dataclass(frozen=True)
 class View:
-    """What a data set is described by.
+    """The description of a data set.
 
     Attributes:
         directory: where it lies.
@@ -36,7 +36,7 @@ class View:
 
 
 def parts(number: int, folds: int) -> dict[str, list[str]]:
-    """Which folds are the splits of the data set that tests on one of them.
+    """Returns the folds that are the splits of the data set that tests on one of them.
 
     Args:
         number: the fold that is tested on.
@@ -54,31 +54,33 @@ def clear(out: Path, folds: int) -> None:
         shutil.rmtree(out / fold_name(number), ignore_errors=True)
 
 
-def views(whole: View, name: str, folds: int) -> Iterator[View]:
+def views(all_folds: View, name: str, folds: int) -> Iterator[View]:
     """Lay out the data set of each fold, but for its description.
 
     Args:
-        whole: the data set whose splits are the folds.
+        all_folds: the data set whose splits are the folds.
         name: dataset name.
         folds: how many there are; with 0, nothing is done.
     """
     for number in range(folds):
-        directory = whole.directory / fold_name(number)
+        directory = all_folds.directory / fold_name(number)
         directory.mkdir()
         made_of = parts(number, folds)
-        shards = {split: _linked(whole, directory, name, split, chosen) for split, chosen in made_of.items() if chosen}
-        labels = {split: [i for fold in chosen for i in whole.labels[fold]] for split, chosen in made_of.items()}
+        shards = {
+            split: _linked(all_folds, directory, name, split, chosen) for split, chosen in made_of.items() if chosen
+        }
+        labels = {split: [i for fold in chosen for i in all_folds.labels[fold]] for split, chosen in made_of.items()}
         said = "; ".join(f"{split} is {', '.join(chosen)}" for split, chosen in made_of.items() if chosen)
-        proof = f"{whole.details.split_proof}; here {said}"
-        yield View(directory, shards, labels, replace(whole.details, fold=number, split_proof=proof))
+        proof = f"{all_folds.details.split_proof}; here {said}"
+        yield View(directory, shards, labels, replace(all_folds.details, fold=number, split_proof=proof))
 
 
-def _linked(whole: View, directory: Path, name: str, split: str, folds: Sequence[str]) -> tuple[Shard, ...]:
-    found = [shard for fold in folds for shard in whole.shards.get(fold, ())]
+def _linked(all_folds: View, directory: Path, name: str, split: str, folds: Sequence[str]) -> tuple[Shard, ...]:
+    shards = [shard for fold in folds for shard in all_folds.shards.get(fold, ())]
     linked = []
-    for index, shard in enumerate(found):
-        file = shard_name(name, split, index, len(found))
-        _link(whole.directory / shard.file, directory / file)
+    for index, shard in enumerate(shards):
+        file = shard_name(name, split, index, len(shards))
+        _link(all_folds.directory / shard.file, directory / file)
         linked.append(Shard(file, shard.count, shard.sha256))
     return tuple(linked)
 

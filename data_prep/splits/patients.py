@@ -1,4 +1,4 @@
-"""Whose each slide or image is, from the user's table: closed to everything that could put a patient in two splits."""
+"""The patient of each slide or image, from the user's table: closed to all that could put one in two splits."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from diffpath_jax.io.errors import DiffpathError
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose something is, and the split that the user wants it in, if the table says so."""
+    """The patient of something, and the split that the user wants it in, if the table says so."""
 
     patient: str
     split: str | None
@@ -20,7 +20,7 @@ class Owner:
 
 @dataclass(frozen=True)
 class PatientTable:
-    """What a table says of each slide or image that it names.
+    """A table of patients of slides or images.
 
     Attributes:
         path: its file.
@@ -31,7 +31,7 @@ class PatientTable:
     owners: Mapping[str, Owner]
 
     def owner(self, what: str, names: Sequence[str]) -> Owner:
-        """Whose a slide or image is.
+        """Returns the patient of a slide or image.
 
         Args:
             what: as errors name it.

@@ -25,7 +25,7 @@ _CUT_POSITIONS = 64
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """How much goes where.
+    """Shares of the splits.
 
     Attributes:
         fractions: wanted share of train, val and test; they sum to 1 and may be 0.
@@ -173,7 +173,7 @@ def split_by_place(
 
 
 def _between(positions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """How many of the sorted ``positions`` lie in each interval [low, high]."""
+    """Returns the number of sorted ``positions`` in each interval [low, high]."""
     count = np.searchsorted(positions, high, side="right") - np.searchsorted(positions, low, side="left")
     return np.maximum(count, 0)
 

@@ -48,7 +48,7 @@ class SlideScale:
 
 @dataclass(frozen=True)
 class AnnotationUse:
-    """What of a slide's annotations was not used as it is.
+    """Parts of a slide's annotations that were not used as they are.
 
     Attributes:
         ignored: outlines of ignored classes, by class.
@@ -104,7 +104,7 @@ class DuplicateCounts:
 
 @dataclass(frozen=True)
 class Details:
-    """What a manifest says of a data set beside its records; None where it does not apply.
+    """The details of a data set beside its records; None where one does not apply.
 
     Attributes:
         kind: one of :data:`KINDS`.

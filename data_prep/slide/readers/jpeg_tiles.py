@@ -37,7 +37,7 @@ _START, _TABLES_END = b"\xff\xd8", b"\xff\xd9"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a picture in a TIFF is cut into JPEG tiles.
+    """Layout of the JPEG tiles of a picture in a TIFF.
 
     Attributes:
         size: (width, height) of the picture.
@@ -116,7 +116,7 @@ def decode(file: BinaryIO, layout: Layout, number: int) -> Pixels:
 
 
 def find_levels(
-    path: Path, sizes: Sequence[tuple[int, int]], downsamples: Sequence[float], shown: Shown
+    path: Path, sizes: Sequence[tuple[int, int]], downsamples: Sequence[float], read_fn: Shown
 ) -> dict[int, JpegTiles]:
     """The levels of a slide that can be read this way; none if the file is not such a TIFF.
 
@@ -124,19 +124,19 @@ def find_levels(
         path: the slide.
         sizes: (width, height) of each level.
         downsamples: level-0 pixels to a pixel of each level, as OpenSlide takes them.
-        shown: what OpenSlide shows.
+        read_fn: what OpenSlide shows.
     """
     try:
         layouts = list(_layouts(path))
     except (OSError, SyntaxError, TypeError, ValueError, struct.error):
         # OpenSlide makes more of odd files than Pillow does.
         return {}
-    found = {}
+    levels = {}
     for level, (size, downsample) in enumerate(zip(sizes, downsamples, strict=True)):
         of_size = [layout for layout in layouts if layout.size == size]
-        if len(of_size) == 1 and _agrees(path, of_size[0], downsample, functools.partial(shown, level)):
-            found[level] = JpegTiles(path, of_size[0])
-    return found
+        if len(of_size) == 1 and _agrees(path, of_size[0], downsample, functools.partial(read_fn, level)):
+            levels[level] = JpegTiles(path, of_size[0])
+    return levels
 
 
 def is_in_strips(path: Path) -> bool:
@@ -174,7 +174,7 @@ def _layouts(path: Path) -> Iterator[Layout]:
 
 
 def _layout(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Layout | None:
-    """How a directory's picture is cut, if it is one of colour JPEG tiles and none is missing."""
+    """Returns the layout of a directory's picture, if it is one of colour JPEG tiles and none is missing."""
     needed = {_WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _BYTE_COUNTS}
     colour = directory.get(_PHOTOMETRIC)
     if directory.get(_COMPRESSION) != _JPEG or colour not in (_RGB, _YCBCR) or directory.get(_BITS) != (8, 8, 8):
@@ -194,9 +194,9 @@ def _layout(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Layout | None:
 
 
 def _agrees(
-    path: Path, layout: Layout, downsample: float, shown: Callable[[tuple[int, int], tuple[int, int]], Pixels | None]
+    path: Path, layout: Layout, downsample: float, read_fn: Callable[[tuple[int, int], tuple[int, int]], Pixels | None]
 ) -> bool:
-    """Whether the middle tile is what OpenSlide shows in its place."""
+    """Returns whether the middle tile is what OpenSlide shows in its place."""
     (width, height), (tile_width, tile_height) = layout.size, layout.tile
     left, top = width // 2 // tile_width * tile_width, height // 2 // tile_height * tile_height
     if not ((left * downsample).is_integer() and (top * downsample).is_integer()):
@@ -208,5 +208,5 @@ def _agrees(
             own = decode(file, layout, top // tile_height * layout.columns + left // tile_width)
     except OSError:
         return False
-    theirs = shown((round(left * downsample), round(top * downsample)), size)
+    theirs = read_fn((round(left * downsample), round(top * downsample)), size)
     return theirs is not None and bool((own[: size[1], : size[0]] == theirs).all())

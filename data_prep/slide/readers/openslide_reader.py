@@ -71,7 +71,7 @@ class OpenSlideReader:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Where there are pixels on the glass, which scanners of MRXS and SCN files state; OpenSlide counts from it."""
+        """Corner of the pixels on the glass as scanners of MRXS and SCN files state it, from that of the glass."""
         x, y = (float(self.handle.properties.get(name, 0)) for name in _BOUNDS)
         return x, y
 

@@ -37,6 +37,22 @@ def test_glass_of_any_brightness_and_tint(tmp_path, glass):
     assert overlap(tmp_path, draw(glass=glass, strength=0.35), BLOB) > 0.95
 
 
+@pytest.mark.parametrize("tint", [13, 15, 20, 40])
+@pytest.mark.parametrize("hue", [(0, 1, 0.4), (0, 0.4, 1), (1, 0, 0.7)], ids=["pink", "yellow", "green"])
+def test_strongly_tinted_glass_is_no_tissue_and_hides_none(tmp_path, tint, hue):
+    glass = tuple(round(240 - tint * share) for share in hue)
+    assert overlap(tmp_path, draw(glass=glass), BLOB) > 0.98
+    assert overlap(tmp_path, draw(glass=glass, strength=0.35), BLOB) > 0.95
+    bare = np.clip(np.array(glass) + np.random.default_rng(3).normal(0, 2, (*SHAPE, 3)), 0, 255).astype(np.uint8)
+    assert find_tissue(slides.open_slide(save(tmp_path / "bare.svs", bare))).mask.mean() < 1e-3
+
+
+@pytest.mark.parametrize("strength", [0.15, 0.3, 1.0])
+def test_a_slide_full_of_tissue_has_no_glass_however_pale(tmp_path, strength):
+    full = tissue(np.random.default_rng(3), SHAPE, strength=strength)
+    assert find_tissue(slides.open_slide(save(tmp_path / "full.svs", full))).mask.mean() > 0.97
+
+
 @pytest.mark.parametrize("ink", INKS)
 @pytest.mark.parametrize("across", [False, True], ids=["beside", "across"])
 def test_pens(tmp_path, ink, across):
