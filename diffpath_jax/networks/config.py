@@ -130,11 +130,11 @@ def indivisible(key: str, widths: Mapping[str, int], divisor: int) -> Conflict |
     """A conflict of ``key`` with the first of some widths that it does not divide.
 
     Args:
-        key: name of the divisor.
+        key: name of the divisor: what the channels are divided into.
         widths: what each width is -> channels.
         divisor: value of ``key``.
     """
     for what, width in widths.items():
         if width % divisor:
-            return key, f"{divisor} does not divide the {width} channels of {what}"
+            return key, f"the {width} channels of {what} do not divide into {divisor} {key.removeprefix('num_')}"
     return None

@@ -140,7 +140,7 @@ def create_or_resume(
     path = workdir / RUN
     if path.exists():
         before = read_json(path, what="run", fix=_FIX)
-        content = _as_it_began(content, before, with_defaults=_read_again(before, where=str(path)))
+        content = _as_it_began(content, before, with_defaults={**before, **_described(open_run(workdir))})
         _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
     if source and not path.exists() and not Path(source).exists():
@@ -155,14 +155,9 @@ def create_or_resume(
     return open_run(workdir)
 
 
-def _read_again(before: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """A stored description with every key of today's config, at its default where it was not stored."""
-    latents = before.get("latents")
-    return {
-        **before,
-        "config": _stored_config(checks.run_config(before["config"], where=where)),
-        **({"latents": FirstStage.from_json(latents, where=where).as_json()} if latents else {}),
-    }
+def _described(run: Run) -> dict[str, Any]:
+    """The parts of a run's description that have defaults, with every key of today's."""
+    return {"config": _stored_config(run.config), **({"latents": run.latents.as_json()} if run.latents else {})}
 
 
 def _as_it_began(now: Any, before: Any, *, with_defaults: Any) -> Any:

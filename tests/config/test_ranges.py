@@ -43,7 +43,7 @@ def content(task="diffusion", **other):
 def bounds(hint):
     """Lowest and highest value of a number, as (value, whether it belongs to them); of a tuple, its lengths too."""
     found = {}
-    for constraint in itertools.chain(*(part.metadata for part in hint.__metadata__)):
+    for constraint in itertools.chain(*(getattr(part, "metadata", ()) for part in hint.__metadata__)):
         for name in ("gt", "ge", "lt", "le", "min_length", "max_length"):
             if hasattr(constraint, name):
                 found[name] = getattr(constraint, name)
@@ -63,17 +63,18 @@ def bad_numbers(kind, limits):
 
 def bad_values(hint):
     """What a key of this type must not be."""
-    if typing.get_origin(hint) is typing.Annotated:
-        kind, limits = hint.__origin__, bounds(hint)
-        if typing.get_origin(kind) is not tuple:
-            return bad_numbers(kind, limits)
-        entry = typing.get_args(kind)[0]
-        wrong = [(value,) for value in bad_values(entry)] + [(1,) * (limits["max_length"] + 1), "word", 3]
-        return [*wrong, *([()] if limits.get("min_length") else [])]
-    assert hint not in (int, float), "a number without a range"
-    if typing.get_origin(hint) is typing.Literal:
-        return ["word", 3, None]
-    return {bool: ["word", 3, None], str: [3, None]}[hint]
+    kind, limits = (hint.__origin__, bounds(hint)) if typing.get_origin(hint) is typing.Annotated else (hint, {})
+    if kind in (int, float):
+        return bad_numbers(kind, limits)
+    if typing.get_origin(kind) is typing.Union:
+        first, *others = (bad_values(part) for part in typing.get_args(kind))
+        return [value for value in first if all(value in other for other in others)]
+    if typing.get_origin(kind) is tuple:
+        entries = [(value,) for value in bad_values(typing.get_args(kind)[0])]
+        too_long = [(1,) * (limits["max_length"] + 1)] if "max_length" in limits else []
+        return [*entries, *too_long, *([()] if limits.get("min_length") else []), "word", 3]
+    # A name, one of a list; or a path.
+    return [3, None] if hint is str else ["word", 3, None]
 
 
 def keys_of(section, left_out=()):

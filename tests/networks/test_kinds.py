@@ -93,7 +93,7 @@ def test_its_keys_are_checked_and_its_name_is_told(train, capsys):
     for word, said in (
         ("--config.network.width=0", "key 'width'"),
         ("--config.network.depth=3", "depth"),
-        ("--config.network.parts=3", "3 does not divide the 4 channels of the layer"),
+        ("--config.network.parts=3", "the 4 channels of the layer do not divide into 3 parts"),
         ("--config.network.kind=huge", "use one of unet_adm, unet_authors, unet_ldm, tiny"),
     ):
         assert train(word) == 2
