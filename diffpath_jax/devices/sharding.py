@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA_AXIS, FSDP_AXIS = "data", "fsdp"
@@ -38,7 +38,9 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     if len(devices) % fsdp:
         raise ValueError(f"{len(devices)} devices do not divide into groups of {fsdp}")
     shape = (len(devices) // fsdp, fsdp)
-    return jax.make_mesh(shape, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    # Two chips of a slice of 4 x 4 x 4 are half an axis of it, which `jax.make_mesh` would refuse.
+    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(placed, (DATA_AXIS, FSDP_AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def local_mesh() -> Mesh:
