@@ -25,7 +25,7 @@ FLOORS = {
         runs
         latents  sampling  evaluation.features
         evaluation
-        report  api
+        report  study  api
         cli
         commands
     """,

@@ -1,0 +1,1 @@
+"""What synthetic images are worth: arms that differ in their training images alone."""

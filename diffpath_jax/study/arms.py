@@ -1,0 +1,229 @@
+"""Arms of a study: classifiers trained on different images with the same seeds, tested on the same patients."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpath_jax.config import build
+from diffpath_jax.config.files import differing_keys
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.pipeline import TRAIN
+from diffpath_jax.evaluation.features.classifier import check_classifier, predictor
+from diffpath_jax.evaluation.image_sets import ImageSet
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.progress import track
+from diffpath_jax.metrics import classification, paired
+from diffpath_jax.metrics.classification import SCORES
+from diffpath_jax.runs import run as runs
+
+# In what arms may differ: their images, and what each has of its own.
+_OF_AN_ARM = ("data.train", "data.mixture", "data.workers", "seed")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Classifiers that were trained alike but for their seeds.
+
+    Attributes:
+        name: what the user calls it.
+        runs: one a seed, in the order of the seeds.
+    """
+
+    name: str
+    runs: tuple[runs.Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of its runs."""
+        return tuple(run.config.seed for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the classifiers of an arm say of the test images.
+
+    Attributes:
+        arm: the arm.
+        logits: (seeds, n, classes), classes in the order of the test images'.
+        steps: which checkpoint of each run was asked.
+    """
+
+    arm: Arm
+    logits: np.ndarray
+    steps: tuple[int, ...]
+
+
+def open_arm(name: str, workdirs: Sequence[Path]) -> Arm:
+    """The classifiers of an arm.
+
+    Raises:
+        DiffpathError: one is no classifier, or two have the same seed.
+    """
+    found = [runs.open_run(path) for path in workdirs]
+    for run in found:
+        check_classifier(run)
+    arm = Arm(name, tuple(sorted(found, key=lambda run: run.config.seed)))
+    if len(set(arm.seeds)) < len(arm.seeds):
+        why, fix = f"its seeds are {list(arm.seeds)}", "train each run with a seed of its own"
+        raise DiffpathError(f"arm {name!r}", where=workdirs[0], why=why, fix=fix)
+    return arm
+
+
+def check_arms(arms: Sequence[Arm], images: ImageSet) -> None:
+    """Refuse what cannot be compared.
+
+    Raises:
+        DiffpathError: arms with other seeds than the first, or a classifier of other classes or images.
+    """
+    first = arms[0]
+    for arm in arms:
+        if arm.seeds != first.seeds:
+            why = f"its seeds are {list(arm.seeds)}, those of {first.name!r} {list(first.seeds)}"
+            fix = "train both with the same seeds: differences are taken seed by seed"
+            raise DiffpathError(f"arm {arm.name!r}", where=arm.runs[0].workdir, why=why, fix=fix)
+        for run in arm.runs:
+            if set(run.classes) != set(images.classes) or run.image_px != images.image_px:
+                why = f"it tells {list(run.classes)} at {list(run.image_px)} px"
+                fix = f"test it on images of these classes and this size, not on {list(images.classes)}"
+                raise DiffpathError(f"arm {arm.name!r}", where=run.workdir, why=why, fix=fix)
+
+
+def test_arm(arm: Arm, images: ImageSet) -> Tested:
+    """Ask every classifier of an arm, at its best checkpoint where it kept one, about every image."""
+    found = [_logits(run, images) for run in arm.runs]
+    return Tested(arm, np.stack([logits for logits, _ in found]), tuple(step for _, step in found))
+
+
+def _logits(run: runs.Run, images: ImageSet) -> tuple[np.ndarray, int]:
+    trained = runs.load_parameters(run, step="best" if run.config.train.keep_best else "latest")
+    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
+    weights = trained.params, trained.model_state
+    logits = np.concatenate([predict(weights, block)[0] for block in images.blocks()])
+    return logits[:, [run.classes.index(name) for name in images.classes]], trained.step
+
+
+def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resamples: int) -> dict[str, Any]:
+    """Scores of every arm, and their differences from the first one's, each with its interval.
+
+    Args:
+        tested: the arms; the first is what the others are compared with.
+        images: what they were tested on.
+        seed: of the resampling of patients.
+        resamples: how often patients are drawn.
+    """
+    how: dict[str, Any] = {"patients": images.patients, "seed": seed, "resamples": resamples}
+    first, others = tested[0], tested[1:]
+    described, differences = [], []
+    with track("intervals", total=len(SCORES) * (2 * len(tested) - 1), unit="scores") as progress:
+        for one in tested:
+            scores = {}
+            for name, score in SCORES.items():
+                scores[name] = asdict(paired.of_score(score, images.labels, one.logits, **how))
+                progress.advance(1)
+            described.append({**_about(one, images), "scores": scores})
+        for one in others:
+            scores = {}
+            for name, score in SCORES.items():
+                found = paired.of_difference(score, images.labels, one.logits, first.logits, **how)
+                scores[name] = asdict(found)
+                progress.advance(1)
+            differences.append({"arm": one.arm.name, "from": first.arm.name, "scores": scores})
+    return {
+        "test": images.about(),
+        "classes": list(images.classes),
+        "arms": described,
+        "differences": differences,
+        "warnings": [*_unequal([one.arm for one in tested]), *_doubts(images, [one.arm for one in tested])],
+    }
+
+
+def _about(tested: Tested, images: ImageSet) -> dict[str, Any]:
+    """Where an arm comes from, and what its classifiers make of each class; counts are sums over its seeds."""
+    size, pairs = len(images.classes), [(images.labels, logits.argmax(axis=-1)) for logits in tested.logits]
+    matrices = np.stack([classification.confusion_matrix(labels, told, size) for labels, told in pairs])
+    labels = np.tile(images.labels, len(tested.logits))
+    curve = classification.reliability(labels, np.concatenate(tested.logits))
+    return {
+        "name": tested.arm.name,
+        "runs": [
+            {"workdir": str(run.workdir), "digest": run.digest, "seed": run.config.seed, "step": step}
+            for run, step in zip(tested.arm.runs, tested.steps, strict=True)
+        ],
+        "mixture": list(tested.arm.runs[0].config.data.mixture),
+        "confusion": matrices.sum(axis=0).tolist(),
+        "recall": _by_class(images, [classification.recall(matrix) for matrix in matrices]),
+        "f1": _by_class(images, [classification.f1(matrix) for matrix in matrices]),
+        "reliability": {
+            "count": curve.count.tolist(),
+            "confidence": [None if np.isnan(value) else value for value in curve.confidence.tolist()],
+            "accuracy": [None if np.isnan(value) else value for value in curve.accuracy.tolist()],
+        },
+    }
+
+
+def _by_class(images: ImageSet, values: Sequence[np.ndarray]) -> dict[str, float | None]:
+    """Means over seeds; none for a class without test images."""
+    means = np.mean(values, axis=0).tolist()
+    return {name: None if np.isnan(mean) else mean for name, mean in zip(images.classes, means, strict=True)}
+
+
+def _unequal(arms: Sequence[Arm]) -> Iterator[str]:
+    """Settings other than their images in which arms differ."""
+    first = build.as_json(arms[0].runs[0].config)
+    for arm in arms:
+        keys = {key for run in arm.runs for key in differing_keys(first, build.as_json(run.config))}
+        if unequal := sorted(keys - set(_OF_AN_ARM)):
+            yield f"arm {arm.name!r} was not trained like {arms[0].name!r}: {', '.join(unequal)} differ"
+
+
+def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
+    """Test patients that training saw, and what cannot be known of them."""
+    if len(set(images.patients) - {""}) < paired.MIN_PATIENTS:
+        yield f"fewer than {paired.MIN_PATIENTS} test patients: no intervals"
+    datasets = {path: _opened(path) for arm in arms for run in arm.runs for path in run.config.data.directories()}
+    at_hand = {dataset.digest: dataset for dataset in datasets.values() if dataset}
+    for arm in arms:
+        named = {path for run in arm.runs for path in _used(run)}
+        seen: set[str] = set()
+        for path in sorted(named):
+            patients, unknown = _seen_by(datasets[path], at_hand)
+            seen |= patients
+            if unknown:
+                yield f"arm {arm.name!r}: whose images are behind {path} is not known: {unknown}"
+        leak = paired.leak(sorted(seen), images.patients)
+        if leak.patients:
+            yield (
+                f"arm {arm.name!r}: {len(leak.patients)} test patients, with {leak.images:.0%} of the test images, "
+                f"were trained on: {', '.join(leak.patients[:3])}{', ...' if len(leak.patients) > 3 else ''}"
+            )
+
+
+def _used(run: runs.Run) -> Iterator[Path]:
+    """The data sets of which a run took any images."""
+    directories, mixture = run.config.data.directories(), run.config.data.mixture
+    return (path for path, amount in zip(directories, mixture or [1.0] * len(directories), strict=True) if amount)
+
+
+def _opened(path: Path) -> Dataset | None:
+    try:
+        return open_dataset(path, verify=False)
+    except DiffpathError:
+        return None
+
+
+def _seen_by(dataset: Dataset | None, at_hand: Mapping[str, Dataset]) -> tuple[set[str], str]:
+    """Patients behind the training images of a data set; of generated ones, those behind their model's.
+
+    Returns:
+        The patients, and what of them is not known; empty if all are.
+    """
+    if dataset is None:
+        return set(), "it is no longer there"
+    if "training_data" not in dataset.details:
+        return {record.patient for record in dataset.read(TRAIN)} - {""}, ""
+    sources = [at_hand.get(digest) for digest in dataset.details["training_data"]]
+    patients = {record.patient for source in sources if source for record in source.read(TRAIN)} - {""}
+    return patients, "" if all(sources) else "its model was trained on a data set that no arm names"
