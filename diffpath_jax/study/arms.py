@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax.config import build
 from diffpath_jax.config.files import differing_keys
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.pipeline import TRAIN
@@ -99,7 +98,7 @@ def test_arm(arm: Arm, images: ImageSet) -> Tested:
 
 def _logits(run: runs.Run, images: ImageSet) -> tuple[np.ndarray, int]:
     trained = runs.load_parameters(run, step="best" if run.config.train.keep_best else "latest")
-    predict = predictor(build.network(run.config, num_classes=len(run.classes)))
+    predict = predictor(run.network)
     weights = trained.params, trained.model_state
     logits = np.concatenate([predict(weights, block)[0] for block in images.blocks()])
     return logits[:, [run.classes.index(name) for name in images.classes]], trained.step
@@ -172,9 +171,9 @@ def _by_class(images: ImageSet, values: Sequence[np.ndarray]) -> dict[str, float
 
 def _unequal(arms: Sequence[Arm]) -> Iterator[str]:
     """Settings other than their images in which arms differ."""
-    first = build.as_json(arms[0].runs[0].config)
+    first = arms[0].runs[0].config.as_json()
     for arm in arms:
-        keys = {key for run in arm.runs for key in differing_keys(first, build.as_json(run.config))}
+        keys = {key for run in arm.runs for key in differing_keys(first, run.config.as_json())}
         if unequal := sorted(keys - set(_OF_AN_ARM)):
             yield f"arm {arm.name!r} was not trained like {arms[0].name!r}: {', '.join(unequal)} differ"
 
@@ -222,8 +221,8 @@ def _seen_by(dataset: Dataset | None, at_hand: Mapping[str, Dataset]) -> tuple[s
     """
     if dataset is None:
         return set(), "it is no longer there"
-    if "training_data" not in dataset.details:
+    if dataset.details.training_data is None:
         return {record.patient for record in dataset.read(TRAIN)} - {""}, ""
-    sources = [at_hand.get(digest) for digest in dataset.details["training_data"]]
+    sources = [at_hand.get(digest) for digest in dataset.details.training_data]
     patients = {record.patient for source in sources if source for record in source.read(TRAIN)} - {""}
     return patients, "" if all(sources) else "its model was trained on a data set that no arm names"
