@@ -33,6 +33,7 @@ from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs.run import Run, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling.draw import Model, for_each_class
 
 if TYPE_CHECKING:
     from data_prep.fields.read import ReadField
@@ -96,14 +97,14 @@ def sample(
     job = sampling_job.SampleJob(
         out=out,
         name=name,
-        conditions=sampling_job.for_each_class(len(run.classes), conditions),
+        conditions=for_each_class(len(run.classes), conditions),
         counts=_counts(num_per_class, run.classes),
         sampler=options,
         image_px=image_px,
         batch_size=batch_size,
         seed=seed,
     )
-    model = sampling_job.Model(run, load_parameters(run, step=checkpoint))
+    model = Model(run, load_parameters(run, step=checkpoint))
     return sampling_job.run_job(job, model, sharding.local_mesh())
 
 

@@ -28,6 +28,7 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep
 from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling.draw import Model, conditions_of, for_each_class
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -115,7 +116,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
     classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
-    model = sampling_job.Model(run, trained, classifier)
+    model = Model(run, trained, classifier)
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
         if arguments.sweep:
@@ -127,9 +128,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _finish(
-    arguments: argparse.Namespace, job: sampling_job.SampleJob, model: sampling_job.Model, dataset: Dataset
-) -> None:
+def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: Model, dataset: Dataset) -> None:
     """Write the pictures of a finished set that were asked for, and print a summary of it."""
     if not processes.is_first():
         return
@@ -192,7 +191,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
     job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
-        conditions=sampling_job.for_each_class(len(run.classes), _conditions(arguments.condition, run)),
+        conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
         counts=_counts(arguments.num_per_class, run.classes),
         sampler=sampler,
         image_px=image_px,
@@ -272,12 +271,12 @@ def _write_grid(dataset: Dataset) -> None:
     image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
 
 
-def _write_trajectory(job: sampling_job.SampleJob, model: sampling_job.Model) -> None:
+def _write_trajectory(job: sampling_job.SampleJob, model: Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
     indices = np.arange(count)
-    conditions = jax.tree.map(jnp.asarray, sampling_job.conditions_of(indices, job.conditions))
+    conditions = jax.tree.map(jnp.asarray, conditions_of(indices, job.conditions))
     _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), conditions)
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
     image_grid.write_png(job.out / "qa" / "trajectory.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

@@ -29,8 +29,8 @@ from diffpath_jax.diffusion.samplers.kinds import OPTIONS
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import smallest_side
-from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.recorder import TrainConfig
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,

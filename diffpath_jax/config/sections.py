@@ -37,8 +37,8 @@ from diffpath_jax.ranges import (
     Width,
     Workers,
 )
-from diffpath_jax.training.loop import TrainConfig
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.recorder import TrainConfig
 from diffpath_jax.training.tasks.autoencoding import Commitment
 from diffpath_jax.training.tasks.diffusion import DiffusionConfig
 

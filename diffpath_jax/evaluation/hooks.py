@@ -26,9 +26,9 @@ from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.conditions import LABEL, readers
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
-from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling import draw as draws
 from diffpath_jax.shapes import Tree
-from diffpath_jax.training.loop import Hook
+from diffpath_jax.training.recorder import Hook
 from diffpath_jax.training.step import TrainState
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
 
@@ -93,7 +93,7 @@ def draw_balanced(
     """
     assert run.config.noise is not None
     sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
-    draw = sampling_job.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
+    draw = draws.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size
 
@@ -103,8 +103,8 @@ def draw_balanced(
             indices = np.resize(np.arange(start, min(start + size, len(labels))), size)
             batch, _ = draw(
                 {
-                    sampling_job.DENOISER: (averaged(state), state.model_state[NETWORK]),
-                    sampling_job.CODEC: codec.get(CODEC, {}),
+                    draws.DENOISER: (averaged(state), state.model_state[NETWORK]),
+                    draws.CODEC: codec.get(CODEC, {}),
                 },
                 jax.random.key(0),
                 jnp.asarray(indices),

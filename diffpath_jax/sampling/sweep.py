@@ -18,6 +18,7 @@ from diffpath_jax.io.files import read_json, write_json
 from diffpath_jax.io.progress import console
 from diffpath_jax.render import image_grid
 from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling.draw import Model
 
 SUMMARY, CONTACT_SHEET = "sweep.json", "contact.png"
 # Images of a row on the contact sheet, over all classes; every class has one at least.
@@ -63,11 +64,11 @@ def _axis(text: str, base: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def run(
     jobs: Mapping[str, sampling_job.SampleJob],
-    model: sampling_job.Model,
+    model: Model,
     mesh: Mesh,
     *,
     out: Path,
-    finish: Callable[[sampling_job.SampleJob, sampling_job.Model, Dataset], None],
+    finish: Callable[[sampling_job.SampleJob, Model, Dataset], None],
 ) -> None:
     """Draw every point, then write a summary and a contact sheet to ``out``; rerun to resume.
 
@@ -112,7 +113,7 @@ def _sheet_images(dataset: Dataset) -> np.ndarray:
     return np.stack([image for row in rows for image in row])
 
 
-def _headings(jobs: Mapping[str, sampling_job.SampleJob], model: sampling_job.Model) -> list[str]:
+def _headings(jobs: Mapping[str, sampling_job.SampleJob], model: Model) -> list[str]:
     """The class above the first image of each."""
     counts = next(iter(jobs.values())).counts
     return [

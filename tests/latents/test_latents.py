@@ -23,7 +23,7 @@ from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.runs import run as runs
-from diffpath_jax.sampling import job as sampling_job
+from diffpath_jax.sampling import draw as draws
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
@@ -246,10 +246,10 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.Run, "codec", Watched(**vars(codec)))
         mesh = sharding.make_mesh(jax.devices()[:1])
-        draw = sampling_job.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
+        draw = draws.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
         weights = {
-            sampling_job.DENOISER: (trained.params, trained.model_state),
-            sampling_job.CODEC: trained.codec_params,
+            draws.DENOISER: (trained.params, trained.model_state),
+            draws.CODEC: trained.codec_params,
         }
         images, _ = draw(weights, jax.random.key(0), jnp.arange(4), jnp.array([0, 1, 0, 1]))
     jax.effects_barrier()

@@ -27,13 +27,14 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling import sweep
+from diffpath_jax.sampling.draw import Model, for_each_class
 from tests.conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
 
 @pytest.fixture(scope="module")
 def model(denoiser_run):
     run = runs.open_run(denoiser_run)
-    return sampling_job.Model(run, runs.load_parameters(run))
+    return Model(run, runs.load_parameters(run))
 
 
 def mesh(count):
@@ -43,7 +44,7 @@ def mesh(count):
 def job_of(out, sampler, **other):
     settings = {
         "name": "drawn",
-        "conditions": sampling_job.for_each_class(2),
+        "conditions": for_each_class(2),
         "counts": (5, 5),
         "image_px": (16, 16),
         "batch_size": 2,
@@ -403,5 +404,6 @@ def test_a_hundred_kills(denoiser_run, tmp_path):
 
 def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
-    known = set(sampling_job._fingerprint(job_of(Path("x"), {}), model))
+    told = for_each_class(2, {"place": 1.0})
+    known = set(sampling_job._fingerprint(job_of(Path("x"), {}, conditions=told), model))
     assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known

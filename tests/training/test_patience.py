@@ -10,9 +10,10 @@ from diffpath_jax import cli
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.training.loop import TrainConfig, Trainer
+from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.patience import Patience
+from diffpath_jax.training.recorder import TrainConfig
 from tests.training.test_loop import OPTIM, batches_of, linear_task
 
 

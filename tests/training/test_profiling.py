@@ -10,9 +10,10 @@ import pytest
 
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.training.loop import TrainConfig, Trainer
+from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.profiling import PROFILED_STEPS
+from diffpath_jax.training.recorder import TrainConfig
 from tests.training.test_loop import RUN, checks, linear_task
 
 

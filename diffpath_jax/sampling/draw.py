@@ -1,0 +1,144 @@
+"""Drawing images: sampler and denoiser of a run as one jitted function of weights, indices and conditions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Int, UInt8
+
+from diffpath_jax.config import sampling as samplers
+from diffpath_jax.config import sections
+from diffpath_jax.devices import sharding
+from diffpath_jax.diffusion.samplers import loop
+from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.networks.conditions import CONDITIONS, LABEL
+from diffpath_jax.runs.run import Run, Weights
+from diffpath_jax.sampling import compose
+from diffpath_jax.shapes import Conditions, Denoiser, Labels, PixelImages, PRNGKey, Tree
+
+# What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
+Told = Mapping[str, float | int]
+# Parts of the weights.
+DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
+
+
+def for_each_class(num_classes: int, others: Told | None = None) -> tuple[Told, ...]:
+    """Returns conditions of one class after the other, with the same values of ``others``."""
+    return tuple({LABEL.name: label, **(others or {})} for label in range(num_classes))
+
+
+def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> dict[str, np.ndarray]:
+    """Returns the conditions of images by their indices, as arrays by name."""
+    numbers = indices % len(conditions)
+    return {
+        name: np.asarray([told[name] for told in conditions], CONDITIONS[name].null(0).dtype)[numbers]
+        for name in conditions[0]
+    }
+
+
+@dataclass(frozen=True)
+class Model:
+    """A diffusion model, and the noisy classifier that guides it, if one does."""
+
+    run: Run
+    trained: Weights
+    classifier: tuple[Run, Weights] | None = None
+
+    @property
+    def weights(self) -> Tree:
+        """Parameters and model states, as :class:`Draw` takes them."""
+        weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
+        if self.classifier:
+            weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
+        return weights
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """Draws a batch of images."""
+
+    def __call__(
+        self, weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions, /
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
+        """Returns the images of some indices, and their trajectory; ``weights`` is :attr:`Model.weights`."""
+
+
+def make_draw(
+    run: Run,
+    options: sections.SamplerConfig,
+    *,
+    image_px: tuple[int, int],
+    mesh: Mesh,
+    classifier: Run | None = None,
+    num_conditions: int = 0,
+    trajectory_frames: int = 0,
+) -> Draw:
+    """A jitted function that draws a batch, split over the devices of ``mesh``.
+
+    Every device runs the program of one device on its part, so that pixels do not depend on how many there are. With
+    ``num_conditions`` above 0 the images of so many indices in a row have the same noise.
+    """
+    codec = run.codec
+    sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
+
+    def draw(
+        weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions
+    ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
+        denoiser = _denoiser(run, options, sampler.schedule, weights, conditions, classifier)
+        numbers = indices // num_conditions if num_conditions else indices
+        x, trajectory = loop.sample(
+            denoiser,
+            sampler,
+            keys=jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers),
+            shape=codec.shape(image_px),
+            threshold=threshold,
+            trajectory_frames=trajectory_frames,
+        )
+        frames = jax.lax.map(lambda frame: codec.decode(weights[CODEC], frame), trajectory)
+        return codec.decode(weights[CODEC], x), frames
+
+    everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
+    on_each = jax.shard_map(
+        draw,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec(), split.spec, split.spec),
+        out_specs=(split.spec, PartitionSpec(None, *split.spec)),
+        check_vma=False,
+    )
+    return jax.jit(on_each, in_shardings=(None, everywhere, split, split))
+
+
+def _denoiser(
+    run: Run,
+    options: sections.SamplerConfig,
+    respaced: NoiseSchedule,
+    weights: Tree,
+    conditions: Conditions,
+    classifier: Run | None,
+) -> Denoiser:
+    """The run's denoiser under conditions, guided by a classifier if there is one."""
+    (params, state), num_classes = weights[DENOISER], len(run.classes)
+    guide = None
+    if classifier is not None:
+        theirs, their_state = weights[CLASSIFIER]
+        guide = compose.log_likelihood(
+            classifier.config,
+            respaced,
+            params=theirs,
+            model_state=their_state,
+            labels=conditions[LABEL.name],
+            num_classes=num_classes,
+        )
+    return compose.denoiser(
+        run.config,
+        options,
+        respaced,
+        params=params,
+        model_state=state,
+        conditions=conditions,
+        num_classes=num_classes,
+        classifier=guide,
+    )
