@@ -13,12 +13,13 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.config import checks
 from diffpath_jax.config.files import convert
-from diffpath_jax.config.network import read_network
 from diffpath_jax.config.sections import SamplerConfig
+from diffpath_jax.config.tasks import make_task
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.networks.kinds import KINDS, make_network
+from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig, smallest_side
 from diffpath_jax.networks.pure import purify
+from diffpath_jax.training.tasks.task import NETWORK
 from tests.conftest import TINY_AUTOENCODER, TINY_CLASSIFIER, TINY_DENOISER, TINY_RESNET
 
 TINY = {kind["task"]: kind for kind in (TINY_DENOISER, TINY_CLASSIFIER, TINY_AUTOENCODER, TINY_RESNET)}
@@ -188,30 +189,26 @@ CHOICES = {
 BUILT = 4
 
 
-def inputs(task):
-    """Arguments of a network, as shapes."""
-    x, t = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
-    return {"diffusion": (x, t, t), "noisy_classification": (x, t)}.get(task, (x,))
+BATCH = {"image": jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8), "label": jax.ShapeDtypeStruct((2,), jnp.int32)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_that_do_not_fit_each_other_are_told_before_a_network_is_built(kind):
-    """What is let through can be built and called; what is not is said in a line that names a key."""
+    """What is let through can be built and has a loss; what is not is said in a line that names a key."""
     task, choices = KINDS[kind].task, CHOICES[kind]
-    options = {"train": False} if task == "classification" else {}
     fitting, refused = [], 0
     for values in itertools.product(*choices.values()):
-        section = {"kind": kind, **dict(zip(choices, values, strict=True))}
+        network = {"kind": kind, **dict(zip(choices, values, strict=True))}
         try:
-            fitting.append(read_network(section, task=task, where="test"))
+            fitting.append(checks.run_config(content(task, network=network), where="test"))
         except DiffpathError as error:
             refused += 1
             assert any(str(error).startswith(f"key 'network.{key}'") for key in choices), error
     assert bool(refused) == (kind != "resnet")  # whose keys all go with each other
     for config in random.Random(0).sample(fitting, min(BUILT, len(fitting))):
-        network = make_network(config.for_classes(3), dtype=jnp.float32)
-        params, state = jax.eval_shape(network.init, jax.random.key(0))
-        jax.eval_shape(lambda p, s, *x, n=network: n.apply(p, s, *x, **options)[0], params, state, *inputs(task))
+        learns = make_task(config, num_classes=2)
+        params, state = jax.eval_shape(learns.init, jax.random.key(0))
+        jax.eval_shape(learns.losses[NETWORK], params, state, BATCH, jax.random.key(0))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
