@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath prep``."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--slides", type=Path, help=f"a slide, or a folder of slides ({' '.join(registry.suffixes())})")
-    what.add_argument("--images", type=Path, help="patches instead: a folder with a folder of images for each class")
+    what.add_argument(
+        "--images",
+        type=Path,
+        help="patches instead: a folder with a folder of images for each class, or for each split with these in it",
+    )
     what.add_argument("--tfds", metavar="NAME", help="patches instead: a TFDS data set (ArrayRecord), or its directory")
     parser.add_argument(
         "--annotations",
@@ -58,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
     parser.add_argument(
-        "--patients", type=Path, help="CSV with the columns slide,patient or image,patient, and perhaps split"
+        "--patients",
+        type=Path,
+        help="CSV with the columns slide,patient or image,patient, and perhaps split; or image,split",
     )
     parser.add_argument("--mpp_csv", type=Path, help="CSV with the columns slide,mpp: um per level-0 pixel")
     _add_field_arguments(parser)
@@ -233,13 +239,13 @@ def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple
         why = "it says how slides are read, and patches are not cut from one"
         raise DiffpathError(f"--{of_slides[0]}", where="the command line", why=why, fix="leave it out")
     mpp = _mpp_of_patches(arguments.mpp)
+    anew = arguments.fractions is not None or bool(arguments.folds)
     if arguments.images:
-        batches = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp)
+        batches = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp, keep_splits=not anew)
     elif table:
         why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
         raise DiffpathError("--patients", where="the command line", why=why, fix=fix)
     else:
-        anew = arguments.fractions is not None or arguments.folds
         batches = tfds_images.find_batches(arguments.tfds, mpp=mpp, keep_splits=not anew)
     labels = sorted({label for batch in batches for label in batch.images.labels})
     if not arguments.classes:

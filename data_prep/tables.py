@@ -48,6 +48,15 @@ def read_rows(path: Path, *, columns: Sequence[str], optional: Sequence[str] = (
     return table
 
 
+def header(path: Path) -> tuple[str, ...]:
+    """Returns the columns of a CSV; none where it cannot be read, of which :func:`read_rows` says why."""
+    try:
+        first, *_ = _text(path).splitlines() or [""]
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return tuple(composed(name.strip().strip('"')) for name in first.split(_delimiter(first)))
+
+
 def read_table(path: Path, *, columns: tuple[str, str]) -> dict[str, str]:
     """Read two columns of a CSV as a mapping from the first to the second.
 

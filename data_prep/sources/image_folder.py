@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 from data_prep.sources import digests
 from data_prep.sources.images import BATCH, ImageBatch, Picture
 from data_prep.splits.patients import Owner, PatientTable
+from data_prep.splits.splits import ALIASES
 from diffpath_jax.data.image_files import list_images
 from diffpath_jax.io.errors import DiffpathError
 
 # No patch takes more, whatever its format.
 MAX_FILE_BYTES = 2**28
-_SPLIT_FOLDERS = frozenset("train val valid validation test".split())
 
 
 @dataclass(frozen=True)
@@ -104,42 +104,71 @@ def _bytes_of(path: Path) -> bytes | DiffpathError:
         return DiffpathError("image", where=path, why=f"cannot be read ({error.strerror})", fix=fix)
 
 
-def find_batches(folder: Path, patients: PatientTable | None, *, mpp: float) -> tuple[ImageBatch, ...]:
-    """The images of a folder with a folder for each class, in batches of one class (and one split of the table).
+def find_batches(
+    folder: Path, patients: PatientTable | None, *, mpp: float, keep_splits: bool
+) -> tuple[ImageBatch, ...]:
+    """Returns the images of a folder in batches of one class and one split.
+
+    Args:
+        folder: holds a folder for each class, or a folder for each split with these in it (``train/tumour/1.png``).
+        patients: the user's table; the splits that it states win over those of folders.
+        mpp: um per pixel of the images.
+        keep_splits: keep the splits of folders; otherwise they are dealt out.
 
     Raises:
-        DiffpathError: there are none, they do not lie in folders of classes, or the table does not say whose one is.
+        DiffpathError: there are none, they do not lie in folders of classes, or the table does not name one.
     """
-    by_class = _images_by_class(folder)
-    names = Counter(path.name for paths in by_class.values() for path in paths)
+    groups = _images_by_split_and_class(folder)
+    names = Counter(path.name for paths in groups.values() for path in paths)
     batches = []
-    for label, paths in by_class.items():
-        groups: dict[str | None, list[tuple[str, str]]] = {}
+    for (folder_split, label), paths in groups.items():
+        by_split: dict[str | None, list[tuple[str, str]]] = {}
         for path in paths:
             file = path.relative_to(folder).as_posix()
             # Two classes may have a file of one name each.
             called = (file, path.name) if names[path.name] == 1 else (file,)
             owner = patients.owner(file, called) if patients else Owner("", None)
-            groups.setdefault(owner.split, []).append((file, owner.patient))
-        for split, members in groups.items():
+            split = owner.split or (folder_split if keep_splits else None)
+            by_split.setdefault(split, []).append((file, owner.patient))
+        for split, members in by_split.items():
             for batch in _in_batches(members):
                 files, owners = zip(*batch, strict=True)
-                batches.append(ImageBatch(ImageFiles(folder, files, label, owners if patients else None), split, mpp))
+                known = owners if patients and patients.knows_patients else None
+                batches.append(ImageBatch(ImageFiles(folder, files, label, known), split, mpp))
     return tuple(batches)
 
 
-def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+def _images_by_split_and_class(folder: Path) -> dict[tuple[str | None, str], list[Path]]:
+    """Returns the images of each class, and of each split where all folders are called as splits are.
+
+    Raises:
+        DiffpathError: there are none, or some lie in no folder of a class.
+    """
     if not folder.is_dir():
         fix = "check the path given to --images"
         raise DiffpathError("images", where=folder, why="no such directory", fix=fix)
-    by_class = list_images(folder)
+    by_folder = list_images(folder)
+    if not {name.lower() for name in by_folder} <= set(ALIASES):
+        _check_classes(folder, by_folder)
+        return {(None, label): paths for label, paths in by_folder.items()}
+    groups: dict[tuple[str | None, str], list[Path]] = {}
+    for name in by_folder:
+        by_class = list_images(folder / name)
+        _check_classes(folder / name, by_class)
+        for label, paths in by_class.items():
+            groups.setdefault((ALIASES[name.lower()], label), []).extend(paths)
+    return groups
+
+
+def _check_classes(folder: Path, by_class: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse images that lie beside the folders of classes.
+
+    Raises:
+        DiffpathError: there are some.
+    """
     if "" in by_class:
-        fix = "put them into a folder for each class, and name the folder of these folders"
+        fix = "put them into a folder for each class, or for each split with folders of classes in it"
         raise DiffpathError("images", where=folder, why="they lie in no folder that names their class", fix=fix)
-    if set(by_class) <= _SPLIT_FOLDERS:
-        fix = "give one of them as --images, or all images with a column split in the table of --patients"
-        raise DiffpathError("images", where=folder, why=f"{sorted(by_class)} are splits, not classes", fix=fix)
-    return by_class
 
 
 def _in_batches(members: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

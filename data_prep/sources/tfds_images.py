@@ -11,11 +11,10 @@ import tensorflow_datasets as tfds
 
 from data_prep.sources import digests
 from data_prep.sources.images import BATCH, ImageBatch, Picture
+from data_prep.splits.splits import ALIASES
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 
 PATIENT = "patient"
-# What data sets call their splits.
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _PREPARE = (
     "prepare it with tfds.builder(NAME, file_format='array_record').download_and_prepare(), or name its directory"
 )
@@ -136,9 +135,9 @@ def find_batches(name: str, *, mpp: float, keep_splits: bool) -> tuple[ImageBatc
     labels = tuple(builder.info.features[label].names)
     own_splits = {split: info for split, info in builder.info.splits.items() if info.num_examples}
     keep_splits = keep_splits and len(own_splits) > 1
-    if keep_splits and (other := sorted(set(own_splits) - set(_SPLITS))):
+    if keep_splits and (other := sorted(set(own_splits) - set(ALIASES))):
         fix = "give --fractions or --folds: all images are then dealt out anew"
-        why = f"its splits {other} are none of {sorted(set(_SPLITS.values()))}"
+        why = f"its splits {other} are none of {sorted(set(ALIASES.values()))}"
         raise DiffpathError("splits", where=name, why=why, fix=fix)
     images = [
         TfdsImages(Path(builder.data_path), file, split, start, stop, image, label, labels, knows_patients=False)
@@ -147,7 +146,7 @@ def find_batches(name: str, *, mpp: float, keep_splits: bool) -> tuple[ImageBatc
     ]
     if PATIENT in builder.info.features and images[0].patient_of_first():
         images = [dataclasses.replace(some, knows_patients=True) for some in images]
-    return tuple(ImageBatch(some, _SPLITS[some.split] if keep_splits else None, mpp) for some in images)
+    return tuple(ImageBatch(some, ALIASES[some.split] if keep_splits else None, mpp) for some in images)
 
 
 def _ranges(info: Any) -> Iterator[tuple[Path, int, int]]:

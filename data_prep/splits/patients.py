@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.tables import composed, read_rows
+from data_prep.tables import composed, header, read_rows
 from diffpath_jax.io.errors import DiffpathError
 
 
@@ -25,10 +25,12 @@ class PatientTable:
     Attributes:
         path: its file.
         owners: by the name in the table.
+        knows_patients: it says of whom each is, and not its split alone.
     """
 
     path: Path
     owners: Mapping[str, Owner]
+    knows_patients: bool = True
 
     def owner(self, what: str, names: Sequence[str]) -> Owner:
         """Returns the patient of a slide or image.
@@ -52,7 +54,7 @@ class PatientTable:
 
 
 def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientTable:
-    """Read a CSV with the columns ``column`` and ``patient``, and perhaps ``split``.
+    """Read a CSV with the columns ``column`` and ``patient``, and perhaps ``split``; for images the latter is enough.
 
     Args:
         path: the file.
@@ -66,14 +68,16 @@ def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientT
     owners: dict[str, Owner] = {}
     spelt: dict[str, str] = {}
     places: dict[str, str | None] = {}
-    for row in read_rows(path, columns=(column, "patient"), optional=("split",)):
-        name, owner = row[column], Owner(row["patient"], row.get("split"))
+    for row in _rows(path, column):
+        name, owner = row[column], Owner(row.get("patient", ""), row.get("split"))
         if owner.split not in (None, *splits):
             fix = f"write one of {', '.join(splits)}"
             raise DiffpathError("split", where=path, why=f"{owner.split!r} of {name} is none", fix=fix)
         if owners.setdefault(name, owner) != owner:
             why, fix = f"{name} stands twice with other values", f"give each {column} one patient (and one split)"
             raise DiffpathError("table", where=path, why=why, fix=fix)
+        if not owner.patient:
+            continue
         before = spelt.setdefault(_bare(owner.patient), owner.patient)
         if before != owner.patient:
             why = f"{before!r} and {owner.patient!r} look like one patient"
@@ -81,7 +85,14 @@ def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientT
         if places.setdefault(owner.patient, owner.split) != owner.split:
             why = f"in {places[owner.patient]} and in {owner.split}"
             raise DiffpathError(f"patient {owner.patient!r}", where=path, why=why, fix="give each patient one split")
-    return PatientTable(path, owners)
+    return PatientTable(path, owners, knows_patients=all(owner.patient for owner in owners.values()))
+
+
+def _rows(path: Path, column: str) -> list[dict[str, str]]:
+    """Returns the rows of a table; one of images may state splits and no patients."""
+    if column == "image" and "patient" not in header(path):
+        return read_rows(path, columns=(column, "split"))
+    return read_rows(path, columns=(column, "patient"), optional=("split",))
 
 
 def _bare(text: str) -> str:

@@ -16,6 +16,12 @@ from data_prep.slide.slides import Box
 from diffpath_jax.io.errors import DiffpathError
 
 SPLITS = ("train", "val", "test")
+# What folders and data sets call their splits.
+ALIASES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
 MAX_FOLDS = 20
 # Not a split: fields between two bands of a spatial split.

@@ -13,8 +13,10 @@ import tensorflow_datasets as tfds
 
 from data_prep.sources import image_folder
 from data_prep.sources.images import ImageBatch
+from data_prep.splits.patients import read_patients
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.render.image_grid import encode_png
 
 SIDE = 32
@@ -250,13 +252,13 @@ def test_options_that_do_not_fit(images, prep, tmp_path, words, said):
 
 def test_folders_that_do_not_fit(prep, tmp_path):
     write(tmp_path / "flat" / "a.png", patch(0))
-    write(tmp_path / "splits" / "train" / "tumour" / "a.png", patch(0))
+    write(tmp_path / "splits" / "train" / "a.png", patch(0))
     write(tmp_path / "splits" / "test" / "tumour" / "a.png", patch(1))
     write(tmp_path / "wide" / "tumour" / "a.png", np.zeros((8, 16, 3), np.uint8))
     (tmp_path / "empty").mkdir()
     for name, said in {
         "flat": "no folder that names their class",
-        "splits": "['test', 'train'] are splits, not classes",
+        "splits": "train: they lie in no folder that names their class",
         "wide": "most have 16 x 8 px",
         "empty": "there are none",
         "nowhere": "no such directory",
@@ -264,6 +266,53 @@ def test_folders_that_do_not_fit(prep, tmp_path):
         code, errors, _ = prep("--images", tmp_path / name, "--mpp", 0.5)
         assert code == 2 and len(errors) == 1 and said in errors[0], errors
         assert not (tmp_path / "out").exists()
+
+
+def of_batches(folder, *, keep_splits=True):
+    """Returns the split and the class of every file."""
+    batches = image_folder.find_batches(folder, None, mpp=0.5, keep_splits=keep_splits)
+    return {file: (batch.split, batch.images.label) for batch in batches for file in batch.images.files}
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("training", "test"), ("train", "test")),
+        (("Train", "Valid", "Test"), ("train", "val", "test")),
+        (("train", "validation", "testing"), ("train", "val", "test")),
+        (("train",), ("train",)),
+    ],
+)
+def test_folders_of_splits_hold_folders_of_classes(tmp_path, names, splits):
+    expected = {}
+    for name, split in zip(names, splits, strict=True):
+        for label in ("A", "B"):
+            write(tmp_path / "images" / name / label / "1.png", patch(0))
+            expected[f"{name}/{label}/1.png"] = (split, label)
+    assert of_batches(tmp_path / "images") == expected
+    dealt = of_batches(tmp_path / "images", keep_splits=False)
+    assert dealt == {file: (None, label) for file, (_, label) in expected.items()}
+
+
+def test_a_class_may_be_called_as_a_split_where_others_are_not(tmp_path):
+    for label in ("test", "tumour"):
+        write(tmp_path / "images" / label / "1.png", patch(0))
+    assert of_batches(tmp_path / "images") == {"test/1.png": (None, "test"), "tumour/1.png": (None, "tumour")}
+
+
+def test_splits_can_be_stated_without_patients_and_nothing_is_proven_of_these(images, prep, tmp_path):
+    files = [path.relative_to(images).as_posix() for path in sorted(images.rglob("*.png"))]
+    splits = ["test" if i % 3 == 0 else "train" for i in range(24)]
+    text = "".join(f"{file},{split}\n" for file, split in zip(files, splits, strict=True))
+    (tmp_path / "splits.csv").write_text("image,split\n" + text)
+    code, errors, shown = prep("--images", images, "--mpp", 0.5, "--patients", tmp_path / "splits.csv")
+    assert (code, errors) == (0, []) and "leakage cannot be excluded" in shown and "none in two splits" not in shown
+    dataset, records = records_of(tmp_path / "out")
+    assert {split: dataset.count(split) for split in dataset.splits} == {"train": 16, "test": 8}
+    assert {record.patient for record in records} == {""}
+    (tmp_path / "splits.csv").write_text("slide,split\na,train\n")
+    with pytest.raises(DiffpathError, match="'patient' must be one of them"):
+        read_patients(tmp_path / "splits.csv", column="slide", splits=("train",))
 
 
 def test_a_class_map_names_and_leaves_out(images, prep, tmp_path):
