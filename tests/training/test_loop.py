@@ -157,15 +157,27 @@ def losses(workdir):
     return {row["step"]: row["loss"] for row in read_metrics(workdir) if "loss" in row}
 
 
-def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset):
-    whole = run_fit(tmp_path / "whole", dataset)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, dataset):
+    """The directory of a run that was left alone, and the digest of its last state."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    return workdir, tree_digest(jax.device_get(run_fit(workdir, dataset)))
+
+
+@pytest.fixture(scope="module")
+def finished(uninterrupted):
+    return uninterrupted[0]
+
+
+def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset, uninterrupted):
+    whole, digest = uninterrupted
     with pytest.raises(DiffpathError, match="SIGTERM at step 3") as caught:
         run_fit(tmp_path / "parts", dataset, stop_after=3)
     assert caught.value.code == ExitCode.TERMINATED == 143
     resumed = run_fit(tmp_path / "parts", dataset)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    assert len(losses(tmp_path / "whole")) == 6
-    assert tree_digest(jax.device_get(resumed)) == tree_digest(jax.device_get(whole))
+    assert losses(tmp_path / "parts") == losses(whole)
+    assert len(losses(whole)) == 6
+    assert tree_digest(jax.device_get(resumed)) == digest
 
 
 STEPS = 12
@@ -195,7 +207,6 @@ KINDS = {
         "train.patience": 20,
     },
 }
-every_kind = pytest.mark.parametrize("kind", KINDS, ids=["denoiser", "autoencoder", "classifier"])
 
 
 def command(kind, workdir, dataset):
@@ -208,6 +219,14 @@ def command(kind, workdir, dataset):
 
 # Of a process with one device.
 ALONE = {**os.environ, "XLA_FLAGS": ""}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["denoiser", "autoencoder", "classifier"])
+def left_alone(request, tmp_path_factory, dataset):
+    """Of each kind its config and the directory of a run that nobody interrupts."""
+    workdir = tmp_path_factory.mktemp("left_alone") / "whole"
+    subprocess.run(command(request.param, workdir, dataset), env=ALONE, check=True)
+    return request.param, workdir
 
 
 def interrupt_at(kind, how, step, workdir, dataset):
@@ -238,34 +257,32 @@ def numbers(workdir):
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "share_of_peak")} for row in rows]
 
 
-def check_interrupted_run(kind, tmp_path, dataset, interruptions):
+def check_interrupted_run(left_alone, tmp_path, dataset, interruptions):
     """Losses, validation losses, stain drift and the final state are those of a run that was left alone."""
-    subprocess.run(command(kind, tmp_path / "whole", dataset), env=ALONE, check=True)
+    kind, whole = left_alone
     codes = [interrupt_at(kind, how, step, tmp_path / "parts", dataset) for how, step in interruptions]
     subprocess.run(command(kind, tmp_path / "parts", dataset), env=ALONE, check=True)
-    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
-    assert sum("learning_rate" in row for row in read_metrics(tmp_path / "whole")) == STEPS
-    states = [Checkpoints(tmp_path / name).read(STEPS) for name in ("whole", "parts")]
+    assert numbers(tmp_path / "parts") == numbers(whole)
+    assert sum("learning_rate" in row for row in read_metrics(whole)) == STEPS
+    states = [Checkpoints(workdir).read(STEPS) for workdir in (whole, tmp_path / "parts")]
     assert tree_digest(states[0]) == tree_digest(states[1])
     return codes
 
 
-@every_kind
-def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset, kind):
-    codes = check_interrupted_run(kind, tmp_path, dataset, [(signal.SIGKILL, 3), (signal.SIGTERM, 6)])
+def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset, left_alone):
+    codes = check_interrupted_run(left_alone, tmp_path, dataset, [(signal.SIGKILL, 3), (signal.SIGTERM, 6)])
     assert codes == [-signal.SIGKILL, 143]
 
 
 @pytest.mark.full
-@every_kind
-def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset, kind):
+def test_a_run_interrupted_sixty_times_goes_on_bit_for_bit(tmp_path, dataset, left_alone):
     """50 SIGKILLs and 10 SIGTERMs at random moments; whenever the run is done it starts again in a new directory."""
     rng = np.random.default_rng(0)
-    subprocess.run(command(kind, tmp_path / "whole", dataset), env=ALONE, check=True)
-    expected = tree_digest(Checkpoints(tmp_path / "whole").read(STEPS))
+    kind, whole = left_alone
+    expected = tree_digest(Checkpoints(whole).read(STEPS))
 
     def check(workdir):
-        assert numbers(workdir) == numbers(tmp_path / "whole")
+        assert numbers(workdir) == numbers(whole)
         assert tree_digest(Checkpoints(workdir).read(STEPS)) == expected
 
     left, finished, codes = {signal.SIGKILL: 50, signal.SIGTERM: 10}, 0, []
@@ -315,16 +332,10 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_counted():
 
 
 def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
-    poisoned = make_task(RUN, num_classes=2)
-    original = poisoned.losses[NETWORK]
-
-    def loss(params, model_state, batch, key):
-        value, aux = original(params, model_state, batch, key)
-        return value * jnp.nan, aux
-
     with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
         Trainer(
-            task=dataclasses.replace(poisoned, losses={NETWORK: loss}),
+            # Whatever the label of a batch's first image.
+            task=linear_task(bad_steps=(0, 1)),
             optim=OPTIM,
             config=dataclasses.replace(RUN.train, num_steps=50),
             batches=batches_of(dataset),
@@ -334,8 +345,8 @@ def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
             mesh=sharding.make_mesh(jax.devices()[:1]),
         ).fit()
     assert caught.value.code == ExitCode.DIVERGED
-    state = Checkpoints(tmp_path).read(2)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+    leaves = jax.tree.leaves(Checkpoints(tmp_path).read(2)["params"])
+    assert leaves and all(np.isfinite(leaf).all() for leaf in leaves)
 
 
 def test_ema_is_its_definition():
@@ -344,13 +355,6 @@ def test_ema_is_its_definition():
     np.testing.assert_allclose(late["w"], 0.9 * 1 + 0.1 * 3, rtol=1e-6)
     early = optim.update_ema(average, params, decay=0.9, step=jnp.array(0))
     np.testing.assert_allclose(early["w"], 0.1 * 1 + 0.9 * 3, rtol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, dataset):
-    workdir = tmp_path_factory.mktemp("run") / "finished"
-    run_fit(workdir, dataset)
-    return workdir
 
 
 def flip_a_byte(folder):

@@ -170,6 +170,12 @@ def tiny_task(*, start, revive_after=0):
     )
 
 
+def fresh_state(task, config):
+    """Compiled as one program, which tests and their runs share: operation by operation nothing is kept."""
+    make = lambda key: init_state(task, config, key=key, batch=images(0), num_steps=4)  # noqa: E731
+    return jax.jit(make)(jax.random.key(0))
+
+
 def images(seed, count=4):
     return {
         "image": np.random.default_rng(seed).integers(0, 255, (count, 8, 8, 3), np.uint8),
@@ -179,7 +185,7 @@ def images(seed, count=4):
 
 def test_the_discriminator_waits_for_its_start_and_then_both_learn():
     task, config = tiny_task(start=2), OptimConfig(learning_rate=1e-2, ema_decay=0.9)
-    state = init_state(task, config, key=jax.random.key(0), batch=images(0), num_steps=4)
+    state = fresh_state(task, config)
     step = jax.jit(make_train_step(task, config, num_steps=4, log_every=1))
     seen = [state]
     for number in range(4):
@@ -208,11 +214,12 @@ def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminat
         adversary=None,
         perceptual=None,
     )
-    params, state = task.init(jax.random.key(0))
+    params, state = jax.jit(task.init)(jax.random.key(0))
 
     def gradient(of):
         batch = jax.tree.map(jnp.asarray, images(0))
-        return jax.grad(lambda own: of({**params, NETWORK: own}, state, batch, jax.random.key(2))[0])(params[NETWORK])
+        loss = lambda own: of({**params, NETWORK: own}, state, batch, jax.random.key(2))[0]  # noqa: E731
+        return jax.jit(jax.grad(loss))(params[NETWORK])
 
     for a, b in zip(
         jax.tree.leaves(gradient(task.losses[NETWORK])), jax.tree.leaves(gradient(alone.losses[NETWORK])), strict=True
@@ -223,11 +230,11 @@ def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminat
 def test_revived_codes_end_in_the_train_state():
     """A codebook far from all latents: its unused codes are latents after one step."""
     task, config = tiny_task(start=9, revive_after=1), OptimConfig(learning_rate=1e-9, ema_decay=0.9)
-    state = init_state(task, config, key=jax.random.key(0), batch=images(0), num_steps=1)
+    state = fresh_state(task, config)
     far = jnp.linspace(50.0, 60.0, 24).reshape(8, 3)
     params = {**state.params, NETWORK: {**state.params[NETWORK], "codebook": {"embedding": far}}}
     state = state.__class__(**{**vars(state), "params": params, "ema": params})
-    after, _ = jax.jit(make_train_step(task, config, num_steps=1, log_every=1))(state, images(0), jax.random.key(1))
+    after, _ = jax.jit(make_train_step(task, config, num_steps=4, log_every=1))(state, images(0), jax.random.key(1))
     codes = np.asarray(after.params[NETWORK]["codebook"]["embedding"])
     kept = np.abs(codes - far).max(axis=1) < 1e-3
     assert kept.sum() == 1 and np.abs(codes[~kept]).max() < 40
