@@ -119,7 +119,8 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
     processes.wait_for_all("all batches are drawn")
     if processes.is_first():
         units = [unit for start in batches if (unit := staging.find(_unit_name(start)))]
-        _assemble(job, model, fingerprint, staging, units)
+        # The job as it was begun, perhaps by an earlier version: the same command has to find it again.
+        _assemble(job, model, recorded_job(job.out) or fingerprint, staging, units)
         staging.clear()
     processes.wait_for_all("the data set is written")
     return manifest.open_dataset(job.out)
@@ -253,7 +254,7 @@ def _repeated(value: str | int | float, count: int) -> pa.Array:
 def _assemble(
     job: SampleJob,
     model: Model,
-    fingerprint: Mapping[str, Any],
+    record: Mapping[str, Any],
     staging: Staging,
     units: Sequence[Unit],
 ) -> None:
@@ -266,7 +267,7 @@ def _assemble(
         kind="generated",
         mpp=run.mpp,
         fov_um=scale["fov_um"],
-        job=dict(fingerprint),
+        job=dict(record),
         command="diffpath sample",
         sampling=provenance,
         training_data=tuple(run.images),

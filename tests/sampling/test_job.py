@@ -288,6 +288,22 @@ def test_a_job_goes_on_with_the_spacing_that_it_was_begun_with(model, tmp_path):
         staging.Staging(begun.out, sampling_job._fingerprint(new, model), sampling_job._renewed)
 
 
+def test_a_job_of_an_earlier_version_is_found_again_when_it_is_done(model, tmp_path):
+    """One step of DDIM was that at t = 0; today it is that at T - 1."""
+    options = {"sampler": "ddim", "steps": 1}
+    begun = job_of(tmp_path / "begun", {**options, "spacing": "leading"})
+    record = sampling_job._fingerprint(begun, model)
+    record["sampler"], record["twins"] = {**record["sampler"], "spacing": "auto"}, record.pop("shared_noise")
+    staging.Staging(begun.out, record)
+    finished = sampling_job.run_job(job_of(begun.out, options), model, mesh(1))
+    whole = sampling_job.run_job(job_of(tmp_path / "whole", {**options, "spacing": "leading"}), model, mesh(1))
+    new = sampling_job.run_job(job_of(tmp_path / "new", options), model, mesh(1))
+    assert finished.digest == whole.digest != new.digest
+    before = (begun.out / "manifest.json").read_bytes()
+    assert sampling_job.run_job(job_of(begun.out, options), model, mesh(1)).digest == finished.digest
+    assert (begun.out / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "parameter"),
     [
