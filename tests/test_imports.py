@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,22 @@ def test_rooms_import_from_lower_floors_alone(package):
         if room(other) != room(module) and floors.get(room(other), len(MODULES)) >= floors[room(module)]
     ]
     assert not wrong
+
+
+def test_the_listing_in_contributing_names_every_folder_and_module():
+    """And nothing that is not there."""
+    listing = (ROOT / "CONTRIBUTING.md").read_text().split("```")[1]
+    # `report api`: names before the words that explain them; folders end in a slash.
+    words = set(re.findall(r"[a-z_]+", listing))
+    modules = {name.rpartition(".")[2] for name in MODULES if name != DOOR and ".commands." not in name}
+    folders = {path.parent.name for path in FILES}
+    assert not (modules | folders) - words
+    assert (
+        not set(re.findall(r"([a-z_]+)/", listing))
+        - folders
+        - {"templates", "configs", "demo", "benchmarks"}
+        - {*("docs", "tests", "golden", "compatibility")}
+    )
 
 
 def test_no_module_imports_itself_through_others():
