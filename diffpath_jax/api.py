@@ -87,25 +87,34 @@ def sample(
     Raises:
         DiffpathError: a value that does not fit, a class that the model does not know, or a directory of another job.
     """
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="open one")
-    options = convert(SamplerConfig, sampler, where="the arguments of sample")
-    checks.check_sampler(run.config, options, classifier=False)
     image_px = run.image_px if patch_px is None else (patch_px, patch_px)
-    fix = "choose a multiple of it as patch_px"
-    checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
     job = sampling_job.SampleJob(
         out=out,
         name=name,
         conditions=for_each_class(len(run.classes), conditions),
         counts=_counts(num_per_class, run.classes),
-        sampler=options,
+        sampler=_sampler(run, sampler, image_px),
         image_px=image_px,
         batch_size=batch_size,
         seed=seed,
     )
     model = Model(run, load_parameters(run, step=checkpoint))
     return sampling_job.run_job(job, model, sharding.local_mesh())
+
+
+def _sampler(run: Run, options: Mapping[str, Any], image_px: tuple[int, int]) -> SamplerConfig:
+    """A sampler that serves a run at a size.
+
+    Raises:
+        DiffpathError: it does not, or the run is no diffusion model.
+    """
+    if run.config.diffusion is None:
+        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="open one")
+    sampler = convert(SamplerConfig, options, where="the arguments of sample")
+    checks.check_sampler(run.config, sampler, classifier=False)
+    fix = "choose a multiple of it as patch_px"
+    checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
+    return sampler
 
 
 def _counts(num_per_class: int | Mapping[str, int], classes: Sequence[str]) -> tuple[int, ...]:

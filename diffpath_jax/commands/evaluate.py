@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held_out", type=int, default=2000, help="most held-out images that the audit is calibrated on (%(default)s)"
     )
     parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
+    _add_interval_arguments(parser)
+    parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
+
+
+def _add_interval_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how sure numbers are."""
     parser.add_argument("--resamples", type=int, default=100, help="for intervals; 0 gives none (default: %(default)s)")
     parser.add_argument(
         "--intervals",
@@ -68,7 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "takes long in thousands of features (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of random subsets and resamples")
-    parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:

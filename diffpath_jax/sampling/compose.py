@@ -42,11 +42,9 @@ def denoiser(
         output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
         return diffusion.split_variance(output, x_t.shape[-1])
 
-    nothing = conditioning.null(nulls, next(iter(conditions.values())).shape[0])
-    told = {} if options.unconditional else {name: conditions[name] for name in nulls if name in conditions}
     guided = conditioning.with_guidance(
         predict,
-        {**nothing, **told},
+        _told({} if options.unconditional else conditions, nulls, count=next(iter(conditions.values())).shape[0]),
         nulls,
         weight=options.guidance,
         active=(share >= options.guidance_from) & (share <= options.guidance_to),
@@ -58,14 +56,15 @@ def denoiser(
 
     combined: Denoiser = eps
     if classifier is not None:
-        combined = conditioning.with_classifier(
-            eps,
-            classifier,
-            respaced,
-            scale=options.classifier_scale,
-            as_score=sampler_kind(options).takes_score,
-        )
+        scale, as_score = options.classifier_scale, sampler_kind(options).takes_score
+        combined = conditioning.with_classifier(eps, classifier, respaced, scale=scale, as_score=as_score)
     return eps_scaling.scale_eps(combined, slope=options.eps_slope, offset=options.eps_scale)
+
+
+def _told(conditions: Conditions, nulls: conditioning.Nulls, *, count: int) -> dict[str, jax.Array]:
+    """What a network is told of ``count`` images: null values of conditions that are not there."""
+    known = {name: conditions[name] for name in nulls if name in conditions}
+    return {**conditioning.null(nulls, count), **known}
 
 
 def log_likelihood(
