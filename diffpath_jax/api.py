@@ -13,7 +13,7 @@ The names are those of the command line where it has them, and do the same: :fun
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,6 +22,7 @@ from diffpath_jax.config import checks
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.records import FieldOfView
 from diffpath_jax.devices import sharding
 from diffpath_jax.evaluation import image_sets
 from diffpath_jax.evaluation import job as evaluation_job
@@ -34,9 +35,6 @@ from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs.run import Run, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model, for_each_class
-
-if TYPE_CHECKING:
-    from data_prep.fields.read import ReadField
 
 __all__ = [
     "Dataset",
@@ -194,8 +192,8 @@ def evaluate(
 
 
 def read_fields(
-    slide: Path, annotations: Path | None = None, *, fov_um: float, patch_px: int, **options: Any
-) -> Iterator["ReadField"]:
+    slide: Path, annotations: Path | None = None, *, fov_um: float | int, patch_px: int, **options: Any
+) -> Iterator[FieldOfView]:
     """Returns the fields of view of a slide with their images, at true um/px; needs the extra ``prep``.
 
     Args:

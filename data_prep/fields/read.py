@@ -1,55 +1,30 @@
 """Fields of view of one slide, read for a Python user: no data set, no split, nothing written."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import UInt8
 
 from data_prep.annotations import regions as annotations
 from data_prep.annotations.class_map import ClassMap
 from data_prep.fields import sizes, tiling
 from data_prep.slide import slides, tissue
-from data_prep.slide.slides import Box
+from diffpath_jax.data.records import FieldOfView
 
 # The class of a slide without annotations.
 WHOLE_SLIDE = "tissue"
-
-
-@dataclass(frozen=True)
-class ReadField:
-    """A field of view that was read.
-
-    Attributes:
-        image: uint8 RGB at the scale that was asked for.
-        label: its class, as the annotations name it in plain letters.
-        box: level-0 pixels.
-        mpp: um per pixel of the image.
-        roi_share: share covered by the regions of its class.
-        tissue_share: share of tissue.
-    """
-
-    image: UInt8[np.ndarray, "px px 3"]
-    label: str
-    box: Box
-    mpp: float
-    roi_share: float
-    tissue_share: float
 
 
 def fields_of_slide(
     path: Path,
     annotation_file: Path | None = None,
     *,
-    fov_um: float,
+    fov_um: float | int,
     patch_px: int,
-    stride_um: float | None = None,
+    stride_um: float | int | None = None,
     class_map: ClassMap | None = None,
     roi_min: float = 0.75,
     tissue_min: float = 0.5,
     slide_mpp: float | None = None,
-) -> Iterator[ReadField]:
+) -> Iterator[FieldOfView]:
     """Read the fields of view of a slide that its regions cover, top to bottom, left to right.
 
     Args:
@@ -84,4 +59,5 @@ def fields_of_slide(
         kept = [field for field in planned if field.outcome == tiling.KEPT]
         images = slides.read_fields(slide, [field.box for field in kept], patch_px=patch_px)
         for field, image in zip(kept, images, strict=True):
-            yield ReadField(image, field.label, field.box, size.mpp, field.roi_share, field.tissue_share or 0.0)
+            box = (field.box.x, field.box.y, field.box.width, field.box.height)
+            yield FieldOfView(image, field.label, box, size.mpp, field.roi_share, field.tissue_share or 0.0)

@@ -30,6 +30,27 @@ class Schema:
 
 
 @dataclass(frozen=True)
+class FieldOfView:
+    """A field of view of a slide, read but not yet part of a data set.
+
+    Attributes:
+        image: (height, width, 3) uint8 RGB.
+        label: class, as the annotations name it in plain letters.
+        box: left, top, width and height in level-0 pixels.
+        mpp: um per pixel of ``image``.
+        roi_share: share covered by the regions of its class.
+        tissue_share: share of tissue.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    label: str
+    box: tuple[float, float, float, float]
+    mpp: float
+    roi_share: float
+    tissue_share: float
+
+
+@dataclass(frozen=True)
 class PatchRecord:
     """One image with its label and its scale.
 
