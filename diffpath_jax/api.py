@@ -49,7 +49,7 @@ __all__ = [
     "sample",
 ]
 
-Features = Float[np.ndarray, "n d"]
+Features = Float[np.ndarray, "_ d"]
 
 
 def sample(

@@ -45,7 +45,7 @@ def test_an_unknown_config_key(capsys, tmp_path, dataset):
 
 
 def test_an_unknown_key_in_the_file_names_the_nearest(capsys, tmp_path, dataset):
-    text = Path("configs/demo_ddpm.py").read_text().replace('"learning_rate"', '"learning_rte"')
+    text = Path("configs/demo_classifier.py").read_text().replace('"learning_rate"', '"learning_rte"')
     (tmp_path / "typo.py").write_text(text)
     line = fails(
         capsys, "train", "--config", tmp_path / "typo.py", "--workdir", tmp_path / "run",

@@ -48,9 +48,9 @@ def fields_of_slide(
     if class_map is None:
         labels = [] if annotation_file else [WHOLE_SLIDE]
         class_map = annotations.all_classes([annotation_file] if annotation_file else [], slide_labels=labels)
-    size = sizes.from_options({"fov_um": fov_um, "patch_px": patch_px})
+    size = sizes.from_options({"fov_um": float(fov_um), "patch_px": patch_px})
     spec = tiling.field_spec(
-        size, stride_um=stride_um or fov_um, origin_um=(0.0, 0.0), roi_min=roi_min, tissue_min=tissue_min
+        size, stride_um=float(stride_um or fov_um), origin_um=(0.0, 0.0), roi_min=roi_min, tissue_min=tissue_min
     )
     with slides.open_slide(path, scale_table=None if slide_mpp is None else {path.name: slide_mpp}) as slide:
         regions = annotations.of_slide(slide, annotation_file, WHOLE_SLIDE, class_map).regions
