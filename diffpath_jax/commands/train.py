@@ -23,7 +23,8 @@ from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.conditions import readers
 from diffpath_jax.runs import run as runs
-from diffpath_jax.runs.cost import plan
+from diffpath_jax.runs import topology
+from diffpath_jax.runs.cost import Plan, plan, shapes_of
 from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.tasks.task import Task
 
@@ -45,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dry.add_argument("--dry_run", action="store_true", help="print size and cost, train nothing")
     dry.add_argument("--devices", type=int, help="devices to plan for (default: those of this machine)")
     dry.add_argument("--peak_tflops", type=float, help="peak of one device (default: measured here)")
+    dry.add_argument(
+        "--topology", help="compile the step for this slice of TPUs, e.g. v5p:4x4x4; needs no TPU, takes minutes"
+    )
     dry.add_argument("--share", type=float, default=0.4, help="share of the peak to expect (default: %(default)s)")
     parser.set_defaults(takes_overrides=True)
 
@@ -60,6 +64,8 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     if arguments.dry_run:
         _describe(settings, arguments)
         return ExitCode.OK
+    if arguments.topology:
+        raise DiffpathError("--topology", where="the command line", why="of a dry run alone", fix="add --dry_run")
     if arguments.workdir is None:
         raise DiffpathError("--workdir", where="the command line", why="missing", fix="name a run directory")
     hardware.use_compilation_cache()
@@ -139,6 +145,9 @@ def _named_first_stage(settings: sections.RunConfig) -> FirstStage | None:
 
 def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
     """Print what a run would be, without allocating it."""
+    if arguments.topology:
+        # Devices that are not here are to be described; those that are need not wake up.
+        jax.config.update("jax_platforms", "cpu")
     datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:
         schema = datasets[0].schema
@@ -148,21 +157,54 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     else:
         image_px, num_classes, images = (PAPER_PX, PAPER_PX), PAPER_CLASSES, 0
         data = f"none named: {PAPER_PX} px and {PAPER_CLASSES} classes assumed"
-    devices = arguments.devices or jax.device_count()
+    slice_devices = topology.slice_devices(arguments.topology) if arguments.topology else ()
+    devices = len(slice_devices) or arguments.devices or jax.device_count()
     checks.check_devices(settings, devices, where=arguments.config)
     stored = bool(datasets) and datasets[0].schema.latent_shape is not None
     stage = _named_first_stage(settings)
     checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
     cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices, first_stage=stage, stored=stored)
+    rows = {"data": data, "parameters": f"{cost.parameters:,}"}
+    if slice_devices:
+        mesh = sharding.make_mesh(slice_devices, fsdp=settings.train.fsdp)
+        run = shapes_of(settings, image_px=image_px, num_classes=num_classes, first_stage=stage, stored=stored)
+        compiled = topology.compile_step(settings, run, mesh)
+        rows |= _compiled(topology.describe(compiled, mesh, accumulate=settings.optim.accumulate), settings)
+    else:
+        rows |= _planned(cost, settings, arguments, devices=devices, images=images)
+    console.print(cost.overview, markup=False, soft_wrap=True)
+    for name, value in rows.items():
+        console.print(f"{name:13s} {value}", soft_wrap=True)
+
+
+def _compiled(program: topology.Program, settings: sections.RunConfig) -> dict[str, str]:
+    """Returns what the compiler says of a step, of one device."""
+    batch_size = settings.data.batch_size
+    fits = "fits" if program.free_bytes >= 0 else "does not fit"
+    images = program.fitting_batch(batch_size)
+    rows = {
+        "device": f"{program.devices} x {program.device_kind}: compiled for, nothing has run",
+        "memory": f"{program.memory_bytes / GIB:.3g} GiB: state and batch {program.argument_bytes / GIB:.3g}, "
+        f"temporary {program.temporary_bytes / GIB:.3g}; {fits}"
+        + (f", as about {images:,} images a step do" if images else ""),
+        "mesh": f"data {program.devices // settings.train.fsdp} x fsdp {settings.train.fsdp}",
+        "step": f"{program.flop / 1e12:.4g} TFLOP a device, {batch_size} images on all; by XLA's own estimate "
+        f"{1e3 * program.seconds:.4g} ms, {program.share_of_peak:.0%} of the peak",
+    }
+    traffic = (f"{each.count} {kind} of {each.bytes / 1e6:.4g} MB" for kind, each in program.traffic.items())
+    return {**rows, "collectives": ", ".join(traffic) or "none"}
+
+
+def _planned(
+    cost: Plan, settings: sections.RunConfig, arguments: argparse.Namespace, *, devices: int, images: int
+) -> dict[str, str]:
+    """Returns size and length of a run, as counted."""
     measured = not arguments.peak_tflops
     peak = hardware.measured_peak(jnp.dtype(settings.dtype)) if measured else arguments.peak_tflops * 1e12
     hours = cost.hours(flop_per_second=devices * peak * arguments.share)
     seen = settings.train.num_steps * settings.data.batch_size
-    console.print(cost.overview, markup=False, soft_wrap=True)
     source = f"measured on {jax.devices()[0].device_kind}" if measured else "as given"
-    for name, value in {
-        "data": data,
-        "parameters": f"{cost.parameters:,}",
+    return {
         "forward pass": f"{cost.forward_flop / 1e9:.4g} GFLOP an image",
         "memory": f"{cost.device_bytes / GIB:.3g} GiB a device: state {cost.state_bytes / GIB:.3g}, gradients "
         f"{cost.gradient_bytes / GIB:.3g}, kept for the backward pass {cost.saved_bytes / GIB:.3g} at most",
@@ -171,5 +213,4 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         + (f", {seen / images:.3g} times each" if images else ""),
         "time": f"{hours:.3g} hours at {arguments.share:.0%} of {peak / 1e12:.4g} TFLOP/s a device ({source}): "
         f"{seen / max(hours, 1e-9) / 3600:.4g} img/s",
-    }.items():
-        console.print(f"{name:13s} {value}", soft_wrap=True)
+    }

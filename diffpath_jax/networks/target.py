@@ -1,11 +1,27 @@
 """The device that programs are compiled for: where the best way to compute something differs between devices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import jax
+
+_absent: ContextVar[str] = ContextVar("_absent", default="")
 
 
 def platform() -> str:
-    """Kind of device: ``cpu``, ``gpu`` or ``tpu``; replaced by who compiles for a device that is not here."""
-    return jax.default_backend()
+    """Kind of device: ``cpu``, ``gpu`` or ``tpu``."""
+    return _absent.get() or jax.default_backend()
+
+
+@contextmanager
+def compiling_for(kind: str) -> Iterator[None]:
+    """Trace for a kind of device that need not be here."""
+    token = _absent.set(kind)
+    try:
+        yield
+    finally:
+        _absent.reset(token)
 
 
 def compute_capability() -> float:

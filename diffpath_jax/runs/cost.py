@@ -78,18 +78,8 @@ def plan(
         first_stage: of a model of latents; VQ-f4 as published where it is not known.
         stored: true where latents are read, and not made by the encoder in each step.
     """
-    first_stage = _with_shapes(first_stage or published_first_stage()) if config.codec else None
-    codec = first_stage.codec(dtype=config.dtype) if first_stage else None
-    task = make_task(config, num_classes=num_classes, first_stage=first_stage)
-    frozen = task.frozen_params
-    images = _shapes(config.data.batch_size, image_px)
-    latents = jax.eval_shape(codec.code, frozen[CODEC], images["image"]) if codec and stored else None
-    batch = images if latents is None else {"latent": latents, "label": images["label"]}
-    batch |= _conditions(config, num_classes, config.data.batch_size)
-    state = jax.eval_shape(
-        lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
-        jax.random.key(0),
-    )
+    run = shapes_of(config, image_px=image_px, num_classes=num_classes, first_stage=first_stage, stored=stored)
+    task, codec, batch, state, frozen = run.task, run.codec, run.batch, run.state, run.task.frozen_params
     split = sharding.state_shardings(state, sharding.abstract_mesh(devices, fsdp=config.train.fsdp))
     forward = _forward_flop(config, codec.shape(image_px) if codec else (*image_px, 3), num_classes)
     forwards = REMAT_FORWARDS if config.network.remat else TRAIN_FORWARDS
@@ -107,6 +97,47 @@ def plan(
         steps=config.train.num_steps,
         overview=parameter_overview.get_parameter_overview(state.params, include_stats=False),
     )
+
+
+@dataclass(frozen=True)
+class RunShapes:
+    """A run of which nothing is allocated.
+
+    Attributes:
+        task: what it learns; ``task.frozen_params`` holds shapes.
+        codec: the space it works in; none for pixels.
+        batch: shapes of a global batch.
+        state: shapes of its train state.
+    """
+
+    task: Task
+    codec: LatentCodec | None
+    batch: Tree
+    state: TrainState
+
+
+def shapes_of(
+    config: sections.RunConfig,
+    *,
+    image_px: tuple[int, int],
+    num_classes: int,
+    first_stage: FirstStage | None = None,
+    stored: bool = False,
+) -> RunShapes:
+    """Returns the shapes of all that a run holds; the arguments are those of :func:`plan`."""
+    first_stage = _with_shapes(first_stage or published_first_stage()) if config.codec else None
+    codec = first_stage.codec(dtype=config.dtype) if first_stage else None
+    task = make_task(config, num_classes=num_classes, first_stage=first_stage)
+    frozen = task.frozen_params
+    images = _shapes(config.data.batch_size, image_px)
+    latents = jax.eval_shape(codec.code, frozen[CODEC], images["image"]) if codec and stored else None
+    batch = images if latents is None else {"latent": latents, "label": images["label"]}
+    batch |= _conditions(config, num_classes, config.data.batch_size)
+    state = jax.eval_shape(
+        lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
+        jax.random.key(0),
+    )
+    return RunShapes(task, codec, batch, state)
 
 
 def _with_shapes(first_stage: FirstStage) -> FirstStage:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -258,15 +258,10 @@ class Trainer:
         return replace(state, params=params, model_state=model_state, ema=ema)
 
     def _compile(self, state: TrainState, batch: Tree, key: PRNGKey, frozen_params: Tree) -> tuple[Step, float]:
-        """Returns the compiled step and the FLOP it takes (0 if unknown).
-
-        It reuses the memory of the state that it is called with.
-        """
-        config = self.config
-        step = make_train_step(self.task, self.optim, num_steps=config.num_steps, log_every=config.log_every)
-        places = jax.tree.map(lambda array: array.sharding, state)
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(self.mesh)))
-        lowered = jitted.lower(state, batch, key, frozen_params)
+        """Returns the compiled step and the FLOP it takes (0 if unknown)."""
+        lowered = lower_step(
+            self.task, self.optim, self.config, mesh=self.mesh, inputs=(state, batch, key, frozen_params)
+        )
         cost = lowered.cost_analysis() or {}
         return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(self.optim.accumulate)
 
@@ -280,6 +275,24 @@ class Trainer:
                 fix="lower optim.learning_rate or set optim.clip_norm; the last checkpoint is finite",
                 code=ExitCode.DIVERGED,
             )
+
+
+def lower_step(
+    task: Task, optim: OptimConfig, config: TrainConfig, *, mesh: Mesh, inputs: tuple[TrainState, Tree, Any, Tree]
+) -> jax.stages.Lowered:
+    """Returns the traced step, which reuses the memory of the state that it is called with.
+
+    Args:
+        task: what to learn.
+        optim: optimiser.
+        config: length and logging interval.
+        mesh: devices.
+        inputs: state, global batch, key of the run and ``task.frozen_params``: arrays, or shapes with shardings.
+    """
+    step = make_train_step(task, optim, num_steps=config.num_steps, log_every=config.log_every)
+    places = jax.tree.map(lambda array: array.sharding, inputs[0])
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+    return jitted.lower(*inputs)
 
 
 @dataclass

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from diffpath_jax.networks import target
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training import optim
 from diffpath_jax.training.optim import OptimConfig
@@ -168,7 +169,7 @@ def loop_turns(parts: int) -> int:
 
     On CPUs there is one: weight gradients of convolutions are many times slower inside a loop.
     """
-    return 1 if jax.default_backend() == "cpu" else parts
+    return 1 if target.platform() == "cpu" else parts
 
 
 def _once(value: ArrayLike) -> Weighted:
