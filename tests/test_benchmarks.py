@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import accelerator, convolutions, latents, make_patches, measure, ours, sampling, shapes, trace, turns
+from benchmarks import (
+    accelerator,
+    convolutions,
+    latents,
+    make_patches,
+    measure,
+    ours,
+    sampling,
+    shapes,
+    tables,
+    trace,
+    turns,
+)
 from benchmarks import slides as slide_reading
 from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
@@ -100,6 +112,21 @@ def test_who_dies_hands_the_device_on(tmp_path):
 def test_time_in_which_any_kernel_runs():
     events = [("a", 0.0, 10.0), ("b", 5.0, 7.0), ("c", 20.0, 30.0), ("d", 25.0, 40.0)]
     assert trace._covered(events) == 10 + 20
+
+
+def test_readme_has_the_tables_of_the_results():
+    page = tables.README.read_text()
+    assert tables.renewed(page) == page, "python -m benchmarks.tables --write"
+    # Whatever stands between the marks is replaced; a page without marks is an error.
+    assert tables.renewed(page.replace("1.10", "9.99")) == page
+    with pytest.raises(ValueError, match="no block cpu-training"):
+        tables.renewed("")
+
+
+def test_what_misses_its_goal_is_said():
+    assert tables._judged("38%", missed=True, goal="goal 40%") == "**38%, goal 40% missed**"
+    assert tables._judged("54%", missed=False, goal="goal 50%") == "54% (goal 50%)"
+    assert tables._judged("1.10", missed=False) == "1.10"
 
 
 def test_every_distinct_convolution_is_found():

@@ -1,0 +1,168 @@
+"""The tables of speed in README.md, made from ``benchmarks/results``.
+
+    python -m benchmarks.tables [--write]
+
+Prints each block; ``--write`` puts it between its marks in README.md, where a test looks for the very same text.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS, README = ROOT / "benchmarks" / "results", ROOT / "README.md"
+# Time of ours over PyTorch's at most, and share of the peak at least.
+CPU_GOALS = {"forward": 1.15, "train step": 1.45, "memory": 2.0}
+SHARE_GOALS = {"ADM 256 channels": 0.5, "ADM 128 channels": 0.4}
+SAMPLING_GOAL = 0.6
+NAMES = {
+    "128 channels, 128 px, batch 1": "ADM, 128 channels (105 M), 128 px, batch 1",
+    "64 channels, 64 px, batch 8": "64 channels (7.7 M), 64 px, batch 8",
+}
+# Devices whose run measured its own peak as it should; the first one waited after every single product.
+SOUND_PEAKS = ("h200",)
+DEVICES = {"h200": "H200", "h100": "H100"}
+KINDS = ("convolution", "reduction", "elementwise", "matrix product", "copy", "attention")
+
+Rows = list[dict[str, Any]]
+
+
+def cpu_training() -> Iterator[str]:
+    """Time of our forward pass and train step over PyTorch's, and memory."""
+    content = json.loads((RESULTS / "cpu-2core.json").read_text(encoding="utf-8"))
+    yield from _head("network", "forward", "train step", "peak memory")
+    for setting, name in NAMES.items():
+        speed = {
+            row["what"]: row["ours / this, medians"]
+            for row in content["speed"]
+            if (row["setting"], row["side"]) == (setting, "PyTorch")
+        }
+        memory = {row["side"]: row["peak MiB"] for row in content["memory"] if row["setting"] == setting}
+        values = {**speed, "memory": memory["ours"] / memory["PyTorch"]}
+        cells = (_judged(f"{values[what]:.2f}", missed=values[what] > goal) for what, goal in CPU_GOALS.items())
+        yield _line(name, *cells)
+
+
+def gpu() -> Iterator[str]:
+    """Training and sampling in bfloat16 on GPUs, beside compiled PyTorch of the same run."""
+    found = {name: _sections(name) for name in DEVICES}
+    peak = _peak(found["h200"])
+    yield f"The peak is {peak:.0f} TFLOP/s, what large bfloat16 products of random numbers reached in the same run."
+    yield ""
+    yield from _head(
+        "bfloat16, 128 px",
+        "GPU",
+        "images / s",
+        "TFLOP/s",
+        "of the peak",
+        "compiled PyTorch, images / s",
+        "ours over it",
+    )
+    for device, sections in found.items():
+        torch = {(row["network"], row["what"]): row for row in sections["torch"] if "compiled" in row.get("how", "")}
+        for row in sorted(sections["training"], key=lambda row: row["img/s"]):
+            yield _training_line(device, row, torch.get((row["network"], "train step")))
+        for row in sections["sampling"]:
+            forward = torch.get((row["network"], "forward")) if row["how"] == "network alone" else None
+            yield _sampling_line(device, row, forward, peak)
+    yield ""
+    for row in found["h200"]["training"]:
+        yield _profile_line(row, found["h200"]["profile"])
+
+
+def _training_line(device: str, row: dict[str, Any], torch: dict[str, Any] | None) -> str:
+    goal = SHARE_GOALS.get(row["network"])
+    share = "" if device not in SOUND_PEAKS else f"{row['share of peak']:.0%}"
+    if share and goal:
+        share = _judged(share, missed=row["share of peak"] < goal, goal=f"goal {goal:.0%}")
+    name = f"train step, {row['network']}, batch {row['batch']} ({row['peak GiB so far']:.1f} GiB)"
+    return _compared(name, DEVICES[device], row["img/s"], f"{row['TFLOP/s']:.0f}", share, torch)
+
+
+def _sampling_line(device: str, row: dict[str, Any], torch: dict[str, Any] | None, peak: float) -> str:
+    alone = row["how"] == "network alone"
+    share = row["share of limit"]
+    judged = f"{share:.0%}" if alone else _judged(f"{share:.0%}", missed=share < SAMPLING_GOAL, goal="goal 60%")
+    name = f"{'forward pass' if alone else row['how']}, {row['network']}, batch {row['batch']}"
+    return _compared(name, DEVICES[device], row["img/s"], f"{share * peak:.0f}", judged, torch)
+
+
+def _compared(name: str, device: str, rate: float, tflops: str, share: str, torch: dict[str, Any] | None) -> str:
+    other = (f"{torch['img/s']:.0f}", f"{rate / torch['img/s']:.2f}") if torch else ("", "")
+    return _line(name, device, f"{rate:.3g}" if rate < 100 else f"{rate:.0f}", tflops, share, *other)
+
+
+def _profile_line(training: dict[str, Any], profile: Rows) -> str:
+    """Shares of the time in which kernels run; those of two streams may run at the same time."""
+    of_kind = {row["what"]: row["ms"] for row in profile if row["network"] == training["network"]}
+    total = sum(of_kind[kind] for kind in KINDS)
+    shares = ", ".join(f"{kind} {of_kind[kind] / total:.0%}" for kind in KINDS)
+    return f"Kernels of a train step of {training['network']} on the H200: {shares}."
+
+
+def _sections(name: str) -> dict[str, Rows]:
+    """Rows of a device by section; those of earlier states of the code, which have no part, are left out."""
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    rows: dict[str, Rows] = {section: [] for section in ("peak", "training", "sampling", "torch", "profile")}
+    for section in content["sections"]:
+        if section["part"] is not None or section["section"] == "peak":
+            rows.setdefault(section["section"], []).extend(section["rows"])
+    return rows
+
+
+def _peak(sections: dict[str, Rows]) -> float:
+    return next(row["TFLOP/s"] for row in sections["peak"] if row["what"] == "bfloat16")
+
+
+def _head(*names: str) -> Iterator[str]:
+    yield _line(*names)
+    yield _line(*("---" for _ in names))
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _judged(text: str, *, missed: bool, goal: str = "") -> str:
+    """A number beside its goal."""
+    if missed:
+        return f"**{text}, {goal or 'goal'} missed**"
+    return f"{text} ({goal})" if goal else text
+
+
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu}
+
+
+def renewed(text: str) -> str:
+    """A page with every block as the results are now.
+
+    Raises:
+        ValueError: a block has no marks in the page.
+    """
+    for name, lines in BLOCKS.items():
+        begin, end = f"<!-- benchmarks.tables: {name} -->\n", "<!-- end -->"
+        marked = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not marked.search(text):
+            raise ValueError(f"no block {name} in the page")
+        content = begin + "\n".join(lines()) + "\n" + end
+        text = marked.sub(lambda _, content=content: content, text, count=1)
+    return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the blocks, or renew the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="renew README.md")
+    if parser.parse_args(argv).write:
+        README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print("\n\n".join("\n".join(lines()) for lines in BLOCKS.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
