@@ -164,7 +164,7 @@ def test_a_step_that_does_not_fit_is_an_error_of_one_line(monkeypatch):
         def compile(self):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 99G of 95G\nmore")
 
-    monkeypatch.setattr(topology, "lower_step", lambda *inputs: Lowered())
+    monkeypatch.setattr(topology, "lower_step", lambda *_, **__: Lowered())
     with pytest.raises(DiffpathError, match=r"used 99G of 95G; fix: more devices"):
         compiled(config(), jax.devices()[:2])
 
