@@ -172,4 +172,6 @@ def _unmatched_annotations(path: Path | None, sources: Sequence[SlideSource]) ->
 def _listed(names: Sequence[str]) -> str:
     """Returns how many names there are, and the first of them."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"{len(names)} ({', '.join(names[:MAX_NAMES])}{more})"
+    # Names may hold line breaks, or bytes that are no text.
+    readable = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in name) for name in names[:MAX_NAMES]]
+    return f"{len(names)} ({', '.join(readable)}{more})"

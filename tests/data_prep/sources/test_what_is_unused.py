@@ -68,6 +68,11 @@ def test_rows_and_annotation_files_that_match_nothing_are_named(find):
     assert "200 (S100, S101" in note and note.endswith("and 190 more)")
 
 
+def test_odd_names_stay_on_one_line(find):
+    (note,) = find(["A.svs", "line\nbreak.txt", "\udcff.txt"], "A,1\n", labels="A,x\n").notes
+    assert r"line\nbreak.txt" in note and r"\udcff.txt" in note and note.isprintable()
+
+
 def test_nothing_is_said_where_all_is_used(find):
     named = find(["A.svs", "B.ome.tif"], "A,1\nB,2\n", annotations=["A.svs.geojson", "B.json"], scales={"B": 0.25})
     assert named.notes == ()
