@@ -82,10 +82,12 @@ def test_nothing_is_said_where_all_is_used(find):
     ]
 
 
-def test_one_name_for_two_slides_is_refused(find):
+def test_one_row_for_two_slides_is_said_and_one_annotation_file_refused(find):
     both = ["A.svs", "A.tif"]
-    with pytest.raises(DiffpathError, match=r"'A' of the tables is A\.svs and A\.tif"):
-        find(both, "A,1\n", labels="A,x\n")
+    assert find(both, "A,1\n", labels="A,x\n").notes == (
+        "rows of --patients that stand for several slides each: 1 (A)",
+        "rows of --slide_labels that stand for several slides each: 1 (A)",
+    )
     whole = "A.svs,1\nA.tif,2\n"
     assert len(find(both, whole, labels="A.svs,x\nA.tif,y\n").sources) == 2
     with pytest.raises(DiffpathError, match=r"A\.geojson: it is of A\.svs and of A\.tif"):
