@@ -14,7 +14,7 @@ MASK_PX = 2048
 _BRIGHT, _TINT = 180, 14
 # Of a picture without such glass (a warm lamp, a mountant that has yellowed), what differs by less than this and is
 # flat: within a window of this side, no channel varies by more grey levels than this. Tissue always has a texture.
-_STRONG_TINT, _WINDOW, _FLAT = 60, 5, 3
+_STRONG_TINT, _WINDOW, _FLAT = 60, 15, 5
 # A picture with less glass than this share does not say what colour glass has.
 _SOME_GLASS = 0.01
 # A stroke of a pen is wider than a speck, and its edge is blurred; in pixels.

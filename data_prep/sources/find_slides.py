@@ -42,8 +42,8 @@ def find_sources(
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations and label, several slides without a patient table, or one
-            name for two slides.
+        DiffpathError: no slide, a slide without annotations and label, several slides without a patient table, or
+            one annotation file for two slides.
     """
     readers = _find_readers(slide_path)
     slides = list(readers)
@@ -56,14 +56,13 @@ def find_sources(
         )
     labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
     rows = {"--patients": patients.owners if patients else {}, "--slide_labels": labels, "--mpp_csv": scales}
-    _check_names(slide_path, slides, [*(name for table in rows.values() for name in table)])
     sources = []
     for slide, (regions, label) in zip(slides, _find_regions(slides, annotation_path, labels), strict=True):
         names = tables.names_of(slide)
         owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
         mpp = tables.lookup(scales, names)
         sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp))
-    unused = [*_unread_files(slide_path, slides), *_unmatched_rows(slides, rows)]
+    unused = [*_unread_files(slide_path, slides), *_shared_names(slides, rows), *_unmatched_rows(slides, rows)]
     return FoundSlides(tuple(sources), (*unused, *_unmatched_annotations(annotation_path, sources)))
 
 
@@ -85,18 +84,12 @@ def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
     return readers
 
 
-def _check_names(folder: Path, slides: Sequence[Path], rows: Sequence[str]) -> None:
-    """Refuse a name in a table that two slides have, as ``A`` of ``A.svs`` and ``A.tif``.
-
-    Raises:
-        DiffpathError: there is one.
-    """
+def _shared_names(slides: Sequence[Path], rows: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+    """Yields notes on rows that stand for two slides, as ``A`` does for ``A.svs`` and ``A.tif``."""
     counts = Counter(name for slide in slides for name in tables.names_of(slide))
-    for name in rows:
-        if counts[name] > 1:
-            alike = " and ".join(slide.name for slide in slides if name in tables.names_of(slide))
-            fix = "write the whole file names in the tables, or leave one of them out"
-            raise DiffpathError("slides", where=folder, why=f"{name!r} of the tables is {alike}", fix=fix)
+    for option, table in rows.items():
+        if shared := [name for name in table if counts[name] > 1]:
+            yield f"rows of {option} that stand for several slides each: {_listed(shared)}"
 
 
 def _find_regions(
@@ -172,4 +165,6 @@ def _unmatched_annotations(path: Path | None, sources: Sequence[SlideSource]) ->
 def _listed(names: Sequence[str]) -> str:
     """Returns how many names there are, and the first of them."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return f"{len(names)} ({', '.join(names[:MAX_NAMES])}{more})"
+    # Names may hold line breaks, or bytes that are no text.
+    readable = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in name) for name in names[:MAX_NAMES]]
+    return f"{len(names)} ({', '.join(readable)}{more})"

@@ -108,7 +108,7 @@ def open_file(path: Path) -> OpenSlideReader:
     except openslide.OpenSlideError as error:
         if is_in_strips(path):
             why, fix = (
-                "its pixels lie in strips, of which no part can be read alone",
+                "OpenSlide cannot read it, as its pixels lie in strips",
                 f"convert it to tiles: {_CONVERT}",
             )
             raise DiffpathError("slide", where=path, why=why, fix=fix) from error

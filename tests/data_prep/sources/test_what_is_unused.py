@@ -68,6 +68,11 @@ def test_rows_and_annotation_files_that_match_nothing_are_named(find):
     assert "200 (S100, S101" in note and note.endswith("and 190 more)")
 
 
+def test_odd_names_stay_on_one_line(find):
+    (note,) = find(["A.svs", "line\nbreak.txt", "\udcff.txt"], "A,1\n", labels="A,x\n").notes
+    assert r"line\nbreak.txt" in note and r"\udcff.txt" in note and note.isprintable()
+
+
 def test_nothing_is_said_where_all_is_used(find):
     named = find(["A.svs", "B.ome.tif"], "A,1\nB,2\n", annotations=["A.svs.geojson", "B.json"], scales={"B": 0.25})
     assert named.notes == ()
@@ -77,10 +82,12 @@ def test_nothing_is_said_where_all_is_used(find):
     ]
 
 
-def test_one_name_for_two_slides_is_refused(find):
+def test_one_row_for_two_slides_is_said_and_one_annotation_file_refused(find):
     both = ["A.svs", "A.tif"]
-    with pytest.raises(DiffpathError, match=r"'A' of the tables is A\.svs and A\.tif"):
-        find(both, "A,1\n", labels="A,x\n")
+    assert find(both, "A,1\n", labels="A,x\n").notes == (
+        "rows of --patients that stand for several slides each: 1 (A)",
+        "rows of --slide_labels that stand for several slides each: 1 (A)",
+    )
     whole = "A.svs,1\nA.tif,2\n"
     assert len(find(both, whole, labels="A.svs,x\nA.tif,y\n").sources) == 2
     with pytest.raises(DiffpathError, match=r"A\.geojson: it is of A\.svs and of A\.tif"):
