@@ -17,9 +17,10 @@ from diffpath_jax.metrics.metric import Better, Comparison, Metric
 STAINS = ("haematoxylin", "eosin")
 # Optical densities of red, green and blue for one unit of each stain (Ruifrok and Johnston 2001, table 1).
 _VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
-_DIRECTIONS = _VECTORS / np.linalg.norm(_VECTORS, axis=1, keepdims=True)
-# Two stains explain three densities in the least-squares sense.
-_UNMIX = np.linalg.pinv(_DIRECTIONS)
+# (stains, 3) unit vectors.
+DIRECTIONS = _VECTORS / np.linalg.norm(_VECTORS, axis=1, keepdims=True)
+# (3, stains) from densities to amounts; two stains explain three densities in the least-squares sense.
+UNMIX = np.linalg.pinv(DIRECTIONS)
 # Optical density of each of the 256 levels.
 _DENSITY = -np.log10((np.arange(256) + 1) / 256)
 
@@ -39,7 +40,7 @@ class StainStatistics:
 
 def stain_amounts(images: UInt8[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
     """Returns the optical density of each stain at each pixel; white glass has none."""
-    return _DENSITY[images] @ _UNMIX
+    return _DENSITY[images] @ UNMIX
 
 
 def image_moments(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n 2 2"]:

@@ -9,12 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.metrics.stain import DIRECTIONS, UNMIX
 from diffpath_jax.shapes import Images, PixelImages, PRNGKey
-
-# Optical densities of red, green and blue for one unit of haematoxylin and of eosin.
-_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
-_DIRECTIONS = _VECTORS / np.linalg.norm(_VECTORS, axis=1, keepdims=True)
-_UNMIX = np.linalg.pinv(_DIRECTIONS)
 
 
 def jitter_stains(images: PixelImages, key: PRNGKey, *, strength: float) -> Images:
@@ -27,9 +23,9 @@ def jitter_stains(images: PixelImages, key: PRNGKey, *, strength: float) -> Imag
             and 0.2, "strong", in Tellez et al. 2019).
     """
     density = -jnp.log10((images.astype(jnp.float32) + 1) / 256)
-    amounts = jnp.matmul(density, _UNMIX.astype(np.float32), precision="highest")
-    shape = (2, images.shape[0], 1, 1, len(_DIRECTIONS))
+    amounts = jnp.matmul(density, UNMIX.astype(np.float32), precision="highest")
+    shape = (2, images.shape[0], 1, 1, len(DIRECTIONS))
     more, shift = jax.random.uniform(key, shape, minval=-strength, maxval=strength)
-    moved = density + jnp.matmul(more * amounts + shift, _DIRECTIONS.astype(np.float32), precision="highest")
+    moved = density + jnp.matmul(more * amounts + shift, DIRECTIONS.astype(np.float32), precision="highest")
     pixels = jnp.clip(256 * 10**-moved - 1, 0, 255)
     return pixels / 127.5 - 1
