@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffpath_jax.networks.config import Conflict, NetworkConfig
+from diffpath_jax.networks.config import CLASS_LABEL, Conflict, NetworkConfig
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ def _class_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Mod
 
 # A network with N classes has N + 1 rows of class embedding; the last is the null class.
 LABEL = ConditionKind(
-    name="label",
+    name=CLASS_LABEL,
     attribute="classes",
     read=lambda record: np.asarray(record.label, np.int32),
     null=lambda num_classes: np.asarray(num_classes, np.int32),

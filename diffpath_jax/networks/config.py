@@ -17,6 +17,8 @@ Conflict = tuple[str, str]
 Downsamples = Annotated[tuple[Width, ...], Field(max_length=16)]
 # Side of the pixel squares that are moved into channels.
 StemBlock = Annotated[int, Field(ge=1, le=64)]
+# Name of the condition that every data set has.
+CLASS_LABEL = "label"
 # What networks are trained for.
 TaskName = Literal["diffusion", "autoencoding", "classification", "noisy_classification"]
 
@@ -90,6 +92,11 @@ class ClassNetworkConfig(NetworkConfig):
     FROM_DATA: ClassVar[tuple[str, ...]] = ("num_classes",)
 
     num_classes: Natural = 0
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The class."""
+        return (CLASS_LABEL,)
 
     def for_classes(self, num_classes: int) -> "NetworkConfig":
         """The config with ``num_classes`` rows or logits."""

@@ -46,11 +46,6 @@ class AuthorsUNetConfig(ClassNetworkConfig):
     null_row: bool = False
 
     @property
-    def conditions(self) -> tuple[str, ...]:
-        """The class alone."""
-        return (LABEL.name,)
-
-    @property
     def stride(self) -> int:
         """Image sides must be multiples of this."""
         return 2 ** len(self.channel_mult)

@@ -43,8 +43,8 @@ class Tiny(nnx.Module):
         self.stem = nnx.Conv(3, config.width, (3, 3), dtype=dtype, rngs=rngs)
         self.out = nnx.Conv(config.width, 3, (3, 3), dtype=dtype, rngs=rngs)
 
-    def __call__(self, x, t, labels, key=None):
-        told = self.classes(labels) + jnp.cos(t / 100.0)[:, None]
+    def __call__(self, x, t, conditions, key=None):
+        told = self.classes(conditions["label"]) + jnp.cos(t / 100.0)[:, None]
         return self.out(nnx.silu(self.stem(x) + told[:, None, None]))
 
 

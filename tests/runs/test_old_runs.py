@@ -30,7 +30,7 @@ CONFIG = checks.run_config(
 @pytest.fixture
 def old(tmp_path, dataset):
     """A run that knows nothing of some keys."""
-    runs.begin(tmp_path, CONFIG, [open_dataset(dataset)])
+    runs.create_or_resume(tmp_path, CONFIG, [open_dataset(dataset)])
     path = tmp_path / runs.RUN
     content = json.loads(path.read_text())
     for section, key in NEWER:
@@ -41,19 +41,19 @@ def old(tmp_path, dataset):
 
 def test_new_keys_at_their_defaults_are_no_change(old, dataset):
     stored = (old.workdir / runs.RUN).read_text()
-    again = runs.begin(old.workdir, CONFIG, [open_dataset(dataset)])
-    assert (again.digest, again.meaning, again.config) == (old.digest, old.meaning, CONFIG)
+    again = runs.create_or_resume(old.workdir, CONFIG, [open_dataset(dataset)])
+    assert (again.digest, again.compatibility_digest, again.config) == (old.digest, old.compatibility_digest, CONFIG)
     assert json.loads((old.workdir / runs.RUN).read_text()) == json.loads(stored)
 
 
 def test_a_new_key_at_another_value_is_a_change(old, dataset):
     other = dataclasses.replace(CONFIG, network=dataclasses.replace(CONFIG.network, stem_block=2))
     with pytest.raises(DiffpathError, match=r"begun with another network\.stem_block") as caught:
-        runs.begin(old.workdir, other, [open_dataset(dataset)])
+        runs.create_or_resume(old.workdir, other, [open_dataset(dataset)])
     assert caught.value.code == ExitCode.REFUSED
-    allowed = runs.begin(old.workdir, other, [open_dataset(dataset)], allow_change=["network.stem_block"])
+    allowed = runs.create_or_resume(old.workdir, other, [open_dataset(dataset)], allow_change=["network.stem_block"])
     assert allowed.config.network.stem_block == 2
-    assert allowed.meaning != old.meaning
+    assert allowed.compatibility_digest != old.compatibility_digest
     # What is still at its default is still not told.
     stored = json.loads((old.workdir / runs.RUN).read_text())["config"]
     assert stored["network"]["stem_block"] == 2 and "remat" not in stored["network"]
