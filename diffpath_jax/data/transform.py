@@ -1,6 +1,6 @@
 """A data set made out of another, image by image: latents, reconstructions. Resumable, as every job is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data import card, job, manifest, records, writer
 from diffpath_jax.data.details import Details
-from diffpath_jax.data.staging import Staging, Unit, finished
-from diffpath_jax.io.progress import track
+from diffpath_jax.data.staging import Staging, Unit
 
 # Images of a unit of work.
 UNIT_IMAGES = 512
@@ -55,56 +54,65 @@ def run(derivation: Derivation, describe: Describe, *, title: str) -> manifest.D
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
-    source = derivation.source
-    job = {**derivation.settings, "name": derivation.name, "source": source.digest, "splits": list(derivation.splits)}
-    if complete := finished(derivation.out, job):
-        return complete
-    staging = Staging(derivation.out, job)
-    units: dict[str, list[Unit]] = {split: [] for split in derivation.splits}
-    total = sum(source.count(split) for split in derivation.splits)
-    with track(title, total=total, unit="img") as progress:
-        for split in derivation.splits:
-            images = iter(source.read(split))
-            while chunk := list(islice(images, UNIT_IMAGES)):
-                name = f"{split}-{len(units[split]):06d}"
-                unit = staging.find(name)
-                if unit is None:
-                    made, remembered = derivation.transform(chunk, split)
-                    made = list(made)
-                    labels = [record.label for record in made]
-                    encoded = (records.encode(record) for record in made)
-                    unit = staging.commit(name, encoded, {"labels": labels, **remembered})
-                    progress.advance(len(chunk))
-                else:
-                    progress.skip(len(chunk))
-                units[split].append(unit)
-    dataset = _assemble(derivation, job, describe, staging, units)
-    staging.clear()
-    return dataset
+    source, splits = derivation.source, derivation.splits
+    settings = {**derivation.settings, "name": derivation.name, "source": source.digest, "splits": list(splits)}
+    chunks = {
+        job.Piece(f"{split}-{start // UNIT_IMAGES:06d}", min(UNIT_IMAGES, source.count(split) - start)): split
+        for split in splits
+        for start in range(0, source.count(split), UNIT_IMAGES)
+    }
+    return job.run(
+        job.Job(
+            out=derivation.out,
+            settings=settings,
+            pieces=list(chunks),
+            produce=lambda missing: _transformed(derivation, chunks, set(missing)),
+            write=lambda staging, units, recorded: _write(
+                derivation, describe, staging, list(zip(units, chunks.values(), strict=True)), recorded
+            ),
+            title=title,
+        )
+    )
 
 
-def _assemble(
+def _transformed(
+    derivation: Derivation, chunks: Mapping[job.Piece, str], missing: Collection[job.Piece]
+) -> Iterator[job.Done]:
+    """New records of the chunks that are missing, in their order."""
+    for split in derivation.splits:
+        images = iter(derivation.source.read(split))
+        for piece in (piece for piece, of in chunks.items() if of == split):
+            chunk = list(islice(images, piece.size))
+            if piece in missing:
+                made, remembered = derivation.transform(chunk, split)
+                made = list(made)
+                details = {"labels": [record.label for record in made], **remembered}
+                yield job.Done(piece, (records.encode(record) for record in made), details)
+
+
+def _write(
     derivation: Derivation,
-    job: Mapping[str, Any],
     describe: Describe,
     staging: Staging,
-    units: Mapping[str, Sequence[Unit]],
-) -> manifest.Dataset:
-    labels = {split: [int(i) for unit in found for i in unit.details["labels"]] for split, found in units.items()}
+    units: Sequence[tuple[Unit, str]],
+    settings: Mapping[str, Any],
+) -> None:
+    of_split = {split: [unit for unit, of in units if of == split] for split in derivation.splits}
+    labels = {split: [int(i) for unit in own for i in unit.details["labels"]] for split, own in of_split.items()}
     details = Details(
         mpp=derivation.source.details.mpp,
         fov_um=derivation.source.details.fov_um,
-        job=dict(job),
+        job=dict(settings),
         source=derivation.source.digest,
         versions=writer.versions("jax", "flax"),
-        **describe({split: [unit.details for unit in found] for split, found in units.items()}),
+        **describe({split: [unit.details for unit in own] for split, own in of_split.items()}),
     )
-    return writer.write_dataset(
+    writer.write_dataset(
         derivation.out,
         name=derivation.name,
         schema=derivation.schema,
         splits=labels,
-        items={split: (data for unit in found for data in staging.read(unit)) for split, found in units.items()},
+        items={split: (data for unit in own for data in staging.read(unit)) for split, own in of_split.items()},
         details=details,
         card=card.dataset_card(derivation.name, derivation.schema, labels, details),
     )

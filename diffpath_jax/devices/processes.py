@@ -92,6 +92,24 @@ def wait_for_all(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+class Team:
+    """These processes, as :func:`diffpath_jax.data.job.run` knows a team."""
+
+    @property
+    def index(self) -> int:
+        """Number of this process."""
+        return jax.process_index()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return jax.process_count()
+
+    def wait(self, reason: str, /) -> None:
+        """Returns when every process has come here."""
+        wait_for_all(reason)
+
+
 def agreed(value: int) -> int:
     """The first process's value, in every process."""
     if jax.process_count() == 1:

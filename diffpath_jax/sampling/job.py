@@ -21,12 +21,12 @@ from jaxtyping import Int
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data import job as jobs
 from diffpath_jax.data.details import Details
-from diffpath_jax.data.staging import Staging, Unit, finished, recorded_job
+from diffpath_jax.data.staging import Staging, Unit, recorded_job
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.io.files import replace_file
-from diffpath_jax.io.progress import track
 from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.sampling.draw import Draw, Model, Told, conditions_of, make_draw
 
@@ -97,48 +97,48 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
     job = as_begun(job)
-    fingerprint = _fingerprint(job, model)
-    complete = finished(job.out, fingerprint, _renewed)
-    if complete:
-        return complete
-    if processes.is_first():
-        Staging(job.out, fingerprint, _renewed)
-    processes.wait_for_all("the job is described")
-    staging = Staging(job.out, fingerprint, _renewed)
     indices = image_indices(job.counts)
-    batches = {start: indices[start : start + job.batch_size] for start in range(0, len(indices), job.batch_size)}
-    mine = list(batches)[jax.process_index() :: jax.process_count()]
-    missing = [start for start in mine if not staging.find(_unit_name(start))]
-    total = sum(len(batches[start]) for start in mine)
-    done = total - sum(len(batches[start]) for start in missing)
-    with track("sample", total=total, done=done, unit="img") as progress:
-        for start, images in _drawn(job, model, mesh, {start: batches[start] for start in missing}):
-            records_of = _encode(job, model, batches[start], images)
-            staging.commit(_unit_name(start), records_of, {})
-            progress.advance(len(records_of))
-    processes.wait_for_all("all batches are drawn")
-    if processes.is_first():
-        units = [unit for start in batches if (unit := staging.find(_unit_name(start)))]
-        # The job as it was begun, perhaps by an earlier version: the same command has to find it again.
-        _assemble(job, model, recorded_job(job.out) or fingerprint, staging, units)
-        staging.clear()
-    processes.wait_for_all("the data set is written")
-    return manifest.open_dataset(job.out)
+    batches = {
+        jobs.Piece(f"batch-{start:09d}", len(indices[start : start + job.batch_size])): indices[
+            start : start + job.batch_size
+        ]
+        for start in range(0, len(indices), job.batch_size)
+    }
+    return jobs.run(
+        jobs.Job(
+            out=job.out,
+            settings=_fingerprint(job, model),
+            pieces=list(batches),
+            produce=lambda missing: _sampled(job, model, mesh, {piece: batches[piece] for piece in missing}),
+            write=lambda staging, units, settings: _assemble(job, model, settings, staging, units),
+            title="sample",
+            renew=_renewed,
+        ),
+        processes.Team(),
+    )
+
+
+def _sampled(
+    job: SampleJob, model: Model, mesh: Mesh, batches: Mapping[jobs.Piece, Int[np.ndarray, "n"]]
+) -> Iterator[jobs.Done]:
+    """Records of each batch."""
+    for piece, images in _drawn(job, model, mesh, batches):
+        yield jobs.Done(piece, _encode(job, model, batches[piece], images), {})
 
 
 def _drawn(
-    job: SampleJob, model: Model, mesh: Mesh, batches: Mapping[int, Int[np.ndarray, "n"]]
-) -> Iterator[tuple[int, np.ndarray]]:
+    job: SampleJob, model: Model, mesh: Mesh, batches: Mapping[jobs.Piece, Int[np.ndarray, "n"]]
+) -> Iterator[tuple[jobs.Piece, np.ndarray]]:
     """Each batch with its images; while one group is handed on, the devices draw the next."""
     draw = draw_of(job, model, mesh)
     weights, key = sharding.replicate(model.weights, mesh), jax.random.key(job.seed)
-    starts = list(batches)
-    waiting: tuple[list[int], jax.Array] | None = None
-    for first in range(0, len(starts), mesh.size):
-        group = starts[first : first + mesh.size]
+    pieces = list(batches)
+    waiting: tuple[list[jobs.Piece], jax.Array] | None = None
+    for first in range(0, len(pieces), mesh.size):
+        group = pieces[first : first + mesh.size]
         # Every device gets a full batch: a short one is filled up, and a short group repeats itself. What is over is
         # thrown away.
-        full = np.concatenate([np.resize(batches[start], job.batch_size) for start in group])
+        full = np.concatenate([np.resize(batches[piece], job.batch_size) for piece in group])
         full = np.resize(full, job.batch_size * mesh.size)
         conditions = jax.tree.map(jnp.asarray, conditions_of(full, job.conditions))
         images, _ = draw(weights, key, jnp.asarray(full), conditions)
@@ -149,12 +149,8 @@ def _drawn(
         yield from _split(*waiting, mesh.size)
 
 
-def _split(group: Sequence[int], images: jax.Array, parts: int) -> Iterator[tuple[int, np.ndarray]]:
+def _split(group: Sequence[jobs.Piece], images: jax.Array, parts: int) -> Iterator[tuple[jobs.Piece, np.ndarray]]:
     yield from zip(group, np.split(np.asarray(images), parts), strict=False)
-
-
-def _unit_name(start: int) -> str:
-    return f"batch-{start:09d}"
 
 
 def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images: np.ndarray) -> list[bytes]:

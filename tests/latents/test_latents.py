@@ -251,7 +251,7 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
             draws.DENOISER: (trained.params, trained.model_state),
             draws.CODEC: trained.codec_params,
         }
-        images, _ = draw(weights, jax.random.key(0), jnp.arange(4), jnp.array([0, 1, 0, 1]))
+        images, _ = draw(weights, jax.random.key(0), jnp.arange(4), {"label": jnp.array([0, 1, 0, 1])})
     jax.effects_barrier()
     assert seen["x"].shape == (4, 8, 8, 3)
     z, codes = seen["x"] / run.latents.scale, np.asarray(trained.codec_params["codebook"]["embedding"])
