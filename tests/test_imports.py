@@ -46,6 +46,8 @@ FLOORS = {
 }
 # `python -m data_prep` is a command: it asks the command line.
 DOOR = "data_prep.__main__"
+# The library's face reads slides: it asks the other package when that is wanted.
+FACE = ("diffpath_jax.api", "data_prep.fields.read")
 
 
 @functools.cache
@@ -102,7 +104,9 @@ def test_rooms_import_from_lower_floors_alone(package):
         f"{module} -> {other}"
         for module in own(package)
         for other in imports(MODULES[module]) & set(MODULES)
-        if room(other) != room(module) and floors.get(room(other), len(MODULES)) >= floors[room(module)]
+        if (module, other) != FACE
+        and room(other) != room(module)
+        and floors.get(room(other), len(MODULES)) >= floors[room(module)]
     ]
     assert not wrong
 
