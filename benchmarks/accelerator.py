@@ -16,8 +16,8 @@ Sections (see ``benchmarks.sections``):
 
 Every case is a process of its own. Several trace their programs at the same time; then each has the device to itself
 while it compiles and measures (see ``benchmarks.turns``). PyTorch compiles beside the others. Writes
-``accelerator.json`` whenever one ends, prints tables last. Needs JAX, Flax, Optax and NumPy; PyTorch and Matplotlib are
-used where they are. ``--tiny`` shows that it works.
+``accelerator.json`` whenever one ends, prints tables last. Needs JAX, Flax, Optax, NumPy and pydantic; PyTorch and
+Matplotlib are used where they are. ``--tiny`` shows that it works.
 """
 
 import argparse

@@ -34,7 +34,7 @@ from diffpath_jax.weights.safetensors_file import flatten
 
 ROOT = Path(__file__).parents[1]
 # What a machine with an accelerator may lack.
-MISSING = ("grain", "array_record", "ml_collections", "orbax", "tensorboardX", "pydantic", "tensorflow_datasets")
+MISSING = ("grain", "array_record", "ml_collections", "orbax", "tensorboardX", "clu", "tensorflow_datasets")
 
 
 def run(module, *words, minutes=5.0):

@@ -131,7 +131,7 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
                 progress.advance(1)
             differences.append({"arm": one.arm.name, "from": first.arm.name, "scores": scores})
     return {
-        "test": images.about(),
+        "test": asdict(images.about()),
         "classes": list(images.classes),
         "arms": described,
         "differences": differences,

@@ -125,7 +125,9 @@ def from_adm(
         params = fill(like, adm_names(like), state)
     prediction = {} if classifies else {"prediction": "eps"}
     notes = head_notes(config, num_heads, head_channels)
-    return Converted(kind_of(config).name, config, params, {"noise": NOISES[noise_schedule], **prediction}, notes=notes)
+    return Converted(
+        kind_of(config).name, config, params, details={"noise": NOISES[noise_schedule], **prediction}, notes=notes
+    )
 
 
 def head_notes(config: AdmConfig, num_heads: int, head_channels: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import count_parameters
@@ -104,7 +105,7 @@ RESNET = "configs/resnet50_pkgh.py"
 def test_the_classifier_is_resnet_50():
     for variant in ("paper", "small"):
         found = load(f"{RESNET}:{variant}")
-        assert count_parameters(build.network(found, num_classes=5)) == 23_518_277
+        assert count_parameters(make_network(found.network_for(5), dtype=found.dtype)) == 23_518_277
         assert found.optim.accumulate == 1  # of parts of a batch, each would be normalised by itself
 
 
@@ -141,7 +142,7 @@ def test_the_authors_quirks_are_in_their_variant_only():
     assert (quirks.data.augment, paper.data.augment) == ("hflip", "dihedral")
 
 
-@pytest.mark.parametrize("path", sorted(str(p) for p in Path("configs").glob("*.py")))
+@pytest.mark.parametrize("path", sorted(f"configs/{name}.py" for name in packaged.config_names()))
 def test_headers_say_what_a_user_asks(path):
     header = Path(path).read_text().split('"""')[1]
     assert "Command: diffpath train --config " + path in header

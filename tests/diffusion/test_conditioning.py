@@ -17,12 +17,14 @@ def predict(x, t, conditions):
 X = jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
 TIME = jnp.array([1, 2, 3])
 LABELS = {"label": jnp.array([0, 1, 0])}
-NULLS = {"label": np.int32(2)}
+NULLS = {"label": np.asarray(2, np.int32)}
 
 
 def test_labels_are_dropped_one_by_one():
     labels = jnp.zeros(20_000, jnp.int32)
-    dropped = conditioning.drop(jax.random.key(0), {"label": labels}, {"label": np.int32(5)}, rate=0.1)["label"]
+    dropped = conditioning.drop(jax.random.key(0), {"label": labels}, {"label": np.asarray(5, np.int32)}, rate=0.1)[
+        "label"
+    ]
     assert set(np.unique(dropped).tolist()) == {0, 5}
     share = float((dropped == 5).mean())
     assert abs(share - 0.1) < 5 * np.sqrt(0.1 * 0.9 / 20_000)
@@ -33,9 +35,9 @@ def test_labels_are_dropped_one_by_one():
 
 def test_labels_can_be_dropped_in_groups():
     labels = jnp.arange(20) % 5
-    dropped = conditioning.drop(jax.random.key(1), {"label": labels}, {"label": np.int32(5)}, rate=0.5, group=8)[
-        "label"
-    ]
+    dropped = conditioning.drop(
+        jax.random.key(1), {"label": labels}, {"label": np.asarray(5, np.int32)}, rate=0.5, group=8
+    )["label"]
     lost = np.asarray(dropped == 5)
     groups = [lost[:8], lost[8:16], lost[16:]]
     assert all(group.all() or not group.any() for group in groups)
@@ -47,7 +49,7 @@ def test_all_conditions_of_an_image_are_dropped_together():
     count = 64
     site, size = jax.random.normal(jax.random.key(2), (count, 3)), jnp.arange(count, dtype=jnp.float32)
     alone = {"label": jnp.zeros(count, jnp.int32)}
-    nulls = {"label": np.int32(5), "site": np.zeros(3, np.float32), "size": np.float32(np.nan)}
+    nulls = {"label": np.asarray(5, np.int32), "site": np.zeros(3, np.float32), "size": np.asarray(np.nan, np.float32)}
     dropped = conditioning.drop(jax.random.key(0), {**alone, "site": site, "size": size}, nulls, rate=0.5)
     lost = np.asarray(dropped["label"] == 5)
     assert lost.any() and not lost.all()

@@ -64,7 +64,7 @@ def test_published_unet_keeps_the_image_size():
     for side in (64, 128, 224):
         x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
         number = jax.ShapeDtypeStruct((2,), jnp.int32)
-        out, _ = jax.eval_shape(network.apply, params, state, x, number, number)
+        out, _ = jax.eval_shape(network.apply, params, state, x, number, {"label": number})
         assert out.shape == (2, side, side, 6)
 
 
@@ -161,7 +161,7 @@ def test_half_precision_is_of_activations_alone(kind, config, inputs):
         jnp.dtype(jnp.float32)
     }
     x = jax.random.normal(jax.random.key(2), (2, 16, 16, 3))
-    rest = (jnp.array([998, 999]), jnp.array([0, 1]))[: inputs - 1]
+    rest = (jnp.array([998, 999]), {"label": jnp.array([0, 1])})[: inputs - 1]
     exact, half = (jitted(network)(params, state, x, *rest)[0] for network in networks.values())
     assert half.dtype == jnp.float32
     assert float(jnp.abs(half - exact).max() / jnp.abs(exact).max()) < 0.03

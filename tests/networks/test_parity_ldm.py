@@ -108,6 +108,8 @@ def test_any_multiple_of_the_stride_and_any_number_of_channels():
     number = jax.ShapeDtypeStruct((2,), jnp.int32)
     for height, width in ((16, 16), (56, 40)):
         x = jax.ShapeDtypeStruct((2, height, width, 4), jnp.float32)
-        assert jax.eval_shape(network.apply, params, {}, x, number, number)[0].shape == x.shape
+        assert jax.eval_shape(network.apply, params, {}, x, number, {"label": number})[0].shape == x.shape
     with pytest.raises(ValueError, match="not a multiple of 8"):
-        jax.eval_shape(network.apply, params, {}, jax.ShapeDtypeStruct((2, 12, 16, 4), jnp.float32), number, number)
+        jax.eval_shape(
+            network.apply, params, {}, jax.ShapeDtypeStruct((2, 12, 16, 4), jnp.float32), number, {"label": number}
+        )

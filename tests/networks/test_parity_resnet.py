@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffpath_jax.networks.pure import count_parameters, purify
-from diffpath_jax.networks.resnet import Bottleneck, ResNet, ResNetConfig
+from diffpath_jax.networks.resnet import BottleneckBlock, ResNet, ResNetConfig
 from diffpath_jax.weights.from_resnet import BRANCHES, from_resnet, resnet_names
 from diffpath_jax.weights.torch_files import LEAVES
 from tests.golden import weights
@@ -77,7 +77,7 @@ def test_running_statistics_move_as_those_of_pytorch(trained):
 def test_a_block_has_the_gradients_of_pytorch():
     """The first of the second stage: stride 2, and a convolution on its residual branch."""
     own = converted().params["blocks"][3], converted().model_state["blocks"][3]
-    block = purify(lambda rngs: Bottleneck(256, 128, stride=2, dtype=jnp.float32, rngs=rngs))
+    block = purify(lambda rngs: BottleneckBlock(256, 128, stride=2, dtype=jnp.float32, rngs=rngs))
     x, cotangent = (
         jnp.asarray(weights.normal(f"resnet {name}", shape))
         for name, shape in (("block", (2, 6, 6, 256)), ("cotangent", (2, 3, 3, 512)))

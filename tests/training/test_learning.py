@@ -28,7 +28,7 @@ from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_tas
 from diffpath_jax.training.tasks.task import NETWORK
 
 SIDE, CLASSES, BATCH, DRAWN, GUIDED = 8, 2, 48, 1024, 128
-NULLS = {"label": np.int32(CLASSES)}
+NULLS = {"label": np.asarray(CLASSES, np.int32)}
 WHITE = 0.08  # standard deviation of independent noise in each pixel and channel
 
 

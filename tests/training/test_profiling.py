@@ -74,7 +74,7 @@ def test_a_run_lists_its_parameters(tmp_path):
 
 def test_a_profile_after_the_last_step_is_refused():
     section = dataclasses.asdict(dataclasses.replace(RUN.train, profile_at=RUN.train.num_steps))
-    content = {**dataclasses.asdict(RUN), "train": section}
+    content = {**RUN.as_json(), "train": section}
     kept = {name: value for name, value in content.items() if value is not None}
     with pytest.raises(DiffpathError, match="no step follows"):
         checks.run_config(kept, where="test")

@@ -103,7 +103,7 @@ def run_task(count=4096, **objective):
         schedule,
         DiffusionConfig("eps", **objective),
         timesteps=timesteps.uniform(1000),
-        nulls={"label": np.int32(3)},
+        nulls={"label": np.asarray(3, np.int32)},
     )
     params, state = made.init(jax.random.key(0))
     # Grey images are 0.5 / 127.5 in model space: what is seen is noise.

@@ -124,7 +124,12 @@ def test_loss_of_a_fixed_output(case, noise_is):
     def loss(output, t, image, eps):
         noise_is(eps)
         teach = diffusion_task(
-            purify(Fixed), PixelCodec(), schedule, OBJECTIVE, timesteps=always(t[None]), nulls={"label": np.int32(1)}
+            purify(Fixed),
+            PixelCodec(),
+            schedule,
+            OBJECTIVE,
+            timesteps=always(t[None]),
+            nulls={"label": np.asarray(1, np.int32)},
         )
         batch = {"image": image[None], "label": jnp.zeros(1, int)}
         value, aux = teach.losses[NETWORK]({NETWORK: {"output": output[None]}}, state({}), batch, jax.random.key(0))
@@ -159,7 +164,7 @@ def test_loss_through_the_unet(noise_is):
         CASES["linear"][0],
         OBJECTIVE,
         timesteps=always(jnp.array([0, 400])),
-        nulls={"label": np.int32(3)},
+        nulls={"label": np.asarray(3, np.int32)},
     )
     batch = {"image": jnp.asarray(pixels("network pixels", (2, 16, 16, 3))), "label": jnp.array([1, 3])}
 
