@@ -9,7 +9,7 @@ import numpy as np
 from diffpath_jax.config import sampling
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
-from diffpath_jax.config.network import read_network
+from diffpath_jax.config.network import FROM, network_of_file, read_network
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import (
     RUN_CONFIGS,
@@ -65,6 +65,8 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
                 if f.default is not dataclasses.MISSING and f.name not in left_out
             }
             whole[name] = {**defaults, **whole[name]}
+    if isinstance(network, Mapping):
+        whole["network"] = {FROM: "", **whole["network"]}
     return whole
 
 
@@ -88,7 +90,10 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
         for name, section in SECTIONS.items()
         if isinstance(content.get(name), Mapping)
     }
-    sections["network"] = read_network(content["network"], task=task, where=where)
+    network = content["network"]
+    if isinstance(network, Mapping):
+        network = network_of_file(network, where=where)
+    sections["network"] = read_network(network, task=task, where=where)
     config = convert(kind, {**content, **sections}, where=where)
     _check_variance(config, where=where)
     _check_noise(config, where=where)

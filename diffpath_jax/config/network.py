@@ -1,12 +1,36 @@
 """A section ``network`` to the typed config of its kind, and back."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffpath_jax.config.files import convert
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.config import NetworkConfig, TaskName
 from diffpath_jax.networks.kinds import find_kind, kind_of
+from diffpath_jax.weights.safetensors_file import read_about
+
+# Key that takes the network from a file of parameters, and the keys that stay the config's own beside it: they change
+# nothing of what its parameters mean.
+FROM, OWN = "from_file", ("dropout", "remat")
+
+
+def network_of_file(section: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Returns the section ``network`` with every key of the file that its key ``from_file`` names, or as it is without one.
+
+    Raises:
+        DiffpathError: the file does not say what network it holds, or cannot be read.
+    """
+    own = {key: value for key, value in section.items() if key != FROM}
+    source = section.get(FROM)
+    if not source:
+        return own
+    about = read_about(Path(source))
+    if not isinstance(about.get("network"), Mapping):
+        fix = "name a file of `diffpath convert` or `diffpath export`"
+        raise DiffpathError("key 'network.from_file'", where=where, why=f"{source} names no network", fix=fix)
+    kept = {key: own[key] for key in OWN if key in own and key in about["network"]}
+    return {**about["network"], **kept}
 
 
 def read_network(section: object, *, task: TaskName, where: str) -> NetworkConfig:

@@ -80,6 +80,23 @@ def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
         raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
 
 
+def read_about(path: Path) -> dict[str, Any]:
+    """Returns what was written about the arrays of a safetensors file, which are not read.
+
+    Raises:
+        DiffpathError: no such file, or not safetensors (exit code 5).
+    """
+    fix = "name a .safetensors file of `diffpath convert` or `diffpath export`"
+    if not path.is_file():
+        raise DiffpathError("parameters", where=path, why="no such file", fix=fix)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {}).get("diffpath", "{}"))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        why = f"not a safetensors file ({error})"
+        raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+
+
 def arrange(found: Flat, like: Tree, *, where: str) -> Tree:
     """Arrays by name in the structure of ``like``, of which shapes suffice.
 
