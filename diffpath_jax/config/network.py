@@ -16,7 +16,7 @@ FROM, OWN = "from_file", ("dropout", "remat")
 
 
 def network_of_file(section: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Returns the section ``network`` with every key of the file that its key ``from_file`` names, or as it is without one.
+    """Returns the section ``network`` with every key of the file that ``from_file`` names, or as it is without one.
 
     Raises:
         DiffpathError: the file does not say what network it holds, or cannot be read.
