@@ -36,11 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"feature extractors that distances are measured in: {sources()}",
     )
-    parser.add_argument(
-        "--resize",
-        default="tf_bilinear",
-        help="of Inception's images: tf_bilinear, as published; or clean",
-    )
+    resize = "of Inception's images: tf_bilinear, as published; or clean"
+    parser.add_argument("--resize", default="tf_bilinear", help=resize)
     parser.add_argument(
         "--floor",
         default=TRAINING_SPLIT,
