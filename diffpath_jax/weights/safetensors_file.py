@@ -1,7 +1,8 @@
 """Parameters as safetensors files, and how a network takes over those of another."""
 
+import contextlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,8 @@ def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
     Raises:
         DiffpathError: no such file, or not safetensors (exit code 5).
     """
-    fix = "name a .safetensors file of `diffpath convert` or `diffpath export`"
-    if not path.is_file():
-        raise DiffpathError("parameters", where=path, why="no such file", fix=fix)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get("diffpath", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        why = f"not a safetensors file ({error})"
-        raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _about(file)
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -86,12 +79,23 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         DiffpathError: no such file, or not safetensors (exit code 5).
     """
+    with _opened(path) as file:
+        return _about(file)
+
+
+def _about(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {}).get("diffpath", "{}"))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever is wrong with it is one line."""
     fix = "name a .safetensors file of `diffpath convert` or `diffpath export`"
     if not path.is_file():
         raise DiffpathError("parameters", where=path, why="no such file", fix=fix)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return json.loads((file.metadata() or {}).get("diffpath", "{}"))
+            yield file
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         why = f"not a safetensors file ({error})"
         raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
