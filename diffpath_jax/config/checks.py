@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.config import sampling
-from diffpath_jax.config.files import convert
+from diffpath_jax.config.files import convert, defaults_of
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
-from diffpath_jax.config.network import FROM, network_of_file, read_network
+from diffpath_jax.config.network import FROM, read_network
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import (
     RUN_CONFIGS,
@@ -59,11 +59,7 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     whole = dict(content)
     for name, section in sections.items():
         if isinstance(whole.get(name), Mapping):
-            defaults = {
-                f.name: f.default
-                for f in dataclasses.fields(section)
-                if f.default is not dataclasses.MISSING and f.name not in left_out
-            }
+            defaults = {key: value for key, value in defaults_of(section).items() if key not in left_out}
             whole[name] = {**defaults, **whole[name]}
     if isinstance(network, Mapping):
         whole["network"] = {FROM: "", **whole["network"]}
@@ -90,10 +86,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
         for name, section in SECTIONS.items()
         if isinstance(content.get(name), Mapping)
     }
-    network = content["network"]
-    if isinstance(network, Mapping):
-        network = network_of_file(network, where=where)
-    sections["network"] = read_network(network, task=task, where=where)
+    sections["network"] = read_network(content["network"], task=task, where=where)
     config = convert(kind, {**content, **sections}, where=where)
     _check_variance(config, where=where)
     _check_noise(config, where=where)

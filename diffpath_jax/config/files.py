@@ -89,6 +89,11 @@ def _parsed(path: str, words: Sequence[str], define: Callable[..., Any]) -> dict
         ) from error
 
 
+def defaults_of(kind: type) -> dict[str, Any]:
+    """Returns the fields of a dataclass that have a default, with it."""
+    return {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+
+
 def convert(kind: type[T], content: Mapping[str, Any], *, where: str) -> T:
     """Make a frozen dataclass of a config section; every key must exist and every value fit its type.
 

@@ -43,6 +43,7 @@ def read_network(section: object, *, task: TaskName, where: str) -> NetworkConfi
     if not isinstance(section, Mapping):
         fix = "give it as a mapping with a key 'kind'"
         raise DiffpathError("section 'network'", where=where, why=f"{section!r} describes no network", fix=fix)
+    section = network_of_file(section, where=where)
     kind = find_kind(section.get("kind"), task=task, where=where)
     content = {key: value for key, value in section.items() if key not in ("kind", *kind.config.FROM_DATA)}
     config = convert(kind.config, content, where=f"section 'network' of {where}")

@@ -1,6 +1,5 @@
 """What a file of parameters says of the network it came from, held against the network that is to start from it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,11 +24,6 @@ def origin_of(about: Mapping[str, Any]) -> dict[str, Any]:
         "prediction": about.get("prediction") or objective.get("prediction"),
     }
     return {name: value for name, value in parts.items() if value}
-
-
-def defaults_of(shape: Any) -> dict[str, Any]:
-    """Returns the keys of a network's config that have a default, with it: what a file means that lacks one."""
-    return {f.name: f.default for f in dataclasses.fields(shape) if f.default is not dataclasses.MISSING}
 
 
 def check_origin(

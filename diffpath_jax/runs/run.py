@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from diffpath_jax.config import checks, sections
-from diffpath_jax.config.files import differing_keys
+from diffpath_jax.config.files import defaults_of, differing_keys
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
@@ -313,7 +313,7 @@ def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | N
     found, state, about = _stored_network(Path(source))
     own, shape = config.as_json(), config.network_for(num_classes)
     notes = origin.check_origin(
-        origin.origin_of(about), origin.origin_of(own), defaults=origin.defaults_of(shape), where=source
+        origin.origin_of(about), origin.origin_of(own), defaults=defaults_of(type(shape)), where=source
     )
     network = make_network(shape, dtype=config.dtype)
     options = hardware.options_for_one_call()
