@@ -34,7 +34,7 @@ from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs.run import Run, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, for_each_class
+from diffpath_jax.sampling.draw import Model, Told, check_classes, check_told, for_each_class
 
 __all__ = [
     "Dataset",
@@ -89,8 +89,8 @@ def sample(
     job = sampling_job.SampleJob(
         out=out,
         name=name,
-        conditions=for_each_class(len(run.classes), conditions),
-        counts=_counts(num_per_class, run.classes),
+        conditions=for_each_class(len(run.classes), _told(conditions or {}, run)),
+        counts=_counts(num_per_class, run),
         sampler=_sampler(run, sampler, image_px),
         image_px=image_px,
         batch_size=batch_size,
@@ -115,18 +115,24 @@ def _sampler(run: Run, options: Mapping[str, Any], image_px: tuple[int, int]) ->
     return sampler
 
 
-def _counts(num_per_class: int | Mapping[str, int], classes: Sequence[str]) -> tuple[int, ...]:
+def _told(conditions: Told, run: Run) -> Told:
+    """Conditions besides the class that the run's model takes."""
+    check_told(conditions, run)
+    return conditions
+
+
+def _counts(num_per_class: int | Mapping[str, int], run: Run) -> tuple[int, ...]:
     """Images of each class of a run.
 
     Raises:
         DiffpathError: a class that the run does not know, or no image at all.
     """
-    counts = num_per_class if isinstance(num_per_class, Mapping) else dict.fromkeys(classes, num_per_class)
-    unknown = [name for name in counts if name not in classes]
-    if unknown or not any(count > 0 for count in counts.values()):
-        why = f"unknown class {unknown[0]!r}" if unknown else "no image is asked for"
-        raise DiffpathError("num_per_class", where="sample", why=why, fix=f"the run knows {', '.join(classes)}")
-    return tuple(counts.get(name, 0) for name in classes)
+    counts = num_per_class if isinstance(num_per_class, Mapping) else dict.fromkeys(run.classes, num_per_class)
+    check_classes(counts, run)
+    if min(counts.values(), default=0) < 0 or not any(counts.values()):
+        why, fix = "no image is asked for", "give 1 or more for a class"
+        raise DiffpathError("num_per_class", where="sample", why=why, fix=fix)
+    return tuple(counts.get(name, 0) for name in run.classes)
 
 
 def extract_features(images: UInt8[np.ndarray, "n h w 3"], extractor: Path, *, resize: str = "tf_bilinear") -> Features:

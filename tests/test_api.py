@@ -32,6 +32,8 @@ def test_it_draws_what_the_command_draws(tmp_path, denoiser_run):
     [
         ({"num_per_class": {"green": 1}}, "unknown class 'green'"),
         ({"num_per_class": 0}, "no image is asked for"),
+        ({"num_per_class": {"pink": -1}}, "no image is asked for"),
+        ({"num_per_class": 1, "conditions": {"site": 1}}, "the model is not told 'site'"),
         ({"num_per_class": 1, "steps": 0}, "'steps'"),
         ({"num_per_class": 1, "stepz": 3}, "write 'steps'"),
         ({"num_per_class": 1, "sampler": "nothing"}, "ddim"),

@@ -28,7 +28,7 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, conditions_of, for_each_class
+from diffpath_jax.sampling.draw import Model, check_classes, check_told, conditions_of, for_each_class
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -192,7 +192,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         out=arguments.out / point,
         name=arguments.name,
         conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
-        counts=_counts(arguments.num_per_class, run.classes),
+        counts=_counts(arguments.num_per_class, run),
         sampler=sampler,
         image_px=image_px,
         batch_size=arguments.batch_size,
@@ -218,13 +218,10 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     Raises:
         DiffpathError: a condition that the model does not take, or a value that is none.
     """
-    known = [name for name in run.config.network.conditions if name != LABEL.name]
-    values: dict[str, float | int] = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        if name not in known:
-            fix = f"it takes {', '.join(known)}" if known else "it takes the class alone: leave the option out"
-            raise DiffpathError("--condition", where=run.workdir, why=f"the model is not told {name!r}", fix=fix)
+    told, values = dict(word.partition("=")[::2] for word in words), {}
+    with _by_option():
+        check_told(told, run)
+    for name, text in told.items():
         try:
             values[name] = CONDITIONS[name].parse(text)
         except ValueError as error:
@@ -232,7 +229,7 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     return values
 
 
-def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
+def _counts(text: str, run: runs.Run) -> tuple[int, ...]:
     """Images of each class: ``N``, or ``CLASS=N,CLASS=N`` for some of them.
 
     Raises:
@@ -246,15 +243,12 @@ def _counts(text: str, classes: Sequence[str]) -> tuple[int, ...]:
         return int(word)
 
     if "=" not in text:
-        return (number(text),) * len(classes)
+        return (number(text),) * len(run.classes)
     wanted = dict(part.rpartition("=")[::2] for part in text.split(","))
-    unknown = [name for name in wanted if name not in classes]
-    if unknown:
-        why = f"unknown class {unknown[0]!r}"
-        fix = f"the run knows {', '.join(classes)}"
-        raise DiffpathError("--num_per_class", where="the command line", why=why, fix=fix)
+    with _by_option():
+        check_classes(wanted, run)
     counts = {name: number(word) for name, word in wanted.items()}
-    return tuple(counts.get(name, 0) for name in classes)
+    return tuple(counts.get(name, 0) for name in run.classes)
 
 
 def _write_images(dataset: Dataset) -> None:

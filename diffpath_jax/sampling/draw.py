@@ -1,6 +1,6 @@
 """Drawing images: sampler and denoiser of a run as one jitted function of weights, indices and conditions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from diffpath_jax.config import sections
 from diffpath_jax.devices import sharding
 from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.runs.run import Run, Weights
 from diffpath_jax.sampling import compose
@@ -28,6 +29,31 @@ DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
 def for_each_class(num_classes: int, others: Told | None = None) -> tuple[Told, ...]:
     """Returns conditions of one class after the other, with the same values of ``others``."""
     return tuple({LABEL.name: label, **(others or {})} for label in range(num_classes))
+
+
+def check_classes(names: Iterable[str], run: Run) -> None:
+    """Refuse classes that a run does not know.
+
+    Raises:
+        DiffpathError: naming the first of them.
+    """
+    for name in names:
+        if name not in run.classes:
+            fix = f"the run knows {', '.join(run.classes)}"
+            raise DiffpathError("num_per_class", where=run.workdir, why=f"unknown class {name!r}", fix=fix)
+
+
+def check_told(others: Iterable[str], run: Run) -> None:
+    """Refuse conditions besides the class that a model does not take.
+
+    Raises:
+        DiffpathError: naming the first of them.
+    """
+    known = [name for name in run.config.network.conditions if name != LABEL.name]
+    for name in others:
+        if name not in known:
+            fix = f"it takes {', '.join(known)}" if known else "it takes the class alone: leave it out"
+            raise DiffpathError("condition", where=run.workdir, why=f"the model is not told {name!r}", fix=fix)
 
 
 def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> dict[str, np.ndarray]:

@@ -98,12 +98,9 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
     """
     job = as_begun(job)
     indices = image_indices(job.counts)
-    batches = {
-        jobs.Piece(f"batch-{start:09d}", len(indices[start : start + job.batch_size])): indices[
-            start : start + job.batch_size
-        ]
-        for start in range(0, len(indices), job.batch_size)
-    }
+    starts = range(0, len(indices), job.batch_size)
+    chunks = {f"batch-{start:09d}": indices[start : start + job.batch_size] for start in starts}
+    batches = {jobs.Piece(name, len(chunk)): chunk for name, chunk in chunks.items()}
     return jobs.run(
         jobs.Job(
             out=job.out,
