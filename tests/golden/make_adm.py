@@ -127,15 +127,15 @@ def plain_unet() -> UNetModel:
     return filled(unet)
 
 
-def classifier(side: int) -> EncoderUNetModel:
+def classifier(side: int, *, model_channels: int = 32, channel_mult: tuple[float, ...] = (1, 2)) -> EncoderUNetModel:
     model = EncoderUNetModel(
         side,
         in_channels=3,
-        model_channels=32,
+        model_channels=model_channels,
         out_channels=5,
         num_res_blocks=1,
         attention_resolutions=(2,),
-        channel_mult=(1, 2),
+        channel_mult=channel_mult,
         num_head_channels=16,
         use_scale_shift_norm=True,
         resblock_updown=True,
@@ -165,24 +165,6 @@ def published_unet(case: str) -> UNetModel:
     return filled(UNetModel(16, out_channels=2 * options["in_channels"], **options))
 
 
-def narrow_classifier() -> EncoderUNetModel:
-    """512x512_classifier.pt."""
-    model = EncoderUNetModel(
-        16,
-        in_channels=3,
-        model_channels=64,
-        out_channels=5,
-        num_res_blocks=1,
-        attention_resolutions=(2,),
-        channel_mult=(0.5, 1),
-        num_head_channels=16,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-        pool="attention",
-    )
-    return filled(model)
-
-
 T, LABELS = torch.tensor([3, 870]), torch.tensor([1, 3])
 
 
@@ -205,7 +187,8 @@ def published() -> dict[str, np.ndarray]:
         unet = published_unet(case)
         x = images(f"{case} x", (2, 8, 8, options.get("in_channels", 3)))
         arrays |= {f"{case}/names": listing(unet), f"{case}/out": single(unet(x, T, LABELS))}
-    noisy = narrow_classifier()
+    # 512x512_classifier.pt.
+    noisy = classifier(16, model_channels=64, channel_mult=(0.5, 1))
     out = single(noisy(images("narrow classifier x", (2, 16, 16, 3)), T))
     return {**arrays, "narrow_classifier/names": listing(noisy), "narrow_classifier/out": out}
 
