@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
     "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),
+    "study": ("diffpath_jax.commands.study", "every table and figure of the paper, and its controls, from one config"),
     "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
     "doctor": ("diffpath_jax.commands.doctor", "what this machine has and lacks"),
 }

@@ -27,6 +27,7 @@ FLOORS = {
         latents  sampling  evaluation.features
         evaluation
         report  study  api
+        study.rows
         cli
         commands
     """,

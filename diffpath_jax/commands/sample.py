@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.data import card
-from diffpath_jax.data.manifest import Dataset
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
@@ -52,7 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="run directory of a diffusion model")
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", default="generated", help="dataset name (default: %(default)s)")
-    parser.add_argument("--num_per_class", required=True, help="images of each class: N, or CLASS=N,CLASS=N,...")
+    counts = parser.add_mutually_exclusive_group(required=True)
+    counts.add_argument("--num_per_class", help="images of each class: N, or CLASS=N,CLASS=N,...")
+    text = "as many images of each class as this data set has for training, times --times, less those of --less"
+    counts.add_argument("--counts_of", type=Path, metavar="DATASET", help=text)
+    parser.add_argument("--times", type=float, default=1.0, help="factor of --counts_of (default: %(default)s)")
+    parser.add_argument(
+        "--less", type=Path, metavar="DATASET", help="data set that --counts_of is to be topped up from"
+    )
     others = ", ".join(name for name in CONDITIONS if name != LABEL.name) or "none is known"
     told = f"NAME=VALUE, of what the model is told besides the class ({others}); repeatable"
     parser.add_argument("--condition", action="append", default=[], help=told)
@@ -192,7 +201,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         out=arguments.out / point,
         name=arguments.name,
         conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
-        counts=_counts(arguments.num_per_class, run),
+        counts=_counts(arguments, run),
         sampler=sampler,
         image_px=image_px,
         batch_size=arguments.batch_size,
@@ -229,7 +238,35 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     return values
 
 
-def _counts(text: str, run: runs.Run) -> tuple[int, ...]:
+def _counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
+    """Images of each class, as one of the options that say so has it."""
+    if arguments.num_per_class is not None:
+        if arguments.less or arguments.times != 1.0:
+            fix = "leave --times and --less out, or give --counts_of"
+            raise DiffpathError("--num_per_class", where="the command line", why="it is a number already", fix=fix)
+        return _stated_counts(arguments.num_per_class, run)
+    if not 0 < arguments.times <= MAX_IMAGES:
+        why = f"{arguments.times} is not above 0, up to {MAX_IMAGES}"
+        raise DiffpathError("--times", where="the command line", why=why, fix="change it")
+    there = _training_counts(arguments.counts_of, run)
+    less = _training_counts(arguments.less, run) if arguments.less else (0,) * len(there)
+    counts = tuple(max(math.ceil(arguments.times * count) - own, 0) for count, own in zip(there, less, strict=True))
+    if not 0 < sum(counts) <= MAX_IMAGES:
+        why, fix = f"that makes {sum(counts)} images", f"change --times or --less so that 1 to {MAX_IMAGES} are drawn"
+        raise DiffpathError("--counts_of", where=arguments.counts_of, why=why, fix=fix)
+    return counts
+
+
+def _training_counts(path: Path, run: runs.Run) -> tuple[int, ...]:
+    """Training images of each of the run's classes in a data set."""
+    counts = open_dataset(path, verify=False).class_counts.get(TRAIN, {})
+    if unknown := sorted(set(counts) - set(run.classes)):
+        why, fix = f"{unknown} are not among {list(run.classes)}", "name a data set of the model's classes"
+        raise DiffpathError("classes", where=path, why=why, fix=fix)
+    return tuple(counts.get(name, 0) for name in run.classes)
+
+
+def _stated_counts(text: str, run: runs.Run) -> tuple[int, ...]:
     """Images of each class: ``N``, or ``CLASS=N,CLASS=N`` for some of them.
 
     Raises:

@@ -1,0 +1,1 @@
+"""The rows of a study, a module for each kind of question."""

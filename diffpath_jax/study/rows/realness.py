@@ -1,0 +1,134 @@
+"""How real generated images are: their numbers beside those of real images, whole and compressed."""
+
+from collections.abc import Iterator, Sequence
+
+from diffpath_jax.evaluation.record import FLOOR, MEASURED
+from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.study.results import Results
+from diffpath_jax.study.row import NEW, Row
+from diffpath_jax.study.rows import sets
+from diffpath_jax.study.step import Step
+from diffpath_jax.study.steps import StudySteps
+from diffpath_jax.study.table import Cell, Entry, Section, Table, TableRow
+
+METRICS_FILE = "metrics.json"
+NAMES = {MEASURED: "generated", FLOOR: "real images (floor)"}
+
+
+def rungs(study: StudySteps) -> Iterator[tuple[int, Step]]:
+    """Yields (JPEG quality, measurement): the real images themselves, compressed, as a scale that a reader knows."""
+    dataset = study.config.first()[0]
+    for quality in study.config.jpeg_qualities:
+        words = ("--splits", "test", "--jpeg", str(quality))
+        images = study.transformed(f"{dataset}/jpeg/quality_{quality}", study.dataset(dataset), *words)
+        options = ("--generated_split", "test", "--floor", "none", "--audit", "none")
+        yield quality, study.evaluation(f"jpeg_{quality}", dataset, images, *options)
+
+
+def _steps(study: StudySteps) -> Sequence[Step]:
+    return [sets.first_set(study).evaluation, *(step for _, step in rungs(study))]
+
+
+def _show(study: StudySteps, results: Results) -> Section:
+    evaluation = sets.first_set(study).evaluation
+    tables = [
+        table
+        for space in range(len(results.spaces(evaluation)))
+        for table in (_against_rungs(study, results, space), _by_class(study, results, space))
+    ]
+    return Section((*tables, *_stain(study, results), _labels(study, results)))
+
+
+def _metric_names(results: Results, evaluation: Step, space: int) -> dict[str, int]:
+    """Returns every metric of a feature space, with its decimal places."""
+    features = results.spaces(evaluation)[space].features
+    return {features.name_of(metric): metric.digits for metric in metrics_of("features")}
+
+
+def _against_rungs(study: StudySteps, results: Results, space: int) -> Table:
+    evaluation = sets.first_set(study).evaluation
+    names = _metric_names(results, evaluation, space)
+
+    def entries(step: Step, of: str) -> tuple[Entry, ...]:
+        return tuple(results.metric(step, name, space=space, of=of, digits=digits) for name, digits in names.items())
+
+    rows = [
+        TableRow("generated", entries(evaluation, MEASURED)),
+        TableRow("other real images (floor)", entries(evaluation, FLOOR), floor=True),
+        *(
+            TableRow(f"the same real images as JPEG, quality {quality}", entries(step, MEASURED), floor=True)
+            for quality, step in rungs(study)
+        ),
+    ]
+    features = results.spaces(evaluation)[space].features.name
+    return Table(f"Q_{features}", f"Against held-out real images, in {features}", tuple(names), tuple(rows), "images")
+
+
+def _by_class(study: StudySteps, results: Results, space: int) -> Table:
+    evaluation = sets.first_set(study).evaluation
+    names = _metric_names(results, evaluation, space)
+    rows = [
+        TableRow(
+            f"{group}, {NAMES[of]}",
+            tuple(
+                results.metric(evaluation, name, space=space, of=of, group=group, digits=digits)
+                for name, digits in names.items()
+            ),
+            floor=of == FLOOR,
+        )
+        for group in results.dataset(study.dataset(study.config.first()[0])).schema.classes
+        for of in (MEASURED, FLOOR)
+    ]
+    features = results.spaces(evaluation)[space].features.name
+    return Table(f"Q_{features}_by_class", f"By class, in {features}", tuple(names), tuple(rows), "class")
+
+
+def _stain(study: StudySteps, results: Results) -> Iterator[Table]:
+    """Yields the numbers of the images themselves by class, without any network's features."""
+    evaluation = sets.first_set(study).evaluation
+    measured = results.evaluation(evaluation).stain or {}
+    metrics = {metric.name: metric for metric in metrics_of("stain")}
+    rows = []
+    for of, groups in measured.items():
+        for group, row in groups.items():
+            entries: list[Entry] = []
+            for name, metric in metrics.items():
+                number = row.metrics.get(name)
+                source = results.source(evaluation, METRICS_FILE, "stain", of, group, "metrics", name, "value")
+                entries.append(
+                    None
+                    if number is None
+                    else Cell(number.value, number.low, number.high, row.n_other, None, source, metric.digits)
+                )
+            rows.append(TableRow(f"{group}, {NAMES.get(of, of)}", tuple(entries), floor=of == FLOOR))
+    if rows:
+        titles = tuple(metric.title for metric in metrics.values())
+        yield Table("Q_stain", "Stain, against held-out real images", titles, tuple(rows), "class")
+
+
+def _labels(study: StudySteps, results: Results) -> Table:
+    """Returns how often the classifier of real images sees the class that was asked for."""
+    rows = []
+    for each in sets.measured_sets(study):
+        for number, entry in enumerate(results.evaluation(each.evaluation).classification):
+            if entry.set == MEASURED:
+                source = results.source(each.evaluation, METRICS_FILE, "classification", number, "accuracy")
+                cell = Cell(entry.accuracy, *entry.interval, entry.data.n, None, source, digits=1, percent=True)
+                names = sets.title_of(study, each.dataset), study.config.models[each.model].title
+                rows.append(TableRow(", ".join((*names, study.config.samplers[each.sampler].title)), (cell,)))
+    columns = ("seen as the class asked for, %",)
+    return Table("Q_labels", "Labels, by a classifier of real images", columns, tuple(rows), "images")
+
+
+def realness(study: StudySteps, results: Results) -> tuple[Cell, Cell | None, int | None]:
+    """Returns the Frechet distance of generated images, its floor, and the worst JPEG quality that is as near."""
+    evaluation = sets.first_set(study).evaluation
+    name = results.spaces(evaluation)[0].features.frechet_name
+    distance, floor = results.metric(evaluation, name), results.floor(evaluation, name)
+    assert distance is not None, "an evaluation without its first distance"
+    compressed = {quality: results.metric(step, name) for quality, step in rungs(study)}
+    nearer = [quality for quality, cell in compressed.items() if cell and distance.value <= cell.value]
+    return distance, floor, max(nearer, default=None)
+
+
+ROWS = (Row("Q", "How real the images are", NEW, _steps, _show),)
