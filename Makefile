@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Pages of 2 MiB where Linux gives them to those who ask: a tenth off the time of training on a CPU.
 export GLIBC_TUNABLES := $(if $(GLIBC_TUNABLES),$(GLIBC_TUNABLES):)glibc.malloc.hugetlb=1
 
-.PHONY: setup demo test test-full lint types torch lock clean
+.PHONY: setup demo study test test-full lint types torch lock clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	$(PY) -m diffpath_jax.cli demo $(if $(SLIDE),--slide "$(SLIDE)") $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)") $(if $(LATENT),--latent)
+
+# Goes on from the demo, in its directory.
+study: setup
+	$(PY) -m diffpath_jax.cli study --config diffpath:study_demo --workdir demo_output
 
 lint: setup
 	$(PY) -m ruff check .

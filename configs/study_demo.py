@@ -60,7 +60,11 @@ def demo(debug: bool) -> ConfigDict:
                 },
             },
             "samplers": {
-                "ddpm": {"title": "DDPM", "options": f"--sampler ddpm --steps {steps or 40} {many}", "paper": "DDPM"},
+                "ddpm": {
+                    "title": "DDPM",
+                    "options": f"--sampler ddpm --steps {steps or 40} --trajectory {many}",
+                    "paper": "DDPM",
+                },
                 "ddim": {"title": "DDIM", "options": f"--sampler ddim --steps {steps or 20} {many}", "paper": "DDIM"},
                 "eps_scaling": {
                     "title": "epsilon scaling 1.014",

@@ -11,7 +11,7 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.ranges import Natural, NonNegativeReal, Positive, PositiveFraction, Seed
 
 # Names of data sets, models and samplers become directories.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 # A classifier's class; the schema of a data set checks it.
 ClassName = str
 

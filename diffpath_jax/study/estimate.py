@@ -56,7 +56,7 @@ class _Estimator:
         image_px, classes = self._images(step)
         cost = plan(settings, image_px=image_px, num_classes=classes, devices=1)
         self.plans[step.out] = cost
-        return Cost(cost.steps * cost.step_flop, KEPT_CHECKPOINTS * STATE_BYTES * cost.parameters)
+        return Cost(cost.steps * cost.step_flop, float(KEPT_CHECKPOINTS * STATE_BYTES * cost.parameters))
 
     def _sampling(self, step: Step) -> Cost:
         options = dict(zip(step.command, step.command[1:], strict=False))

@@ -125,11 +125,16 @@ class StudySteps:
             patch_px: side of its images, where it is not that of the data set.
         """
         real, classifier = self.dataset(dataset, patch_px), self.classifier_of_all(dataset, patch_px)
-        features = [str(classifier.out) if name == OWN_CLASSIFIER else name for name in self.config.features]
-        words = ["eval", "--real", str(real.out), "--generated", str(measured.out), "--features", *features]
+        words = ["eval", "--real", str(real.out), "--generated", str(measured.out)]
+        words += ["--features", *self.features(dataset, patch_px)]
         settings = {"resamples": self.config.resamples, "held_out": self.config.held_out, "seed": self.config.seed}
-        words += [*options, *(f"--{key}={value}" for key, value in settings.items())]
-        return self._step(f"{dataset}/evals/{name}", words, "--out", (real, measured, classifier), cache=True)
+        words += [*options, *(f"--{key}={value}" for key, value in settings.items()), *self.feature_cache]
+        return self._step(f"{dataset}/evals/{name}", words, "--out", (real, measured, classifier))
+
+    def features(self, dataset: str, patch_px: int = 0) -> list[str]:
+        """Returns what ``--features`` is told, of a data set's own classifier where the config says so."""
+        own = str(self.classifier_of_all(dataset, patch_px).out)
+        return [own if name == OWN_CLASSIFIER else name for name in self.config.features]
 
     def label_check(self, dataset: str) -> tuple[str, ...]:
         """Returns the options by which an evaluation asks the classifier of real images which class it sees."""
@@ -148,24 +153,21 @@ class StudySteps:
             options: more words of ``diffpath train``.
         """
         mixture = [f"--config.data.mixture=({', '.join(map(str, amounts))},)"] if amounts else []
+        words = [*shlex.split(options), *mixture]
+        seeds = range(self.config.classifier.seeds)
+        runs = [self.classifier(f"{dataset}/arms/{name}/seed{seed}", data, words, seed) for seed in seeds]
+        return ArmSteps(name, tuple(runs))
+
+    def classifier(self, name: str, data: Sequence[Step], words: Sequence[str] = (), seed: int = 0) -> Step:
+        """Returns the training of a classifier on data sets, with more words of ``diffpath train``."""
         config = self.config.classifier
-        words = [*shlex.split(config.options), *shlex.split(options), *mixture]
-        return ArmSteps(
-            name,
-            tuple(
-                self.training(
-                    f"{dataset}/classifiers/{name}/seed{seed}", config.config, data, [*words, f"--config.seed={seed}"]
-                )
-                for seed in range(config.seeds)
-            ),
-        )
+        words = [*shlex.split(config.options), *words, f"--config.seed={seed}"]
+        return self.training(name, config.config, data, words)
 
     def classifier_of_all(self, dataset: str, patch_px: int = 0) -> Step:
         """Returns the classifier of all real training images (of a size), by which sets are judged."""
-        config, data = self.config.classifier, self.dataset(dataset, patch_px)
-        name = data.name.replace("dataset", "classifiers/all_real").removeprefix(f"{dataset}/")
-        words = [*shlex.split(config.options), "--config.seed=0"]
-        return self.training(f"{dataset}/{name}/seed0", config.config, [data], words)
+        data = self.dataset(dataset, patch_px)
+        return self.classifier(f"{dataset}/classifiers/{data.out.name.replace('dataset', 'real')}", [data])
 
     def comparison(self, name: str, dataset: str, arms: Sequence[ArmSteps], *options: str) -> Step:
         """Returns the comparison of arms on the same real images; the first arm is the baseline."""
@@ -184,9 +186,11 @@ class StudySteps:
         """Returns any other command that takes ``--out``."""
         return self._step(name, words, "--out", tuple(needs))
 
-    def _step(
-        self, name: str, words: Sequence[str], option: str, needs: tuple[Step, ...] = (), *, cache: bool = False
-    ) -> Step:
+    @property
+    def feature_cache(self) -> tuple[str, ...]:
+        """Options by which commands share the features that they compute."""
+        return "--cache", str(self.workdir / ".features")
+
+    def _step(self, name: str, words: Sequence[str], option: str, needs: tuple[Step, ...] = ()) -> Step:
         out = self.workdir / name
-        kept = ("--cache", str(self.workdir / ".features")) if cache else ()
-        return Step(name, (*words, *kept, option, str(out)), out, needs)
+        return Step(name, (*words, option, str(out)), out, needs)

@@ -26,7 +26,7 @@ def real(study: StudySteps, dataset: str = "") -> Step:
     if not count:
         return whole
     options = ("--num_per_class", str(count), "--seed", str(study.config.seed))
-    return study.transformed(f"{name}/arms/real", whole, *options)
+    return study.transformed(f"{name}/sets/real", whole, *options)
 
 
 def pool(study: StudySteps) -> Step:

@@ -15,7 +15,7 @@ def controls(study: StudySteps) -> Step:
     dataset, config = study.config.first()[0], study.config
     seed = ("--seed", str(config.seed))
     stained = f"--config.classifier.stain_jitter={config.worth.strong_stain_jitter:g}"
-    shuffled = study.transformed(f"{dataset}/arms/shuffled", generated_once(study), "--shuffle_labels", *seed)
+    shuffled = study.transformed(f"{dataset}/sets/shuffled", generated_once(study), "--shuffle_labels", *seed)
     compared = [
         arms.baseline(study),
         arms.with_real(study, 1.0),
@@ -53,13 +53,13 @@ def filters(study: StudySteps) -> Step:
     dataset, once = study.config.first()[0], generated_once(study)
     judge = study.classifier_of_all(dataset)
     confident = study.transformed(
-        f"{dataset}/arms/confident",
+        f"{dataset}/sets/confident",
         once,
         *("--confident", str(judge.out), "--at_least", f"{study.config.worth.confidence:g}"),
         needs=(judge,),
     )
     audit = study.evaluation("once", dataset, once, "--floor", "none")
-    clean = study.transformed(f"{dataset}/arms/clean", once, "--clean", str(audit.out), needs=(audit,))
+    clean = study.transformed(f"{dataset}/sets/clean", once, "--clean", str(audit.out), needs=(audit,))
     compared = [
         arms.baseline(study),
         study.arm(dataset, "unfiltered", (arms.real(study), once)),

@@ -27,7 +27,7 @@ def _cut(study: StudySteps, part: str, options: Sequence[str], class_name: str, 
     config = study.config.worth
     seed = ("--seed", str(study.config.seed))
     data = study.transformed(f"{dataset}/{part}/dataset", study.dataset(dataset), *options, *seed)
-    arms_data = study.transformed(f"{dataset}/{part}/arms/real", arms.real(study), *options, *seed)
+    arms_data = study.transformed(f"{dataset}/{part}/sets/real", arms.real(study), *options, *seed)
     generator = study.model(dataset, model, f"{part}/", data, config.few_options)
     less = ("--less", str(arms_data.out)) if class_name else ()
     counts = ("--counts_of", str((arms.real(study) if class_name else arms_data).out), *less)

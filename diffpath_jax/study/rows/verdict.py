@@ -5,7 +5,7 @@ from collections.abc import Callable
 from diffpath_jax.evaluation.record import SkippedAudit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.study.results import Results
-from diffpath_jax.study.rows import arms, realness, scarcity, sets, worth
+from diffpath_jax.study.rows import arms, privacy, realness, scarcity, sets, worth
 from diffpath_jax.study.steps import StudySteps
 from diffpath_jax.study.table import Cell, Verdict
 
@@ -61,13 +61,15 @@ def _sign(gain: Cell) -> bool | None:
 
 
 def _safe(study: StudySteps, results: Results) -> Verdict:
+    content = results.json(privacy.membership(study), privacy.MEMBERSHIP)
     audit = results.evaluation(sets.first_set(study).evaluation).audit
-    if isinstance(audit, SkippedAudit):
-        return Verdict("Safe", "not audited", f"There was no audit: {audit.skipped}.", None)
-    answer = "copies" if audit.copies.copying else "no copies seen"
-    return Verdict(
-        "Safe", answer, f"{audit.copies.verdict[0].upper()}{audit.copies.verdict[1:]} (P).", not audit.copies.copying
-    )
+    copying = None if isinstance(audit, SkippedAudit) else audit.copies.copying
+    copies = f"not audited: {audit.skipped}" if isinstance(audit, SkippedAudit) else audit.copies.verdict
+    leaks = content["outcome"] == privacy.LEAKS
+    alarms = [word for word, alarm in (("copies", copying), ("membership leaks", leaks)) if alarm]
+    answer = " and ".join(alarms) or content["outcome"]
+    good = False if alarms else True if content["outcome"] == privacy.NO_SIGN and copying is False else None
+    return Verdict("Safe", answer, f"Copies: {copies}. Membership: {content['verdict']} (P).", good)
 
 
 def _real(study: StudySteps, results: Results) -> Verdict:

@@ -121,7 +121,7 @@ def _probe(study: StudySteps, name: str, amounts: tuple[float, float], seed: int
     real, generated = arms.real(study), arms.pool(study)
     words = ["probe", "--features", str(own.out) if features == OWN_CLASSIFIER else features]
     words += ["--data", f"{real.out},{generated.out}", "--mixture", f"({amounts[0]}, {amounts[1]})"]
-    words += ["--seed", str(seed), "--cache", str(study.workdir / ".features")]
+    words += ["--seed", str(seed), *study.feature_cache]
     return study.command(f"{name}/seed{seed}", words, (real, generated, own))
 
 
