@@ -1,15 +1,15 @@
 """The study on public colorectal patches, tested on other patients: NCT-CRC-HE-100K and CRC-VAL-HE-7K.
 
 Data (Kather et al. 2018, CC BY 4.0, https://zenodo.org/records/1214456): NCT-CRC-HE-100K.zip (11.7 GB, 86 patients) to
-train and validate, CRC-VAL-HE-7K.zip (0.8 GB, 50 other patients) to test; 224 px at 0.5 um/px, nine tissue classes. Check
-them against the MD5 sums that their page states. Unpack them as
+train and validate, CRC-VAL-HE-7K.zip (0.8 GB, 50 other patients) to test; 224 px at 0.5 um/px, nine classes. Check them
+against the MD5 sums that their page states. Unpack them as
     nct_crc/train/ADI/*.tif ... nct_crc/train/TUM/*.tif     (NCT-CRC-HE-100K)
     nct_crc/test/ADI/*.tif  ... nct_crc/test/TUM/*.tif      (CRC-VAL-HE-7K)
-and write splits.csv (docs/STUDY.md has the ten lines): every tenth training image of a class for validation. Which images
-are of one patient is not published, so validation is optimistic, and intervals are over images; the page says both.
+and write splits.csv (docs/STUDY.md has the lines): every tenth training image for validation. Which images are of one
+patient is not published, so validation is optimistic, and intervals are over images; the page says both.
 
 Paper: none; its questions, on data that anyone can have. Expected: not measured yet.
-Command: diffpath study --config diffpath:study_nct_crc --workdir STUDY --config.slides="" (beside nct_crc and splits.csv)
+Command: diffpath study --config diffpath:study_nct_crc --workdir STUDY, beside nct_crc and splits.csv.
 Cost: --dry_run prints it. Variants: (none), small: ADM of 128 px for one GPU; debug: tiny networks, for tests.
 """
 
