@@ -25,8 +25,8 @@ def study(debug: bool) -> ConfigDict:
     config = study_pkgh.study(variant)
     config.title = "What synthetic colorectal patches are worth: NCT-CRC-HE-100K, tested on CRC-VAL-HE-7K"
     config.notes = (
-        "Test patients are others than those of training, by construction of the data. Validation images are drawn from "
-        "the training slides, so their numbers are optimistic, and images count as independent in intervals.",
+        "Test patients are others than those of training, by construction of the data. Validation images are drawn "
+        "from the training slides, so their numbers are optimistic, and images count as independent in intervals.",
     )
     config.datasets = {"nct_crc": {"title": "NCT-CRC", "prep": PREP, "models": ("ddpm_224", "ldm_224")}}
     config.measured = ("nct_crc",)

@@ -2,7 +2,7 @@
 
 Paper: Tables 2 to 5 and Figures 1 to 9, with patients held out, several seeds, intervals and controls.
 Command: diffpath study --config diffpath:study_pkgh --workdir STUDY --config.slides=SLIDES
-    --config.annotations=ANNOTATIONS, with patients.csv (slide,patient) and classes.json beside the command; first, once:
+    --config.annotations=ANNOTATIONS, beside patients.csv (slide,patient) and classes.json; first, once:
     diffpath convert --from inception --file FILE --out weights/inception.safetensors
     diffpath convert --from resnet50 --file FILE --out weights/resnet50.safetensors
 Cost: --dry_run prints it for your data; `--snakemake FILE` writes the steps for a cluster.
