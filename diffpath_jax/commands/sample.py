@@ -201,7 +201,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         out=arguments.out / point,
         name=arguments.name,
         conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
-        counts=_counts(arguments, run),
+        counts=counts(arguments, run),
         sampler=sampler,
         image_px=image_px,
         batch_size=arguments.batch_size,
@@ -238,8 +238,12 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     return values
 
 
-def _counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
-    """Images of each class, as one of the options that say so has it."""
+def counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
+    """Returns how many images of each class are drawn, as the one of the options that was given says.
+
+    Raises:
+        DiffpathError: no number from 1 on, an unknown class, or a data set of other classes.
+    """
     if arguments.num_per_class is not None:
         if arguments.less or arguments.times != 1.0:
             fix = "leave --times and --less out, or give --counts_of"
@@ -250,11 +254,11 @@ def _counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
         raise DiffpathError("--times", where="the command line", why=why, fix="change it")
     there = _training_counts(arguments.counts_of, run)
     less = _training_counts(arguments.less, run) if arguments.less else (0,) * len(there)
-    counts = tuple(max(math.ceil(arguments.times * count) - own, 0) for count, own in zip(there, less, strict=True))
-    if not 0 < sum(counts) <= MAX_IMAGES:
-        why, fix = f"that makes {sum(counts)} images", f"change --times or --less so that 1 to {MAX_IMAGES} are drawn"
+    wanted = tuple(max(math.ceil(arguments.times * count) - own, 0) for count, own in zip(there, less, strict=True))
+    if not 0 < sum(wanted) <= MAX_IMAGES:
+        why, fix = f"that makes {sum(wanted)} images", f"change --times or --less so that 1 to {MAX_IMAGES} are drawn"
         raise DiffpathError("--counts_of", where=arguments.counts_of, why=why, fix=fix)
-    return counts
+    return wanted
 
 
 def _training_counts(path: Path, run: runs.Run) -> tuple[int, ...]:

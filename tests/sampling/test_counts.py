@@ -1,0 +1,43 @@
+"""How many images of each class `diffpath sample` draws."""
+
+import argparse
+
+import pytest
+
+from diffpath_jax.commands import sample
+from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.runs.run import open_run
+
+
+def counts(run, *words):
+    parser = argparse.ArgumentParser()
+    sample.add_arguments(parser)
+    return sample.counts(parser.parse_args(["--workdir", "RUN", "--out", "OUT", *map(str, words)]), open_run(run))
+
+
+def test_as_many_as_a_data_set_has(denoiser_run, dataset):
+    there = tuple(open_dataset(dataset).class_counts["train"].values())
+    assert counts(denoiser_run, "--counts_of", dataset) == there
+    # Rounded up: a mixture of half as many never lacks one.
+    assert counts(denoiser_run, "--counts_of", dataset, "--times", 0.5) == tuple(-(-n // 2) for n in there)
+    assert counts(denoiser_run, "--counts_of", dataset, "--times", 3, "--less", dataset) == tuple(2 * n for n in there)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--times", "0"], "not above 0"),
+        (["--times", "nan"], "not above 0"),
+        (["--times", "inf"], "not above 0"),
+        (["--less", "{dataset}"], "makes 0 images"),
+    ],
+)
+def test_counts_that_cannot_be(denoiser_run, dataset, words, why):
+    with pytest.raises(DiffpathError, match=why):
+        counts(denoiser_run, "--counts_of", dataset, *(word.format(dataset=dataset) for word in words))
+
+
+def test_a_number_is_not_multiplied(denoiser_run):
+    with pytest.raises(DiffpathError, match="a number already"):
+        counts(denoiser_run, "--num_per_class", 3, "--times", 2)
