@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("diffpath_jax.commands.demo", "everything below, on a real slide, in minutes on a CPU"),
     "prep": ("data_prep.cli", "slides and annotations -> dataset directory"),
     "train": ("diffpath_jax.commands.train", "train or resume a diffusion model, an autoencoder or a classifier"),
+    "transform": ("diffpath_jax.commands.transform", "a data set out of another: fewer patients, filtered, compressed"),
     "encode": ("diffpath_jax.commands.encode", "latents of a data set, written once"),
     "reconstruct": ("diffpath_jax.commands.reconstruct", "images through an autoencoder and back; how near they come"),
     "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),

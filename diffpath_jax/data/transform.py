@@ -15,9 +15,10 @@ from diffpath_jax.data.staging import Staging, Unit
 # Images of a unit of work.
 UNIT_IMAGES = 512
 
-# (images, split) -> their new records, in any number, and what is to be remembered of them
+# (images, split, number of the first in it) -> their new records, in any number, and what is to be remembered of them
 Transform = Callable[
-    [Sequence[records.PatchRecord], str], tuple[Iterable[records.PatchRecord | records.LatentRecord], Mapping[str, Any]]
+    [Sequence[records.PatchRecord], str, int],
+    tuple[Iterable[records.PatchRecord | records.LatentRecord], Mapping[str, Any]],
 ]
 
 
@@ -80,14 +81,15 @@ def _transformed(
 ) -> Iterator[job.Done]:
     """New records of the chunks that are missing, in their order."""
     for split in derivation.splits:
-        images = iter(derivation.source.read(split))
+        images, start = iter(derivation.source.read(split)), 0
         for piece in (piece for piece, of in chunks.items() if of == split):
             chunk = list(islice(images, piece.size))
             if piece in missing:
-                made, remembered = derivation.transform(chunk, split)
+                made, remembered = derivation.transform(chunk, split, start)
                 made = list(made)
                 details = {"labels": [record.label for record in made], **remembered}
                 yield job.Done(piece, (records.encode(record) for record in made), details)
+            start += len(chunk)
 
 
 def _write(

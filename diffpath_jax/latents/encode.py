@@ -74,7 +74,7 @@ def _encoder(codec: LatentCodec, params: Tree, augment: Augmentation) -> derive.
     run = batched(say)
 
     def transform(
-        images: Sequence[records.PatchRecord], split: str
+        images: Sequence[records.PatchRecord], split: str, start: int
     ) -> tuple[Iterable[records.LatentRecord], Mapping[str, Any]]:
         numbers = SYMMETRIES[augment] if split == TRAIN else (0,)
         turned = [(record, number) for record in images for number in numbers]

@@ -71,7 +71,7 @@ def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transfo
     run = batched(round_trip(stage.network, dtype))
 
     def transform(
-        images: Sequence[records.PatchRecord], split: str
+        images: Sequence[records.PatchRecord], split: str, start: int
     ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
         real = derive.stacked(images)
         (back, codes), plain = run(stage.params, real), reduced_and_enlarged(real, factor)

@@ -1,0 +1,173 @@
+"""``diffpath transform``: a data set made of another: a part of its patients, filtered, compressed, shuffled."""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from diffpath_jax.data import card, records, selection
+from diffpath_jax.data import transform as data_transform
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.pipeline import TRAIN
+from diffpath_jax.data.selection import Selection
+from diffpath_jax.evaluation import filters
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.progress import console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``diffpath transform``; operations are done in the order in which help lists them."""
+    parser.add_argument("--data", required=True, type=Path, help="data set of images, real or generated")
+    parser.add_argument("--out", required=True, type=Path, help="data set directory to write")
+    parser.add_argument("--name", default="transformed", help="data set name (default: %(default)s)")
+    parser.add_argument("--splits", default=TRAIN, help="splits that are changed, separated by commas; others stay")
+    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    parser.add_argument("--dry_run", action="store_true", help="print how many images stay of each class")
+    operation = parser.add_argument_group("operations")
+    operation.add_argument("--patients_share", type=float, help="share of the patients, at least one of every class")
+    text = "CLASS=SHARE: a share of the patients of one class; repeatable"
+    operation.add_argument("--class_share", action="append", default=[], help=text)
+    operation.add_argument("--confident", type=Path, metavar="RUN", help="images whose label a classifier is sure of")
+    operation.add_argument("--at_least", type=float, default=0.9, help="its probability (default: %(default)s)")
+    operation.add_argument("--clean", type=Path, metavar="EVAL", help="images that the audit of `diffpath eval` passed")
+    operation.add_argument("--num_per_class", type=int, help="so many images of each class")
+    operation.add_argument("--shuffle_labels", action="store_true", help="labels dealt out among the images at random")
+    operation.add_argument("--jpeg", type=int, metavar="QUALITY", help="images as they come back from JPEG, 1 to 100")
+
+
+def main(arguments: argparse.Namespace) -> ExitCode:
+    """Makes the data set.
+
+    Raises:
+        DiffpathError: a number out of range, a class or split that is not there, nothing left of a split, or another
+            job's directory.
+    """
+    _check(arguments)
+    source = open_dataset(arguments.data)
+    changed = tuple(split for split in arguments.splits.split(",") if split)
+    for split in changed:
+        source.shards(split)  # says so where there is no such split
+    selections = {split: _selected(arguments, source, split) for split in changed}
+    for split, chosen in selections.items():
+        if not chosen.kept.any():
+            why, fix = "no image is left of it", "ask for less"
+            raise DiffpathError(f"split {split!r}", where=source.directory, why=why, fix=fix)
+    if arguments.dry_run:
+        for split, chosen in selections.items():
+            told = ", ".join(f"{name} {count}" for name, count in chosen.counts().items())
+            console.print(f"{split}: {told}; {len(_kept_patients(chosen))} patients", markup=False, soft_wrap=True)
+        return ExitCode.OK
+    with own_directory(arguments.out):
+        dataset = _run(arguments, source, selections)
+    console.print(card.summary(dataset))
+    return ExitCode.OK
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    shares = {"--patients_share": arguments.patients_share, "--at_least": arguments.at_least}
+    shares |= {f"--class_share {word}": _share(word) for word in arguments.class_share}
+    for option, share in shares.items():
+        if share is not None and not 0 < share <= 1:
+            why, fix = f"{share} is not above 0, up to 1", "change it"
+            raise DiffpathError(option, where="the command line", why=why, fix=fix)
+    for option, number, most in (("--num_per_class", arguments.num_per_class, 2**31), ("--jpeg", arguments.jpeg, 100)):
+        if number is not None and not 1 <= number <= most:
+            why = f"{number} is not from 1 to {most}"
+            raise DiffpathError(option, where="the command line", why=why, fix="change it")
+    if arguments.seed < 0:
+        raise DiffpathError("--seed", where="the command line", why="it is negative", fix="give 0 or more")
+
+
+def _share(word: str) -> float:
+    """Returns the share of ``CLASS=SHARE``.
+
+    Raises:
+        DiffpathError: it is written in another way.
+    """
+    try:
+        return float(word.rpartition("=")[2]) if word.rpartition("=")[0] else float("")
+    except ValueError:
+        why, fix = f"{word!r} is not CLASS=SHARE", "write it so, e.g. adenoma=0.1"
+        raise DiffpathError("--class_share", where="the command line", why=why, fix=fix) from None
+
+
+def _selected(arguments: argparse.Namespace, source: Dataset, split: str) -> Selection:
+    """Returns the images of a split that stay, in the order of the operations."""
+    chosen, seed = selection.everything(source, split), arguments.seed
+    if arguments.patients_share is not None:
+        chosen = selection.patient_share(chosen, arguments.patients_share, seed=seed)
+    for word in arguments.class_share:
+        chosen = selection.class_share(chosen, word.rpartition("=")[0], _share(word), seed=seed)
+    if arguments.confident:
+        least = arguments.at_least
+        chosen = chosen.only(filters.confident(source, split, chosen.labels, arguments.confident, least=least))
+    if arguments.clean:
+        chosen = chosen.only(filters.clean(source, arguments.clean, split))
+    if arguments.num_per_class is not None:
+        chosen = selection.number_per_class(chosen, arguments.num_per_class, seed=seed)
+    return selection.shuffled_labels(chosen, seed=seed) if arguments.shuffle_labels else chosen
+
+
+def _kept_patients(chosen: Selection) -> set[str]:
+    return {chosen.patients[i] for i in np.flatnonzero(chosen.kept)} - {""}
+
+
+def _run(arguments: argparse.Namespace, source: Dataset, selections: Mapping[str, Selection]) -> Dataset:
+    names = ("patients_share", "class_share", "at_least", "num_per_class", "shuffle_labels", "jpeg", "seed")
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    settings["filters"] = [name for name in ("confident", "clean") if getattr(arguments, name)]
+    # A filter is known by what it keeps, wherever its run or evaluation lies.
+    settings["selection"] = {split: chosen.digest for split, chosen in selections.items()}
+    derivation = data_transform.Derivation(
+        out=arguments.out,
+        name=arguments.name,
+        source=source,
+        splits=tuple(source.splits),
+        schema=source.schema,
+        settings=settings,
+        transform=_transform(selections, _jpeg(arguments.jpeg) if arguments.jpeg else None),
+    )
+    told = source.details
+
+    def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
+        kept = {"split_proof": told.split_proof, "training_data": told.training_data, "sampling": told.sampling}
+        return {"kind": told.kind, "command": "diffpath transform", "source_kind": told.kind, **kept}
+
+    return data_transform.run(derivation, describe, title="transform")
+
+
+def _transform(
+    selections: Mapping[str, Selection], change: Callable[[np.ndarray], np.ndarray] | None
+) -> data_transform.Transform:
+    """Returns what makes the new records of some images: those that stay, under their label, changed."""
+
+    def transform(
+        images: Sequence[records.PatchRecord], split: str, start: int
+    ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
+        chosen = selections.get(split)
+        if chosen is None:
+            return images, {}
+        made = [
+            replace(record, label=int(chosen.labels[i]), image=change(record.image) if change else record.image)
+            for i, record in enumerate(images, start)
+            if chosen.kept[i]
+        ]
+        return made, {}
+
+    return transform
+
+
+def _jpeg(quality: int) -> Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]:
+    """Returns what brings an image through JPEG and back (libjpeg's quality, colours at half the resolution)."""
+
+    def there_and_back(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+    return there_and_back
