@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -30,7 +31,7 @@ KEY_FILE = "hash.key"
 # What only slides have.
 SLIDE_OPTIONS = (
     *("annotations", "slide_labels", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
-    *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "gap_um", "max_per_slide"),
+    *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "gap_um", "block_um", "max_per_slide"),
 )
 ROI_MIN, TISSUE_MIN = 0.75, 0.5
 LIMITS = quality.QualitySpec(blur_max=0.65, saturation_min=0.03, pen_max=0.1)
@@ -71,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_limit_arguments(parser)
     parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
     parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
+    text = "of one patient's slide: blocks of this side in um stand in for patients, so that there are some at toy size"
+    parser.add_argument("--block_um", type=float, help=text)
     parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the caps")
     parser.add_argument("--key_file", type=Path, help="secret for slide and patient hashes (default: made once)")
@@ -178,8 +181,26 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "split": dataclasses.replace(spec, gap_um=gap_um),
         "quality": _limits(arguments, LIMITS if arguments.slides else NO_LIMITS),
         "duplicates": arguments.duplicates,
+        "block_um": _block_um(arguments, sources),
     }
     return settings, sources
+
+
+def _block_um(arguments: argparse.Namespace, sources: Sequence[Source]) -> float:
+    """Returns the side of the blocks that stand in for patients; 0 for none.
+
+    Raises:
+        DiffpathError: it is no length, or there are patients.
+    """
+    if arguments.block_um is None:
+        return 0.0
+    if not 0 < arguments.block_um < math.inf:
+        why = f"{arguments.block_um} is no length in um"
+        raise DiffpathError("--block_um", where="the command line", why=why, fix="give a number above 0")
+    if len({source.patient for source in sources if isinstance(source, SlideSource)}) > 1:
+        why = "there are several patients, and none of them needs a stand-in"
+        raise DiffpathError("--block_um", where="the command line", why=why, fix="leave it out")
+    return arguments.block_um
 
 
 def _limits(arguments: argparse.Namespace, default: quality.QualitySpec) -> quality.QualitySpec:

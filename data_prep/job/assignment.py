@@ -38,21 +38,23 @@ def by_place(spec: SplitSpec, done: Done) -> bool:
     return len(patients) == 1 and not is_stated and not spec.folds and all(source.is_spatial for source, _ in done)
 
 
-def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]]) -> str:
+def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]], *, block_um: float = 0.0) -> str:
     """One line that says why the splits can be trusted, or why not.
 
     Args:
         spec: how they were made.
         done: all sources.
         placed: every pair of an owner and a split that holds fields of it.
+        block_um: side of the blocks that stand in for patients; 0 for none.
 
     Raises:
         DiffpathError: a patient is in two splits.
     """
     if by_place(spec, done):
+        blocks = f"; blocks of {block_um:g} um stand in for patients where statistics need some" if block_um else ""
         return (
             f"one patient: split by place, in bands {spec.gap_um:g} um apart; train, val and test are the same "
-            "patient, so no number here says how well anything carries over to another patient"
+            f"patient, so no number here says how well anything carries over to another patient{blocks}"
         )
     if not all(source.knows_patients for source, _ in done):
         return (

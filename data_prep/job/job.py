@@ -261,7 +261,7 @@ def _list(
                 if split in labels:
                     labels[split].append(job.class_map.names.index(field.label))
                     pairs.add((origin.owner, split))
-    return labels, assignment.proof(job.split, staged.done, pairs)
+    return labels, assignment.proof(job.split, staged.done, pairs, block_um=job.block_um)
 
 
 def _limits(job: Job, staged: Staged, staging: Staging) -> caps.Limits:

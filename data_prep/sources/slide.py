@@ -99,7 +99,7 @@ class SlideSource:
             overlapped = Counter[str]()
             for field, image in caps.draw(fields, job.caps, lambda chosen: self._judged(job, slide, chosen)):
                 overlapped[field.outcome] += field.overlap_share > 0
-                yield Candidate(field, image, identity.slide, identity.patient)
+                yield Candidate(field, image, identity.slide, self._patient(job, identity, slide, field))
             use = AnnotationUse(
                 ignored=regions.source.ignored,
                 cut_out=regions.source.cut_out,
@@ -120,6 +120,14 @@ class SlideSource:
                 why = "one of its levels is white where another shows tissue"
                 raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
             yield tiling.judge(field, image, job.quality), image
+
+    def _patient(self, job: Job, identity: Identity, slide: slides.Slide, field: tiling.Field) -> str:
+        """Returns the keyed hash of the patient, or of the block of the slide that stands in for one."""
+        if not job.block_um:
+            return identity.patient
+        x = int((field.box.x + field.box.width / 2) * slide.scale.x // job.block_um)
+        y = int((field.box.y + field.box.height / 2) * slide.scale.y // job.block_um)
+        return job.hashed(f"{self.patient}, block {x} {y}")
 
     def names(self, job: Job, identity: Identity, origins: Sequence[Origin]) -> PrivateNames:
         """Name of the slide's file, and its patient."""

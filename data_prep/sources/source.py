@@ -229,6 +229,7 @@ class Job:
         quality: what an image must be like to be kept.
         duplicates: what is done with images that are there twice, one of ``duplicates.RULES``.
         key: secret for the hashes that stand for slide and patient in the records.
+        block_um: side of the blocks of a slide that stand in for patients, in um; 0 for none.
     """
 
     out: Path
@@ -240,6 +241,7 @@ class Job:
     quality: quality.QualitySpec
     duplicates: str
     key: bytes
+    block_um: float = 0.0
 
     def settings(self) -> dict[str, Any]:
         """Everything but the slides that decides what the records are; a rerun must match it."""
@@ -253,6 +255,7 @@ class Job:
             "split": {**asdict(self.split), "fractions": list(self.split.fractions)},
             "quality": asdict(self.quality),
             "duplicates": self.duplicates,
+            **({"block_um": self.block_um} if self.block_um else {}),
         }
 
     def hashed(self, text: str) -> str:

@@ -182,6 +182,9 @@ def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
     """Test patients that training saw, and what cannot be known of them."""
     if len(set(images.patients) - {""}) < paired.MIN_PATIENTS:
         yield f"fewer than {paired.MIN_PATIENTS} test patients: no intervals"
+    tested = _opened(images.where)
+    if tested and (block_um := tested.details.job.get("block_um")):
+        yield f"the test patients are blocks of {block_um:g} um of one slide, so intervals hold for that slide alone"
     datasets = {path: _opened(path) for arm in arms for run in arm.runs for path in run.config.data.directories()}
     at_hand = {dataset.digest: dataset for dataset in datasets.values() if dataset}
     for arm in arms:

@@ -224,3 +224,21 @@ def test_the_slides_are_what_they_are_meant_to_be(tmp_path, picture):
         assert (slide.scale.x, slide.scale.y) == pytest.approx(mpp)
         assert set(slide.reader.tiles) == tiles
         assert slide.reader.bounds == (AT if kind == "bounds" else (0, 0))
+
+
+def test_blocks_of_a_slide_stand_in_for_patients(slide, annotated, tmp_path, capsys):
+    words = ["prep", "--slides", str(slide), "--annotations", str(annotated), "--out", str(tmp_path / "set")]
+    words += ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32", "--gap_um", "16"]
+    assert cli.main([*words, "--block_um", "100"]) == 0
+    dataset = manifest.open_dataset(tmp_path / "set")
+    table = pq.read_table(tmp_path / "set" / "private" / "patches.parquet").to_pylist()
+    centres = [
+        [(row[f"{axis}_px0"] + row[f"{side}_px0"] / 2) * MPP for axis, side in (("x", "width"), ("y", "height"))]
+        for row in table
+        if row["split"] in dataset.splits
+    ]
+    patients = {record.patient for split in dataset.splits for record in dataset.read(split)}
+    assert 4 < len(patients) == len({tuple(um // 100 for um in centre) for centre in centres})
+    assert "stand in for patients" in dataset.details.split_proof
+    assert cli.main([*words, "--block_um", "0"]) == 2
+    assert "--block_um" in capsys.readouterr().err
