@@ -139,7 +139,7 @@ def _floor(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -
 def _check(arguments: argparse.Namespace) -> None:
     check_resize(arguments.resize)
     for path in (arguments.out, arguments.cache):
-        _check_writable(path)
+        check_writable(path)
     for name, least in (("resamples", 0), ("held_out", 2), ("seed", 0)):
         if getattr(arguments, name) < least:
             why = f"{getattr(arguments, name)} is too few"
@@ -149,7 +149,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DiffpathError("eval", where="the command line", why=why, fix=fix)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Refuses, before anything is measured, a directory that cannot be written.
 
     Raises:

@@ -126,6 +126,11 @@ def population(members: Shaped[np.ndarray, "m"], others: Shaped[np.ndarray, "n"]
     return Population(member, owner, not reason, reason)
 
 
+def counts(noise: float, config: MembershipConfig) -> bool:
+    """Returns whether a level with this share of noise is part of the score of the losses."""
+    return config.least_noise <= noise <= config.most_noise
+
+
 def loss_score(
     losses: Float[np.ndarray, "n levels"], noise: Float[np.ndarray, "levels"], config: MembershipConfig
 ) -> Float[np.ndarray, "n"]:
@@ -139,7 +144,7 @@ def loss_score(
         noise: share of noise in the variance at each level, ``1 - abar``.
         config: which levels count.
     """
-    counted = (config.least_noise <= noise) & (noise <= config.most_noise)
+    counted = [counts(float(share), config) for share in noise]
     logarithms = np.log(np.maximum(losses[:, counted], np.finfo(np.float64).tiny))
     spread = np.maximum(logarithms.std(axis=0), np.finfo(np.float64).tiny)
     return -((logarithms - logarithms.mean(axis=0)) / spread).mean(axis=1)
