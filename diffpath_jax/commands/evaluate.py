@@ -14,7 +14,7 @@ from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
-from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.metrics.table import METRICS
 
 NONE, AUTO = "none", "auto"
 INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
@@ -22,7 +22,7 @@ INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``diffpath eval``."""
-    summaries = "; ".join(metric.summary for metric in (*metrics_of("features"), *metrics_of("stain")))
+    summaries = "; ".join(metric.summary for metric in METRICS.values())
     parser.epilog = f"Metrics: {summaries}.".replace("%", "%%")
     a_set = "data set, sample set, folder of images by class, or .npz statistics"
     parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")

@@ -3,19 +3,29 @@
 import csv
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.config import noise
+from diffpath_jax.config.tasks import make_task
+from diffpath_jax.data import manifest, records
 from diffpath_jax.evaluation import denoising_losses
+from diffpath_jax.metrics.memorization import membership
+from diffpath_jax.metrics.memorization.membership import LEAKS, NO_SIGN, MembershipConfig
 from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling.draw import Model
+from diffpath_jax.training.tasks.task import NETWORK
 from tests.test_cli import fails
+
+# 150 images on either side: the interval of an area without a difference ends below 0.6.
+CONFIG = MembershipConfig(permutations=500, resamples=20)
 
 
 def words(out, *more):
@@ -30,20 +40,31 @@ def looked(tmp_path_factory, dataset, denoiser_run, samples, resnet_run):
     return out
 
 
-def test_losses_are_those_of_the_formula_and_do_not_depend_on_the_batch(denoiser_run):
+class Items:
+    """Images with labels, as a data set's records."""
+
+    def __init__(self, images, labels):
+        self._images, self._labels = images, np.asarray(labels, np.int32)
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        return {"image": self._images[index], "label": self._labels[index]}
+
+
+def test_losses_are_those_of_the_formula(denoiser_run):
     """One image by hand: its own noise, equation 2 of the forward process, and the run's target, v."""
     run = runs.open_run(denoiser_run)
     trained = runs.load_parameters(run)
     rng = np.random.default_rng(0)
-    items = [{"image": rng.integers(0, 256, (16, 16, 3), np.uint8), "label": np.int32(i % 2)} for i in range(3)]
+    items = Items(rng.integers(0, 256, (3, 16, 16, 3), np.uint8)[[2, 0, 2]], [0, 1, 0])
     steps = np.array([100, 600])
-    options = {"draws": 2, "seed": 5, "title": "losses"}
-    found = denoising_losses.denoising_losses(Model(run, trained), items, steps, **options)
-    alone = denoising_losses.denoising_losses(Model(run, trained), items[2:], steps, **options)
-    np.testing.assert_allclose(found[2:], alone, rtol=1e-5)
+    found = denoising_losses.denoising_losses(Model(run, trained), items, steps, draws=2, seed=5, title="losses")
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-5)  # its noise is the image's, wherever it lies
     key = jax.random.fold_in(jax.random.key(5), denoising_losses.image_key(items[2]["image"]))
     alpha_bar = noise.schedule(run.config.noise).alpha_bar
-    x_0 = np.asarray(to_unit(jnp.asarray(items[2]["image"])))
+    x_0 = np.asarray(to_unit(jnp.asarray(items[2]["image"][None])))[0]
     for place, t in enumerate(steps):
         errors = []
         for draw in range(2):
@@ -84,3 +105,118 @@ def test_record_table_scores_and_page(looked, dataset):
     text = (looked / "index.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
     assert found["outcome"] in text and "Denoising loss by noise" in text
+
+
+def smooth_images(rng, count, side=8):
+    """Coarse random colours with noise upon them."""
+    coarse = np.kron(rng.normal(size=(count, 4, 4, 3)), np.ones((1, side // 4, side // 4, 1)))
+    images = 128 + 40 * coarse + 8 * rng.normal(size=(count, side, side, 3))
+    return images.clip(0, 255).astype(np.uint8)
+
+
+def losses_of(model, *sides):
+    """Denoising losses at the levels of the command, and these levels."""
+    levels = denoising_losses.noise_levels(model.run.config)
+    parts = [
+        denoising_losses.denoising_losses(
+            model, Items(images, np.zeros(len(images))), levels.timesteps, draws=1, seed=0, title="losses"
+        )
+        for images in sides
+    ]
+    return np.concatenate(parts), levels
+
+
+def verdict(model, members, others):
+    losses, levels = losses_of(model, members, others)
+    images = membership.population(np.full(len(members), ""), np.full(len(others), ""))
+    attacks = membership.attacks({"loss": membership.loss_score(losses, levels.noise, CONFIG)}, images, CONFIG)
+    return membership.outcome(attacks, CONFIG)
+
+
+class IdealDenoiser:
+    """The network that training on some images ends in: v of their posterior mean, in closed form."""
+
+    def __init__(self, schedule):
+        self._alpha_bar = jnp.asarray(schedule.alpha_bar, jnp.float32)
+
+    def apply(self, images, state, x_t, t, conditions):
+        alpha_bar = self._alpha_bar[t][:, None]
+        flat, known = x_t.reshape(len(x_t), -1), images.reshape(len(images), -1)
+        away = jnp.square(flat[:, None] - jnp.sqrt(alpha_bar)[..., None] * known).sum(axis=-1)
+        x_0 = jax.nn.softmax(-away / (2 * (1 - alpha_bar)), axis=1) @ known
+        eps = (flat - jnp.sqrt(alpha_bar) * x_0) / jnp.sqrt(1 - alpha_bar)
+        return (jnp.sqrt(alpha_bar) * eps - jnp.sqrt(1 - alpha_bar) * x_0).reshape(x_t.shape), state
+
+
+@pytest.mark.parametrize(("trained_on_members", "expected"), [(True, LEAKS), (False, NO_SIGN)])
+def test_a_denoiser_that_knows_its_images_leaks_and_one_of_fresh_images_does_not(
+    denoiser_run, monkeypatch, trained_on_members, expected
+):
+    run = runs.open_run(denoiser_run)
+    ideal = IdealDenoiser(noise.schedule(run.config.noise))
+    monkeypatch.setattr(runs.Run, "network", property(lambda self: ideal))
+    rng = np.random.default_rng(1)
+    members, others, fresh = (smooth_images(rng, count) for count in (150, 150, 400))
+    known = np.asarray(to_unit(jnp.asarray(members if trained_on_members else fresh)))
+    model = Model(run, runs.Weights(known, {}, 0, "", False))
+    assert verdict(model, members, others) == expected
+
+
+@pytest.mark.full
+def test_a_model_trained_for_long_on_50_images_leaks_and_one_of_fresh_draws_does_not(denoiser_run):
+    run = runs.open_run(denoiser_run)
+    task = make_task(run.config, num_classes=len(run.classes))
+    optimiser = optax.adam(5e-3)
+    rng = np.random.default_rng(2)
+    members, others = smooth_images(rng, 50), smooth_images(rng, 150)
+
+    @jax.jit
+    def step(params, state, moments, images, key):
+        batch = {"image": images, "label": jnp.zeros(len(images), jnp.int32)}
+        (_, aux), gradient = jax.value_and_grad(task.losses[NETWORK], has_aux=True)(params, state, batch, key)
+        updates, moments = optimiser.update(gradient, moments)
+        return optax.apply_updates(params, updates), aux["model_state"], moments
+
+    def trained(batches):
+        params, state = jax.jit(task.init)(jax.random.key(0))
+        moments = optimiser.init(params)
+        for number, images in enumerate(batches):
+            key = jax.random.fold_in(jax.random.key(1), number)
+            params, state, moments = step(params, state, moments, jnp.asarray(images), key)
+        return Model(run, runs.Weights(params[NETWORK], state[NETWORK], 0, "", False))
+
+    assert verdict(trained([members] * 400), members, others) == LEAKS
+    assert verdict(trained(smooth_images(rng, 50) for _ in range(400)), members, others) != LEAKS
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--held_out", "train"], "what --members names"),
+        (["--held_out", "nowhere"], "no such split"),
+        (["--draws", "0"], "0 is too few"),
+        (["--features", "nowhere"], "no generated images"),
+        (["--workdir", "nowhere"], "no such file"),
+        (["--generated", "nowhere"], "no such directory"),
+    ],
+)
+def test_bad_input(capsys, tmp_path, dataset, denoiser_run, more, why):
+    named = ["--workdir", denoiser_run, "--data", dataset]
+    assert re.search(why, fails(capsys, *words(tmp_path / "out", *named), *more))
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_a_diffusion_model_and_only_its_own_data_have_members(capsys, tmp_path, dataset, denoiser_run, resnet_run):
+    command = words(tmp_path / "out", "--workdir", resnet_run, "--data", dataset)
+    assert "not a diffusion model" in fails(capsys, *command)
+    other = tmp_path / "other"
+    shutil.copytree(dataset, other)
+    content = json.loads((other / "manifest.json").read_text())
+    content["splits"]["test"] = content["splits"]["val"]
+    schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]))
+    splits = {name: [manifest.Shard(**shard) for shard in shards] for name, shards in content["splits"].items()}
+    content["digest"] = manifest.content_digest(schema, splits)
+    (other / "manifest.json").write_text(json.dumps(content))
+    command = words(tmp_path / "out", "--workdir", denoiser_run, "--data", other)
+    assert "was not trained on it" in fails(capsys, *command)
+    assert not (tmp_path / "out").exists()
