@@ -16,7 +16,7 @@ is compared with the smallest in every other division (Westfall and Young 1993, 
 algorithm 2.5), which holds the chance of any false alarm at the stated level, whatever their correlation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,10 @@ from diffpath_jax.metrics import influence, roc
 from diffpath_jax.metrics.bootstrap import MIN_GROUPS, BootstrapConfig, Estimate, Groups
 
 LEAKS, NO_SIGN, UNKNOWN = "leaks", "no sign of membership leakage", "not enough images to tell"
+# Statistics of a score.
+AREA, TAIL, BY_PATIENT = "area", "true_positives", "area_by_patient"
+# Divisions of the images that are in memory at once.
+DIVISIONS_AT_ONCE = 200
 Outcome = Literal["leaks", "no sign of membership leakage", "not enough images to tell"]
 
 
@@ -179,18 +183,36 @@ def chances(
 ) -> dict[str, dict[str, float]]:
     """Returns the chance of each statistic of each score without leakage, over all of them together."""
     divisions = _divisions(images, config)
-    positive = divisions[:, images.owner]
-    statistics: dict[tuple[str, str], np.ndarray] = {}
-    for name, own in scores.items():
-        statistics[name, "area"] = roc.areas(own, positive)
-        if config.rate * (~images.member).sum() >= 1:
-            statistics[name, "true_positives"] = roc.true_positive_rates(own, positive, ~positive, rate=config.rate)
-        if images.by_patient:
-            statistics[name, "area_by_patient"] = roc.areas(_means(own, images), divisions)
+    names = [(name, part) for name in scores for part in _parts(images, config)]
+    blocks = (divisions[start : start + DIVISIONS_AT_ONCE] for start in range(0, len(divisions), DIVISIONS_AT_ONCE))
+    statistics = np.concatenate([_statistics(scores, block, images, config) for block in blocks])
     p_values: dict[str, dict[str, float]] = {name: {} for name in scores}
-    for (name, part), p in zip(statistics, family_chances(np.stack([*statistics.values()], axis=1)), strict=True):
+    for (name, part), p in zip(names, family_chances(statistics), strict=True):
         p_values[name][part] = float(p)
     return p_values
+
+
+def _parts(images: Population, config: MembershipConfig) -> list[str]:
+    """Returns the names of the statistics of a score that these images allow."""
+    tail = [TAIL] if config.rate * (~images.member).sum() >= 1 else []
+    return [AREA, *tail, *([BY_PATIENT] if images.by_patient else [])]
+
+
+def _statistics(
+    scores: Mapping[str, Float[np.ndarray, "n"]],
+    divisions: Bool[np.ndarray, "k units"],
+    images: Population,
+    config: MembershipConfig,
+) -> Float[np.ndarray, "k tests"]:
+    """Returns the statistics of every score, one score after the other, for some divisions of the units."""
+    positive = divisions[:, images.owner]
+    measures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        AREA: lambda own: roc.areas(own, positive),
+        TAIL: lambda own: roc.true_positive_rates(own, positive, ~positive, rate=config.rate),
+        BY_PATIENT: lambda own: roc.areas(_means(own, images), divisions),
+    }
+    parts = _parts(images, config)
+    return np.stack([measures[part](own) for own in scores.values() for part in parts], axis=1)
 
 
 def _divisions(images: Population, config: MembershipConfig) -> Bool[np.ndarray, "k units"]:
@@ -226,7 +248,7 @@ def _attack(
     if images.by_patient:
         sides = (Groups(np.arange(side.count), side.count, "patients") for side in (members, others))
         by_patient = roc.area_estimate(_means(scores, images), images.unit_is_member, *sides)
-    if "true_positives" in p_values:
+    if TAIL in p_values:
         replicates = BootstrapConfig(config.resamples, config.seed)
         tail = roc.true_positive_estimate(scores, images.member, members, others, rate=config.rate, config=replicates)
     return Attack(roc.area_estimate(scores, images.member, members, others), tail, by_patient, p_values)
