@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
@@ -46,10 +46,12 @@ class Side:
 
     Attributes:
         images: the images.
+        numbers: places of these in their split.
         items: the same with the conditions that the network takes.
     """
 
     images: ImageSet
+    numbers: Int[np.ndarray, "n"]
     items: Chosen
 
 
@@ -126,7 +128,7 @@ def sides(run: runs.Run, dataset: Dataset, *, members: str, held_out: str, limit
         raise DiffpathError("splits", where=dataset.directory, why=why, fix=fix)
     read = readers(run.config.network)
     one, other = (
-        Side(images.subset(own), Chosen(Records([dataset], images.split, read), own))
+        Side(images.subset(own), own, Chosen(Records([dataset], images.split, read), own))
         for images, own in ((training, of_training), (others, chosen[kept]))
     )
     return one, other
@@ -288,12 +290,11 @@ def _counts(images: Population, *, member: bool) -> tuple[int, int]:
 
 
 def _attack(attack: Attack) -> AttackRecord:
-    area, tail, by_patient = (
-        estimate and Number.of(estimate, {})
-        for estimate in (attack.area, attack.true_positives, attack.area_by_patient)
+    tail, by_patient = (
+        None if estimate is None else Number.of(estimate, {})
+        for estimate in (attack.true_positives, attack.area_by_patient)
     )
-    assert area is not None
-    return AttackRecord(area, tail, by_patient, dict(attack.p_values))
+    return AttackRecord(Number.of(attack.area, {}), tail, by_patient, dict(attack.p_values))
 
 
 def _levels(scored: Scored, config: MembershipConfig) -> list[NoiseLevel]:

@@ -50,11 +50,10 @@ def write_csv(path: Path, record: MembershipRecord) -> None:
 def write_scores(path: Path, sources: Sources, scored: Scored) -> None:
     """Writes the losses and scores of every image, one a line."""
     levels = [f"loss_t{timestep}" for timestep in scored.levels.timesteps]
-    both = (("member", sources.members.images), ("non-member", sources.non_members.images))
     about = [
-        (side, images.split, number, images.classes[label], patient)
-        for side, images in both
-        for number, label, patient in zip(range(len(images)), images.labels, images.patients, strict=True)
+        (name, side.images.split, number, side.images.classes[label], patient)
+        for name, side in (("member", sources.members), ("non-member", sources.non_members))
+        for number, label, patient in zip(side.numbers, side.images.labels, side.images.patients, strict=True)
     ]
     numbers = np.column_stack([scored.losses, *scored.scores.values()])
     with replace_file(path) as temporary, temporary.open("w", newline="") as file:
@@ -116,13 +115,14 @@ def _figure(scored: Scored) -> bytes:
 
 
 def _draw_scores(axes: Axes, scores: np.ndarray, member: np.ndarray) -> None:
-    edges = np.linspace(*np.quantile(scores, [0.001, 0.999]), BINS)
+    low, high = np.quantile(scores, [0.001, 0.999])
+    edges = np.linspace(low, high, BINS)
     if not np.all(np.diff(edges) > 0):
         edges = np.linspace(scores[0] - 1, scores[0] + 1, BINS)
     for own, label, colour in ((member, "training", html.COLOURS[1]), (~member, "held out", html.COLOURS[0])):
         shares = np.full(own.sum(), 1 / own.sum())
         inside = np.clip(scores[own], edges[0], edges[-1])
-        axes.hist(inside, edges, weights=shares, histtype="step", color=colour, label=label)
+        axes.hist(inside, edges.tolist(), weights=shares, histtype="step", color=colour, label=label)
     axes.legend(fontsize=8, frameon=False)
 
 

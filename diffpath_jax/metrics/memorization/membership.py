@@ -18,7 +18,7 @@ algorithm 2.5), which holds the chance of any false alarm at the stated level, w
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import scipy.stats
@@ -27,7 +27,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from diffpath_jax.metrics import influence, roc
 from diffpath_jax.metrics.bootstrap import MIN_GROUPS, BootstrapConfig, Estimate, Groups
 
-LEAKS, NO_SIGN, UNKNOWN = "leaks", "no sign of membership leakage", "not enough images to tell"
+LEAKS: Final = "leaks"
+NO_SIGN: Final = "no sign of membership leakage"
+UNKNOWN: Final = "not enough images to tell"
 # Statistics of a score.
 AREA, TAIL, BY_PATIENT = "area", "true_positives", "area_by_patient"
 # Divisions of the images that are in memory at once.
