@@ -19,6 +19,7 @@ COMMANDS = {
     "reconstruct": ("diffpath_jax.commands.reconstruct", "images through an autoencoder and back; how near they come"),
     "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),
     "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
+    "membership": ("diffpath_jax.commands.membership", "can one tell which images a model was trained on?"),
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
     "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),

@@ -14,7 +14,7 @@ from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
-from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.metrics.table import METRICS
 
 NONE, AUTO = "none", "auto"
 INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
@@ -22,7 +22,7 @@ INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``diffpath eval``."""
-    summaries = "; ".join(metric.summary for metric in (*metrics_of("features"), *metrics_of("stain")))
+    summaries = "; ".join(metric.summary for metric in METRICS.values())
     parser.epilog = f"Metrics: {summaries}.".replace("%", "%%")
     a_set = "data set, sample set, folder of images by class, or .npz statistics"
     parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")
@@ -139,7 +139,7 @@ def _floor(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -
 def _check(arguments: argparse.Namespace) -> None:
     check_resize(arguments.resize)
     for path in (arguments.out, arguments.cache):
-        _check_writable(path)
+        check_writable(path)
     for name, least in (("resamples", 0), ("held_out", 2), ("seed", 0)):
         if getattr(arguments, name) < least:
             why = f"{getattr(arguments, name)} is too few"
@@ -149,7 +149,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise DiffpathError("eval", where="the command line", why=why, fix=fix)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Refuses, before anything is measured, a directory that cannot be written.
 
     Raises:

@@ -148,7 +148,7 @@ def run(
 
 def _audited(sources: Sources, extractors: Sequence[FeatureExtractor], store: FeatureStore, seed: int) -> AuditRecord:
     config = memorization.AuditConfig()
-    generated, training, held_out = (_images(images) for images in sources.by_name().values())
+    generated, training, held_out = (as_matching_images(images) for images in sources.by_name().values())
     copies = memorization.audit(generated, training, held_out, config=config, seed=seed)
     repeated = memorization.duplicates(generated, held_out, config=config, seed=seed)
     warnings = _warnings(sources)
@@ -175,7 +175,8 @@ def _warnings(sources: Sources) -> list[str]:
     return []
 
 
-def _images(images: ImageSet) -> matching.Images:
+def as_matching_images(images: ImageSet) -> matching.Images:
+    """Returns a set as matching takes it: not in memory whole."""
     return matching.Images(len(images), images.blocks, images.fetch, np.array(images.patients))
 
 

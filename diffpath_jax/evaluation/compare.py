@@ -10,7 +10,7 @@ from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.evaluation.record import OVERALL, FeatureSpace, Number, Row
 from diffpath_jax.metrics import bootstrap, fid, influence
 from diffpath_jax.metrics.bootstrap import BootstrapConfig, Estimate
-from diffpath_jax.metrics.metric import Comparison, Metric
+from diffpath_jax.metrics.metric import Comparison, Metric, Source
 from diffpath_jax.metrics.table import metrics_of
 
 # Share of images by which a class may differ between two sets before their overall distance is qualified.
@@ -59,9 +59,9 @@ def feature_rows(pair: Pair, space: FeatureSpace) -> Iterator[tuple[str, Row]]:
     return _rows(pair, measure)
 
 
-def stain_rows(pair: Pair) -> Iterator[tuple[str, Row]]:
-    """Yields all metrics of stain, overall and for each class, from the moments of each image."""
-    metrics = {metric.name: metric for metric in metrics_of("stain")}
+def image_rows(pair: Pair, source: Source) -> Iterator[tuple[str, Row]]:
+    """Yields all metrics of what is measured of each image itself, overall and for each class."""
+    metrics = {metric.name: metric for metric in metrics_of(source)}
     return _rows(pair, lambda comparison: _measured(comparison, metrics, pair.config))
 
 

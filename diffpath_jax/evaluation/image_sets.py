@@ -261,11 +261,16 @@ def _check_moments(mean: np.ndarray, covariance: np.ndarray) -> None:
 
 def with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> ImageSet:
     """Returns a random part of a set with as many images of each class as another set has, or as there are."""
+    return pool.subset(chosen_with_counts(pool, other, seed=seed))
+
+
+def chosen_with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> Int[np.ndarray, "m"]:
+    """Returns the indices of the images of :func:`with_counts`, increasing."""
     rng = np.random.default_rng(seed)
     if not other.classes:
-        return pool.subset(np.sort(rng.permutation(len(pool))[: len(other)]))
+        return np.sort(rng.permutation(len(pool))[: len(other)])
     parts = [rng.permutation(pool.of_class(name))[: len(other.of_class(name))] for name in pool.classes]
-    return pool.subset(np.sort(np.concatenate(parts)))
+    return np.sort(np.concatenate(parts))
 
 
 def check_size(images: ImageSet, image_px: tuple[int, int], network: str, fix: str) -> None:

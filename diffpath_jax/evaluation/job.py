@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from diffpath_jax.data import writer
-from diffpath_jax.evaluation import audit, compare, label_agreement
+from diffpath_jax.evaluation import audit, compare, image_measures, label_agreement
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, check_size, with_counts
@@ -26,7 +26,6 @@ from diffpath_jax.evaluation.record import (
 )
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
-from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs import run as runs
 
@@ -106,12 +105,26 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
         reference=reference.about(),
         sets={name: source.about() for name, source in compared.items()},
         distances=[_distances(evaluation, extractor, store) for extractor in extractors] if compared else None,
-        stain=_stains(evaluation) if compared else None,
+        **_image_measures(evaluation),
         classification=list(_classifications(evaluation)),
         audit=sources
         if isinstance(sources, SkippedAudit)
         else audit.run(sources, evaluation.extractors, store, seed=config.seed),
     )
+
+
+def _image_measures(evaluation: Evaluation) -> dict[str, Rows]:
+    """Returns what is measured without features, by field of the record."""
+    if not evaluation.compared:
+        return {}
+    reference, config = evaluation.reference, evaluation.config
+    others = {name: images for name, images in evaluation.image_sets.items() if name != REFERENCE}
+    if not isinstance(reference, ImageSet):
+        return {"stain": {}}
+    return {
+        "stain": image_measures.stain_rows(reference, others, config=config),
+        "nuclei": image_measures.nuclei_rows(reference, others, config=config),
+    }
 
 
 def _extractors(evaluation: Evaluation) -> Sequence[FeatureExtractor]:
@@ -194,22 +207,6 @@ def _compared(
         raise DiffpathError("statistics", where=where, why=why, fix="use statistics of the same network's features")
     counts = (reference.about().n, other.about().n)
     yield OVERALL, compare.statistics_row(x_gaussian, y_gaussian, counts=counts, name=space.frechet_name)
-
-
-def _stains(evaluation: Evaluation) -> Rows:
-    reference = evaluation.reference
-    if not isinstance(reference, ImageSet):
-        return {}
-    x = _moments(reference)
-    return {
-        name: dict(compare.stain_rows(compare.Pair(reference, other, x, _moments(other), evaluation.config)))
-        for name, other in evaluation.compared.items()
-        if isinstance(other, ImageSet)
-    }
-
-
-def _moments(images: ImageSet) -> Float[np.ndarray, "n 2 2"]:
-    return np.concatenate([stain.image_moments(block) for block in images.blocks()])
 
 
 def _classifications(evaluation: Evaluation) -> Iterator[Classification]:

@@ -30,7 +30,7 @@ from diffpath_jax.evaluation.record import (
 )
 from diffpath_jax.evaluation.table import Cell, cell, headlines
 from diffpath_jax.io.files import replace_file
-from diffpath_jax.metrics.metric import Metric
+from diffpath_jax.metrics.metric import Metric, Source
 from diffpath_jax.metrics.table import metrics_of
 from diffpath_jax.render import html, image_grid
 
@@ -160,7 +160,9 @@ def write_page(
         audit=None if isinstance(record.audit, SkippedAudit) else record.audit,
         audit_rows=[] if isinstance(record.audit, SkippedAudit) else _audit_rows(record.audit),
         pairs=pairs,
-        stain=_stain(record.stain or {}),
+        stain=_measures(record.stain or {}, "stain"),
+        nuclei=_measures(record.nuclei or {}, "nuclei"),
+        nuclei_notes=_notes(record.nuclei or {}),
         classifications=[
             (f"{entry.set}: {Path(sets[entry.set].where).name}", entry) for entry in record.classification
         ],
@@ -238,7 +240,7 @@ def _space(distances: Distances) -> Space:
     space, rows = distances.features, distances.rows
     groups = list(dict.fromkeys(group for by_group in rows.values() for group in by_group))
     tables = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of("features")]
-    notes = sorted({note for by_group in rows.values() for row in by_group.values() for note in row.notes})
+    notes = _notes(rows)
     measured = [table for table in tables if any(cell for row in table.rows for cell in row.cells)]
     return Space(space, measured, notes, _figure(rows, groups, headlines(space)))
 
@@ -296,10 +298,14 @@ def _draw(axes: Axes, number: Number, height: float, set_name: str) -> None:
         axes.plot([number.low, number.high], [height] * 2, color=colour, linewidth=1.6)
 
 
-def _stain(rows: Rows) -> Table | None:
-    """Returns a table of all metrics of stain: a row a set and class, a column a metric."""
-    metrics = metrics_of("stain")
-    if not rows:
+def _notes(rows: Rows) -> list[str]:
+    return sorted({note for by_group in rows.values() for row in by_group.values() for note in row.notes})
+
+
+def _measures(rows: Rows, source: Source) -> Table | None:
+    """Returns a table of what is measured without features: a row a set and class, a column a metric."""
+    metrics = metrics_of(source)
+    if not any(row.metrics for by_group in rows.values() for row in by_group.values()):
         return None
     return Table(
         title="set, class",

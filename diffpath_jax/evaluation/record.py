@@ -334,6 +334,7 @@ class EvaluationRecord:
         sets: what was measured, by name.
         distances: numbers in each feature space; none where nothing was compared.
         stain: numbers of the stain by set and class; none where nothing was compared.
+        nuclei: numbers of the nuclei by set and class; none where nothing was compared.
         classification: labels beside what classifiers see.
         audit: the memorisation audit, or why there is none.
     """
@@ -346,6 +347,7 @@ class EvaluationRecord:
     sets: dict[str, ImageSetRecord | SetRecord]
     distances: list[Distances] | None = None
     stain: Rows | None = None
+    nuclei: Rows | None = None
     classification: list[Classification]
     audit: AuditRecord | SkippedAudit
 

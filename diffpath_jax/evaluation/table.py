@@ -81,7 +81,8 @@ def _rows(record: EvaluationRecord) -> Iterator[tuple[dict[str, str], str, str, 
         )
         for part in record.distances or ()
     ]
-    for features, rows in [*sources, ({"features": "stain"}, record.stain or {})]:
+    measures = {"stain": record.stain, "nuclei": record.nuclei}
+    for features, rows in [*sources, *(({"features": name}, rows or {}) for name, rows in measures.items())]:
         for set_name, groups in rows.items():
             for group, row in groups.items():
                 yield features, set_name, group, row

@@ -7,6 +7,7 @@ chapter 6; van der Vaart 1998, chapter 20). It costs one evaluation of the metri
 each replicate, and is of the same order of accuracy. The two sets are drawn independently: their variances add up.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,16 +44,35 @@ def estimate(
         lower: least possible value of the metric.
         upper: greatest possible value.
     """
-    if min(reference.count, other.count) < MIN_GROUPS:
-        return Estimate(influence.value)
-    parts = np.array([variance(influence.x, reference), variance(influence.y, other)])
-    total = parts.sum()
+    return interval(influence.value, [(influence.x, reference), (influence.y, other)], lower=lower, upper=upper)
+
+
+def interval(
+    value: float,
+    parts: Sequence[tuple[Float[np.ndarray, "_"], Groups]],
+    *,
+    lower: float = -np.inf,
+    upper: float = np.inf,
+) -> Estimate:
+    """Returns a number of any count of sets with its interval, see :func:`estimate`.
+
+    Args:
+        value: the number.
+        parts: its derivatives by the weights of the images of each set, and the set's groups.
+        lower: least possible value.
+        upper: greatest possible value.
+    """
+    counts = np.array([groups.count for _, groups in parts])
+    if counts.min() < MIN_GROUPS:
+        return Estimate(value)
+    variances = np.array([variance(derivatives, groups) for derivatives, groups in parts])
+    total = variances.sum()
     if total == 0:
-        return Estimate(influence.value, influence.value, influence.value, 0.0)
-    freedom = total**2 / (np.square(parts) / [reference.count - 1, other.count - 1]).sum()
+        return Estimate(value, value, value, 0.0)
+    freedom = total**2 / (np.square(variances) / (counts - 1)).sum()
     reach = scipy.stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total)
-    low, high = np.clip([influence.value - reach, influence.value + reach], lower, upper)
-    return Estimate(influence.value, float(low), float(high), float(np.sqrt(total)))
+    low, high = np.clip([value - reach, value + reach], lower, upper)
+    return Estimate(value, float(low), float(high), float(np.sqrt(total)))
 
 
 def variance(derivatives: Float[np.ndarray, "n"], groups: Groups) -> float:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from diffpath_jax.metrics.bootstrap import Groups, Statistic
 from diffpath_jax.metrics.influence import Influence
 
-# What images are compared by: vectors of a feature extractor, or :func:`stain.image_moments`.
-Source = Literal["features", "stain"]
+# What images are compared by: vectors of a feature extractor, :func:`stain.image_moments` or
+# :func:`nuclei.image_measures`.
+Source = Literal["features", "stain", "nuclei"]
 Better = Literal["lower", "higher", "nearer 0", "nearer 1"]
 
 

@@ -1,10 +1,11 @@
 """The metrics of an evaluation, in the order in which they are shown."""
 
-from diffpath_jax.metrics import fid, kid, prdc, stain
+from diffpath_jax.metrics import fid, kid, nuclei, prdc, stain
 from diffpath_jax.metrics.metric import Metric, Source
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (fid.FRECHET, fid.INFINITY, kid.KERNEL, *prdc.SCORES, *stain.DRIFT)
+    metric.name: metric
+    for metric in (fid.FRECHET, fid.INFINITY, kid.KERNEL, *prdc.SCORES, *stain.DRIFT, *nuclei.DISTANCES)
 }
 
 
@@ -20,5 +21,5 @@ def register(metric: Metric) -> None:
 
 
 def metrics_of(source: Source) -> list[Metric]:
-    """Returns the metrics that are measured of features, or of stain."""
+    """Returns the metrics that are measured of features, of stain, or of nuclei."""
     return [metric for metric in METRICS.values() if metric.source == source]

@@ -354,6 +354,17 @@ def test_a_classifier_of_noisy_latents_guides(
     assert "its space pixels is not the latents of" in error_line(capsys)
 
 
+def test_membership_of_a_latent_model_is_asked_of_the_images_behind_its_latents(tmp_path, dataset, latents, ldm_run):
+    words = ["membership", "--workdir", ldm_run, "--draws", 1, "--images", 8, "--out"]
+    assert run_cli(*words, tmp_path / "of_images", "--data", dataset) == 0
+    content = json.loads((tmp_path / "of_images" / "membership.json").read_text())
+    assert content["sources"]["members"]["dataset"] == open_dataset(dataset).digest
+    assert content["model"]["training_data"] == [open_dataset(dataset).digest]
+    losses = [level["training_loss"] for level in content["levels"]]
+    assert all(0 < loss < 10 for loss in losses)
+    assert run_cli(*words, tmp_path / "of_latents", "--data", latents) == 2
+
+
 def test_reconstructions_are_a_set_with_their_numbers(tmp_path, dataset, autoencoder_run, resnet_run, capsys):
     """PSNR from its definition over the images of the set; the set goes into eval like any other."""
     out = tmp_path / "set"
