@@ -145,7 +145,7 @@ def _check_latents(config: RunConfig, *, where: str) -> None:
 _MEASURED = {
     "diffusion": ("val_loss",),
     "autoencoding": ("val_psnr", "val_ssim"),
-    "classification": ("val_accuracy",),
+    "classification": ("val_accuracy", "val_balanced_accuracy"),
     "noisy_classification": ("val_loss",),
 }
 _DISTANCES = {"diffusion": ("FD-", "FID"), "autoencoding": ("rFD-", "rFID")}

@@ -20,7 +20,7 @@ from diffpath_jax.evaluation.features.classifier import predictor
 from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.latents import first_stage
 from diffpath_jax.metrics import fid, stain
-from diffpath_jax.metrics.classification import right
+from diffpath_jax.metrics.classification import confusion_matrix, summarise
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.conditions import LABEL, readers
@@ -213,7 +213,7 @@ def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) 
 
 
 def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
-    """Share of held-out images whose class a classifier tells."""
+    """Share of held-out images whose class a classifier tells, and its mean over the classes that occur."""
     if "val" not in dataset.splits:
         return lambda state: {}
     data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
@@ -221,6 +221,8 @@ def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
 
     def validate(state: TrainState) -> dict[str, float]:
         weights = jax.tree.map(sharding.to_host, (averaged(state), state.model_state[NETWORK]))
-        return {"val_accuracy": float(right(data["label"], predict(weights, data["image"])[0]).mean())}
+        told = predict(weights, data["image"])[0].argmax(axis=-1)
+        scores = summarise(confusion_matrix(data["label"], told, len(run.classes)))
+        return {f"val_{name}": value for name, value in scores.items()}
 
     return validate
