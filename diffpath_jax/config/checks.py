@@ -204,6 +204,12 @@ def check_devices(config: RunConfig, devices: int, *, where: str) -> None:
     """
     parts = devices * config.optim.accumulate
     for key, value, divisor, of in (
+def is_chosen_by_validation(config: RunConfig) -> bool:
+    """Whether the best checkpoint is that of validation images; a denoiser's distances are from training images."""
+    best = config.train.keep_best
+    return bool(best) and not best.startswith(_DISTANCES["diffusion"])
+
+
         ("data.batch_size", config.data.batch_size, parts, f"{devices} devices times {config.optim.accumulate} parts"),
         ("train.fsdp", devices, config.train.fsdp, f"groups of {config.train.fsdp}"),
     ):

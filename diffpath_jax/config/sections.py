@@ -48,8 +48,7 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-        train: dataset directories, separated by commas; their ``train`` splits are mixed, and the first one's ``val``
-            split is what a run is watched on.
+        train: dataset directories, separated by commas; their ``train`` splits are mixed.
         batch_size: images of a step, over all devices.
         augment: what is done to each image.
         workers: decoding processes; changes speed, not results.
@@ -58,6 +57,8 @@ class DataConfig:
             holds the images of a smaller. Empty takes each data set whole.
     """
 
+        val: dataset directory whose ``val`` split a run is watched on; empty for the first of ``train``. Generated
+            images have none of their own, and borrow that of real ones so.
     train: str
     batch_size: Positive
     augment: Augmentation
@@ -65,6 +66,7 @@ class DataConfig:
     mixture: tuple[NonNegativeReal, ...] = ()
 
     def directories(self) -> list[Path]:
+    val: str = ""
         """The dataset directories."""
         return [Path(text) for text in self.train.split(",") if text]
 

@@ -33,7 +33,7 @@ FIRST_STAGE = "first_stage.safetensors"
 # Where things lie and how the work is laid out: the results are the same. Which images follows from which data.
 _MAY_CHANGE = {
     "images",
-    *("config.data.train", "config.data.workers", "config.codec.first_stage"),
+    *("config.data.train", "config.data.val", "config.data.workers", "config.codec.first_stage"),
     *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
 # Keys of a start, by section. They are not stored: they change neither the run nor its digest.
@@ -110,6 +110,7 @@ def create_or_resume(
     datasets: Sequence[Dataset],
     *,
     latents: FirstStage | None = None,
+    validation: Dataset | None = None,
     allow_change: Sequence[str] = (),
 ) -> Run:
     """Describe a new run in its directory, or check that this is the run that is already there.
@@ -121,6 +122,7 @@ def create_or_resume(
         config: resolved config.
         datasets: opened training data.
         latents: autoencoder whose latents a diffusion model works in; none for pixels.
+        validation: the data set that ``data.val`` names; none where it names none.
         allow_change: dotted keys (or sections) that may differ from before.
 
     Raises:
@@ -135,6 +137,7 @@ def create_or_resume(
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
         **({"latents": latents.as_json()} if latents else {}),
+        **({"validation": validation.digest} if validation else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
     path = workdir / RUN
@@ -195,10 +198,12 @@ def _refuse_changes(
     if changed:
         names = ", ".join(key.removeprefix("config.") for key in changed)
         raise DiffpathError(
+        key = changed[0].removeprefix("config.")
+        allowed = f", or allow_change {key}" if key != changed[0] else ""
             "run",
             where=workdir,
             why=f"it was begun with another {names}",
-            fix=f"name a new directory, or allow_change {changed[0].removeprefix('config.')}",
+            fix=f"name a new directory{allowed}",
             code=ExitCode.REFUSED,
         )
 
