@@ -10,6 +10,7 @@ import scipy.ndimage
 from PIL import Image, ImageEnhance
 
 from diffpath_jax.config import checks
+from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.training.tasks import rand_augment
 from diffpath_jax.training.tasks.rand_augment import OPERATIONS
@@ -117,6 +118,18 @@ def test_an_image_draws_from_the_key_of_its_place_alone(image):
     np.testing.assert_array_equal(augmented(images, key), found)
     assert len({one.tobytes() for one in found}) > 4
     assert augmented(images, jax.random.key(4)).tobytes() != found.tobytes()
+
+
+def test_devices_share_a_batch_and_need_nothing_of_each_other(image):
+    images, mesh = np.stack([image] * 8), sharding.make_mesh(jax.devices()[:2])
+    split = sharding.batch_sharding(mesh)
+    augment = functools.partial(rand_augment.rand_augment, ops=2, magnitude=9.0)
+    program = (
+        jax.jit(augment, in_shardings=(split, None), out_shardings=split).lower(images, jax.random.key(3)).compile()
+    )
+    assert "all-gather" not in program.as_text()
+    found = np.asarray(program(jax.device_put(images, split), jax.random.key(3)))
+    np.testing.assert_array_equal(found, augmented(images, jax.random.key(3)))
 
 
 def test_every_operation_is_drawn_about_equally_often_in_both_directions():
