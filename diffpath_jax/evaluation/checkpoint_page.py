@@ -153,7 +153,7 @@ def draw_curve(
         axes.plot(best.step, best.value, "o", markersize=13, fillstyle="none", color=html.COLOURS[1], label="best")
     html.tidy(axes, f"{name} ({page.reading(metric)})", x="training step")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     axes.margins(y=0.12)
     axes.legend(fontsize=7, frameon=False)
     return CurvePicture(name, html.png_of(figure))
