@@ -15,6 +15,9 @@ Workers = Annotated[int, Field(ge=0, le=1024)]
 # Channels of a layer (or of a head, or groups of them), and layers or blocks one after the other.
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Depth = Annotated[int, Field(ge=1, le=256)]
+# Changes of an image one after the other, and their magnitude on RandAugment's published scale.
+Operations = Annotated[int, Field(ge=0, le=16)]
+Magnitude = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
 # Something for each resolution level: as many as image sides can be halved.
 Levels = Annotated[tuple[Depth, ...], Field(min_length=1, max_length=12)]
 # A level's width in multiples of the base width, for each level: whole, or a fraction of it.

@@ -132,6 +132,7 @@ def save(path: Path, study: Study) -> None:
         distances=_distances(study),
         classifications=_classifications(study),
         comparison=_comparison(study),
+        warnings=sorted({warning for evaluation in study.evaluations for warning in evaluation.warnings}),
         settings=_settings(study),
     )
 

@@ -38,6 +38,13 @@ def by_place(spec: SplitSpec, done: Done) -> bool:
     return len(patients) == 1 and not is_stated and not spec.folds and all(source.is_spatial for source, _ in done)
 
 
+def split_by(spec: SplitSpec, done: Done) -> str:
+    """Returns what splits keep apart, one of ``SPLIT_BY`` of :mod:`diffpath_jax.data.details`."""
+    if by_place(spec, done):
+        return "place"
+    return "patient" if all(source.knows_patients for source, _ in done) else "image"
+
+
 def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]], *, block_um: float = 0.0) -> str:
     """One line that says why the splits can be trusted, or why not.
 
@@ -50,13 +57,14 @@ def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]], *, b
     Raises:
         DiffpathError: a patient is in two splits.
     """
-    if by_place(spec, done):
+    kind = split_by(spec, done)
+    if kind == "place":
         blocks = f"; blocks of {block_um:g} um stand in for patients where statistics need some" if block_um else ""
         return (
             f"one patient: split by place, in bands {spec.gap_um:g} um apart; train, val and test are the same "
             f"patient, so no number here says how well anything carries over to another patient{blocks}"
         )
-    if not all(source.knows_patients for source, _ in done):
+    if kind == "image":
         return (
             f"{len(placed)} images whose patients are unknown: images of one patient may be in two splits, this "
             "leakage cannot be excluded, and numbers measured across the splits may be too good"

@@ -327,6 +327,7 @@ def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], 
         job={**job.settings(), "sources": staged.identities()},
         command="diffpath prep",
         split_proof=proof,
+        split_by=assignment.split_by(job.split, staged.done),
         outcomes={
             **dict(sorted(outcomes.items())),
             **{pictures.DROPPED[why]: count for why, count in sorted(dropped.items()) if why in pictures.DROPPED},

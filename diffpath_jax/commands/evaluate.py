@@ -2,9 +2,13 @@
 
 import argparse
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from diffpath_jax.commands import eval_checkpoints
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
+from diffpath_jax.data.validation import VAL
 from diffpath_jax.evaluation import audit, image_sets, job, label_agreement, page, record, table
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
@@ -17,6 +21,7 @@ from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.metrics.table import METRICS
 
 NONE, AUTO = "none", "auto"
+TEST_SPLIT = "test"
 INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
 
 
@@ -26,8 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"Metrics: {summaries}.".replace("%", "%%")
     a_set = "data set, sample set, folder of images by class, or .npz statistics"
     parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")
-    parser.add_argument("--split", default="test", help="split of --real (default: %(default)s)")
+    parser.add_argument("--split", help=f"split of --real (default: {TEST_SPLIT}; of checkpoints {VAL})")
     parser.add_argument("--generated", type=Path, help=f"what is measured: {a_set}")
+    parser.add_argument(
+        "--workdir", type=Path, help="or a diffusion run, whose checkpoints are drawn from and measured"
+    )
     parser.add_argument("--generated_split", default="train", help="split of --generated (default: %(default)s)")
     parser.add_argument(
         "--features",
@@ -58,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
     _add_interval_arguments(parser)
     parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
+    eval_checkpoints.add_arguments(parser)
 
 
 def _add_interval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +79,7 @@ def _add_interval_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the Frechet distance: from its derivatives, where there are enough images; or from resamples, which "
         "takes long in thousands of features (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random subsets and resamples")
+    parser.add_argument("--seed", type=int, default=0, help="of random subsets, resamples and drawn noise")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -80,7 +89,14 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         DiffpathError: nothing to do, a missing or damaged input, or sets that cannot be compared.
     """
     _check(arguments)
-    evaluation = _evaluation(arguments)
+    if arguments.workdir:
+        return eval_checkpoints.main(arguments, _measures(arguments))
+    other = image_sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
+    evaluation = replace(
+        _evaluation(arguments, other),
+        floor=_floor(arguments, other) if arguments.features else None,
+        audit=_audit_sources(arguments, other),
+    )
     measured = job.measure(evaluation, FeatureStore(arguments.cache))
     record.write(arguments.out / record.METRICS, measured)
     table.write_csv(arguments.out / table.TABLE, measured)
@@ -98,16 +114,24 @@ def _pairs(evaluation: job.Evaluation, measured: record.EvaluationRecord) -> lis
     return audit.pair_pictures(evaluation.audit, measured.audit)
 
 
-def _evaluation(arguments: argparse.Namespace) -> job.Evaluation:
+def _measures(arguments: argparse.Namespace) -> eval_checkpoints.Measures:
+    return eval_checkpoints.Measures(
+        evaluation=partial(_evaluation, arguments),
+        audit_of=partial(_audit_sources, arguments),
+        floor_of=partial(_floor, arguments),
+    )
+
+
+def _evaluation(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -> job.Evaluation:
+    """Returns what is measured, but for the floor and the audit."""
     reference = image_sets.open_set(arguments.real, split=arguments.split)
-    other = image_sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
     return job.Evaluation(
         reference=reference,
         other=other,
-        floor=_floor(arguments, other) if arguments.features else None,
+        floor=None,
         extractors=[open_extractor(path, resize=arguments.resize) for path in arguments.features],
         classifiers=[label_agreement.open_classifier(path, reference, other) for path in arguments.classifier],
-        audit=_audit_sources(arguments, other),
+        audit=record.SkippedAudit("not asked for"),
         config=BootstrapConfig(arguments.resamples, arguments.seed, influence=arguments.intervals == INFLUENCE),
     )
 
@@ -137,6 +161,9 @@ def _floor(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    _check_what_is_measured(arguments)
+    if arguments.split is None:
+        arguments.split = VAL if arguments.workdir else TEST_SPLIT
     check_resize(arguments.resize)
     for path in (arguments.out, arguments.cache):
         check_writable(path)
@@ -144,9 +171,25 @@ def _check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) < least:
             why = f"{getattr(arguments, name)} is too few"
             raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
-    if not (arguments.features or arguments.classifier or arguments.generated):
-        why, fix = "there is nothing to measure", "add --generated, --features or --classifier"
-        raise DiffpathError("eval", where="the command line", why=why, fix=fix)
+
+
+def _check_what_is_measured(arguments: argparse.Namespace) -> None:
+    """Refuses options of which one makes no sense beside, or without, another."""
+    run, drawing = arguments.workdir, eval_checkpoints.asked_for(arguments)
+    for name, wrong, why, fix in (
+        ("--generated", run and arguments.generated, "--workdir draws what is measured", "leave one of the two out"),
+        ("--num_per_class", run and not arguments.num_per_class, "missing", "say how many images checkpoints draw"),
+        ("--features", run and not arguments.features, "missing", "name what the checkpoints are measured in"),
+        (drawing, not run and drawing, "it is of checkpoints", "name their run with --workdir, or leave it out"),
+        (
+            "eval",
+            not (arguments.features or arguments.classifier or arguments.generated),
+            "there is nothing to measure",
+            "add --generated, --features or --classifier",
+        ),
+    ):
+        if wrong:
+            raise DiffpathError(name, where="the command line", why=why, fix=fix)
 
 
 def check_writable(path: Path) -> None:

@@ -1,18 +1,23 @@
 """``diffpath report``: one self-contained HTML page of everything found."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from diffpath_jax import report
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import record
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.path_names import short_names
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import run as runs
 
+T = TypeVar("T")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``diffpath report``; a set or classifier is shown under its directory's name."""
+    """Options of ``diffpath report``; a set or classifier is shown under the end of its path that no other has."""
     parser.add_argument("--dataset", required=True, type=Path, help="dataset directory of the real images")
     parser.add_argument("--workdir", required=True, type=Path, help="run directory of the diffusion model")
     parser.add_argument("--autoencoder", type=Path, help="run directory of the autoencoder of a latent model")
@@ -36,13 +41,18 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         dataset=open_dataset(arguments.dataset),
         run=runs.open_run(arguments.workdir),
         first_stage=_first_stage(arguments),
-        samples={path.name: open_dataset(path) for path in arguments.samples},
-        classifiers={path.name: runs.open_run(path) for path in arguments.classifiers},
+        samples=_named(arguments.samples, open_dataset),
+        classifiers=_named(arguments.classifiers, runs.open_run),
         evaluations=[record.read(path / record.METRICS) for path in arguments.evals],
     )
     report.save(arguments.out, study)
     console.print(f"{arguments.out.resolve()}", soft_wrap=True)
     return ExitCode.OK
+
+
+def _named(paths: Sequence[Path], read: Callable[[Path], T]) -> dict[str, T]:
+    """Returns what lies at some paths, by their names."""
+    return {name: read(path) for name, path in zip(short_names(paths), paths, strict=True)}
 
 
 def _first_stage(arguments: argparse.Namespace) -> report.AutoencoderStudy | None:

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,11 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others = ", ".join(name for name in CONDITIONS if name != LABEL.name) or "none is known"
     told = f"NAME=VALUE, of what the model is told besides the class ({others}); repeatable"
     parser.add_argument("--condition", action="append", default=[], help=told)
-    sampler, texts = parser.add_argument_group("sampler"), {**_SAMPLER_HELP, **_choices()}
-    for field in dataclasses.fields(sections.SamplerConfig):
-        if field.name in texts:
-            text = f"{texts[field.name]} (default: %(default)s)"
-            sampler.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=text)
+    sampler = parser.add_argument_group("sampler")
+    add_sampler_arguments(sampler, (*_SAMPLER_HELP, *_choices()))
     sampler.add_argument("--guidance_scale", type=float, help="the same as s = 1 + w, as in latent diffusion")
     sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
     sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
@@ -85,6 +82,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trajectory", action="store_true", help="write how the first images emerge, by class")
     processes.add_arguments(parser)
     _add_old_names(parser)
+
+
+def add_sampler_arguments(parser: argparse._ActionsContainer, names: Collection[str]) -> None:
+    """Options that are fields of SamplerConfig, those of some names."""
+    texts = {**_SAMPLER_HELP, **_choices()}
+    for field in dataclasses.fields(sections.SamplerConfig):
+        if field.name in names:
+            text = f"{texts[field.name]} (default: %(default)s)"
+            parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=text)
 
 
 def _add_old_names(parser: argparse.ArgumentParser) -> None:
@@ -117,9 +123,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
-    run = runs.open_run(arguments.workdir)
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
+    run = open_denoiser(arguments.workdir)
     points = sweep.points(arguments.sweep or [], _sampler_options(arguments))
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
@@ -135,6 +139,18 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         dataset = sampling_job.run_job(job, model, mesh)
         _finish(arguments, job, model, dataset)
     return ExitCode.OK
+
+
+def open_denoiser(workdir: Path) -> runs.Run:
+    """Returns the run of a diffusion model.
+
+    Raises:
+        DiffpathError: there is no run, or it is one of another task.
+    """
+    run = runs.open_run(workdir)
+    if run.config.diffusion is None:
+        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
+    return run
 
 
 def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: Model, dataset: Dataset) -> None:
@@ -156,8 +172,8 @@ def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: M
     console.print(f"  {field}; {calls}", soft_wrap=True)
 
 
-def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
-    """Returns the checkpoint that ``--checkpoint`` names.
+def checkpoint_step(text: str, *, option: str = "--checkpoint") -> int | Literal["latest", "best"]:
+    """Returns the checkpoint that a word of an option names.
 
     Raises:
         DiffpathError: neither a number nor one of the two words.
@@ -167,7 +183,7 @@ def checkpoint_step(text: str) -> int | Literal["latest", "best"]:
     if text == "best":
         return "best"
     if not text.isdecimal():
-        raise DiffpathError("--checkpoint", where="the command line", why=f"{text!r} is no step", fix="give a number")
+        raise DiffpathError(option, where="the command line", why=f"{text!r} is no step", fix="give a number")
     return int(text)
 
 
@@ -187,12 +203,8 @@ def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
-    sampler = config_files.convert(sections.SamplerConfig, options, where=where)
-    with _by_option():
-        checks.check_sampler(run.config, sampler, classifier=arguments.classifier is not None)
-    if not 0 < arguments.batch_size <= MAX_IMAGES:
-        why = f"{arguments.batch_size} is not from 1 to {MAX_IMAGES}"
-        raise DiffpathError("--batch_size", where="the command line", why=why, fix="change it")
+    sampler = sampler_of(options, run, classifier=arguments.classifier is not None, where=where)
+    check_batch_size(arguments.batch_size)
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
@@ -209,6 +221,37 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
         shared_noise=arguments.shared_noise,
     )
     return sampling_job.as_begun(job)
+
+
+def sampler_of(
+    options: Mapping[str, Any], run: runs.Run, *, classifier: bool = False, where: str = "the command line"
+) -> sections.SamplerConfig:
+    """Returns the sampler that options describe.
+
+    Args:
+        options: fields of SamplerConfig.
+        run: the model that it is to serve.
+        classifier: a noisy classifier is at hand.
+        where: where the options come from.
+
+    Raises:
+        DiffpathError: a value is out of range, or does not fit the model.
+    """
+    sampler = config_files.convert(sections.SamplerConfig, options, where=where)
+    with _by_option():
+        checks.check_sampler(run.config, sampler, classifier=classifier)
+    return sampler
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a number of images that no device draws at once.
+
+    Raises:
+        DiffpathError: it is out of range.
+    """
+    if not 0 < batch_size <= MAX_IMAGES:
+        why = f"{batch_size} is not from 1 to {MAX_IMAGES}"
+        raise DiffpathError("--batch_size", where="the command line", why=why, fix="change it")
 
 
 @contextlib.contextmanager
@@ -248,7 +291,7 @@ def counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
         if arguments.less or arguments.times != 1.0:
             fix = "leave --times and --less out, or give --counts_of"
             raise DiffpathError("--num_per_class", where="the command line", why="it is a number already", fix=fix)
-        return _stated_counts(arguments.num_per_class, run)
+        return stated_counts(arguments.num_per_class, run)
     if not 0 < arguments.times <= MAX_IMAGES:
         why = f"{arguments.times} is not above 0, up to {MAX_IMAGES}"
         raise DiffpathError("--times", where="the command line", why=why, fix="change it")
@@ -270,7 +313,7 @@ def _training_counts(path: Path, run: runs.Run) -> tuple[int, ...]:
     return tuple(counts.get(name, 0) for name in run.classes)
 
 
-def _stated_counts(text: str, run: runs.Run) -> tuple[int, ...]:
+def stated_counts(text: str, run: runs.Run) -> tuple[int, ...]:
     """Images of each class: ``N``, or ``CLASS=N,CLASS=N`` for some of them.
 
     Raises:

@@ -12,7 +12,7 @@ from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import make_task
-from diffpath_jax.data import mixture
+from diffpath_jax.data import mixture, validation
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import TRAIN, training_batches, training_source
 from diffpath_jax.devices import hardware, processes, sharding
@@ -72,15 +72,19 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     processes.start_if_asked(arguments)
     datasets = checks.datasets(settings, where=arguments.config)
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
-    checks.check_augmentation(settings, datasets)
+    watched = validation.open_validation(settings.data.val, datasets)
+    checks.check_augmentation(settings, [*datasets, watched])
     counts = mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture))
-    stage = first_stage.prepare(settings, datasets, workdir=arguments.workdir, where=arguments.config)
+    stage = first_stage.prepare(settings, [*datasets, watched], workdir=arguments.workdir, where=arguments.config)
     image_px = datasets[0].schema.image_px
     checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
     perceptual = first_stage.perceptual(settings)
     task = make_task(settings, num_classes=len(counts), first_stage=stage, perceptual=perceptual, class_counts=counts)
+    if processes.is_first() and checks.is_chosen_by_validation(settings):
+        for doubt in validation.doubts(watched, datasets):
+            console.print(f"warning: {doubt}", markup=False, soft_wrap=True)
     with processes.own_directory(arguments.workdir):
-        done = _train(settings, task, stage, datasets, arguments)
+        done = _train(settings, task, stage, datasets, watched, arguments)
     if processes.is_first():
         early = f" (no better {settings.train.keep_best} for {settings.train.patience} looks)"
         total = settings.train.num_steps
@@ -93,10 +97,16 @@ def _train(
     task: Task,
     stage: FirstStage | None,
     datasets: Sequence[Dataset],
+    watched: Dataset,
     arguments: argparse.Namespace,
 ) -> int:
     run = runs.create_or_resume(
-        arguments.workdir, settings, datasets, latents=stage, allow_change=arguments.allow_change
+        arguments.workdir,
+        settings,
+        datasets,
+        validation=watched if settings.data.val else None,
+        latents=stage,
+        allow_change=arguments.allow_change,
     )
     mesh = sharding.make_mesh(fsdp=settings.train.fsdp)
 
@@ -128,7 +138,7 @@ def _train(
         seed=settings.seed,
         workdir=arguments.workdir,
         mesh=mesh,
-        hooks=tuple(hooks.hooks(run, task, datasets, mesh)),
+        hooks=tuple(hooks.hooks(run, task, datasets[0], watched, mesh)),
         start=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         compatibility_digest=run.compatibility_digest,
@@ -150,6 +160,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         jax.config.update("jax_platforms", "cpu")
     datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:
+        validation.open_validation(settings.data.val, datasets)
         schema = datasets[0].schema
         image_px, num_classes = schema.image_px, len(schema.classes)
         images = int(mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture)).sum())

@@ -137,6 +137,7 @@ def _run(arguments: argparse.Namespace, source: Dataset, selections: Mapping[str
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         kept = {"split_proof": told.split_proof, "training_data": told.training_data, "sampling": told.sampling}
+        kept |= {"split_by": told.split_by}
         return {"kind": told.kind, "command": "diffpath transform", "source_kind": told.kind, **kept}
 
     return data_transform.run(derivation, describe, title="transform")
@@ -168,6 +169,6 @@ def _jpeg(quality: int) -> Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarr
 
     def there_and_back(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
         data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        return np.ascontiguousarray(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
 
     return there_and_back

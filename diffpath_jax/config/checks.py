@@ -145,7 +145,7 @@ def _check_latents(config: RunConfig, *, where: str) -> None:
 _MEASURED = {
     "diffusion": ("val_loss",),
     "autoencoding": ("val_psnr", "val_ssim"),
-    "classification": ("val_accuracy",),
+    "classification": ("val_accuracy", "val_balanced_accuracy"),
     "noisy_classification": ("val_loss",),
 }
 _DISTANCES = {"diffusion": ("FD-", "FID"), "autoencoding": ("rFD-", "rFID")}
@@ -163,7 +163,15 @@ def _check_warmup(config: RunConfig, *, where: str) -> None:
 def _check_classifier(config: RunConfig, *, where: str) -> None:
     """What would change nothing is not to be asked for."""
     asked = config.classifier
-    for key, wanted in (("balance", asked.balance != "none"), ("stain_jitter", asked.stain_jitter > 0)):
+    if bool(asked.randaugment_ops) != bool(asked.randaugment_magnitude):
+        why = f"{asked.randaugment_ops} operations of magnitude {asked.randaugment_magnitude:g} change nothing"
+        fix = "set classifier.randaugment_ops and classifier.randaugment_magnitude, or neither"
+        raise DiffpathError("key 'classifier.randaugment_ops'", where=where, why=why, fix=fix)
+    for key, wanted in (
+        ("balance", asked.balance != "none"),
+        ("stain_jitter", asked.stain_jitter > 0),
+        ("randaugment_ops", asked.randaugment_ops > 0),
+    ):
         if wanted and config.task != "classification":
             why, fix = f"a run of {config.task} has none", "leave it out, or use the task classification"
             raise DiffpathError(f"key 'classifier.{key}'", where=where, why=why, fix=fix)
@@ -194,6 +202,12 @@ def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
     if config.fd_images and not config.fd_features:
         fix = "name a classifier's run directory"
         raise DiffpathError("key 'train.fd_features'", where=where, why="empty, but fd_images is not", fix=fix)
+
+
+def is_chosen_by_validation(config: RunConfig) -> bool:
+    """Whether the best checkpoint is that of validation images; a denoiser's distances are from training images."""
+    best = config.train.keep_best
+    return bool(best) and not best.startswith(_DISTANCES["diffusion"])
 
 
 def check_devices(config: RunConfig, devices: int, *, where: str) -> None:

@@ -26,8 +26,10 @@ from diffpath_jax.networks.config import NetworkConfig, TaskName
 from diffpath_jax.ranges import (
     Depth,
     Fraction,
+    Magnitude,
     Natural,
     NonNegativeReal,
+    Operations,
     Positive,
     PositiveFraction,
     PositiveReal,
@@ -48,14 +50,15 @@ class DataConfig:
     """Where images come from.
 
     Attributes:
-        train: dataset directories, separated by commas; their ``train`` splits are mixed, and the first one's ``val``
-            split is what a run is watched on.
+        train: dataset directories, separated by commas; their ``train`` splits are mixed.
         batch_size: images of a step, over all devices.
         augment: what is done to each image.
         workers: decoding processes; changes speed, not results.
         mixture: images of each data set, in units of the first one's and class by class: ``(1, 0.5)`` is real images
             and half as many generated ones, ``(0, 1)`` as many generated ones alone. The seed chooses; a larger amount
             holds the images of a smaller. Empty takes each data set whole.
+        val: dataset directory whose ``val`` split a run is watched on; empty for the first of ``train``. Generated
+            images have none of their own, and borrow that of real ones so.
     """
 
     train: str
@@ -63,6 +66,7 @@ class DataConfig:
     augment: Augmentation
     workers: Workers
     mixture: tuple[NonNegativeReal, ...] = ()
+    val: str = ""
 
     def directories(self) -> list[Path]:
         """The dataset directories."""
@@ -137,11 +141,16 @@ class ClassifierConfig:
         balance: what is done about classes of other sizes: nothing; ``weights`` in the loss, in inverse proportion to
             them; or ``draw``, every class equally often. Classifiers of clean images alone.
         stain_jitter: largest change of the amount of a stain, as a share of it and in optical density; likewise.
+        randaugment_ops: operations of RandAugment on each image (published: 2), those that leave tissue what it is; 0
+            for none; likewise.
+        randaugment_magnitude: their magnitude, to 30 (published for ResNet-50: 9).
     """
 
     label_smoothing: Share = 0.0
     balance: Literal["none", "weights", "draw"] = "none"
     stain_jitter: Share = 0.0
+    randaugment_ops: Operations = 0
+    randaugment_magnitude: Magnitude = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,12 @@ def _classification(
     if section.balance == "weights" and class_counts is not None:
         weights = losses.balancing_weights(class_counts)
     return classification_task(
-        network, label_smoothing=section.label_smoothing, class_weights=weights, stain_jitter=section.stain_jitter
+        network,
+        label_smoothing=section.label_smoothing,
+        class_weights=weights,
+        stain_jitter=section.stain_jitter,
+        randaugment_ops=section.randaugment_ops,
+        randaugment_magnitude=section.randaugment_magnitude,
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+# How splits keep images apart: no patient is in two; one slide is cut into parts; each image for itself.
+SPLIT_BY = ("patient", "place", "image")
 KINDS = ("real", "generated", "latents")
 _OTHER_CLASS = "of another class"
 
@@ -114,6 +116,7 @@ class Details:
         command: what wrote it.
         versions: of the programs that did.
         split_proof: one line on why the splits can be trusted, or why not.
+        split_by: one of :data:`SPLIT_BY`; manifests of earlier versions say it in ``split_proof`` alone.
         outcomes: number of fields of view by outcome.
         duplicates: images that are there twice.
         annotations: notes on what of the annotations was not used as it is.
@@ -136,6 +139,7 @@ class Details:
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     split_proof: str | None = None
+    split_by: str | None = None
     outcomes: Mapping[str, int] | None = None
     duplicates: DuplicateCounts | None = None
     annotations: tuple[str, ...] | None = None
@@ -170,6 +174,7 @@ def from_json(content: Mapping[str, Any]) -> Details:
         values["scales"] = tuple(SlideScale.from_json(scale) for scale in values["scales"])
     if values.get("duplicates") is not None:
         values["duplicates"] = DuplicateCounts.from_json(values["duplicates"])
+    values.setdefault("split_by", _split_by(values.get("split_proof") or ""))
     if values["kind"] not in KINDS:
         raise ValueError(f"kind is {values['kind']!r}, none of {KINDS}")
     for name in ("mpp", "fov_um"):
@@ -178,6 +183,12 @@ def from_json(content: Mapping[str, Any]) -> Details:
     if values["kind"] == "latents" and not values.get("source"):
         raise ValueError("it does not say which images its latents are made from")
     return Details(**values)
+
+
+def _split_by(proof: str) -> str | None:
+    """Returns how splits were made, from the line that an earlier version wrote of them."""
+    said = {"none in two splits": "patient", "split by place": "place", "patients are unknown": "image"}
+    return next((kind for words, kind in said.items() if words in proof), None)
 
 
 def _known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:

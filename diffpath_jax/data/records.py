@@ -140,6 +140,11 @@ def label(data: bytes) -> int:
     return tf_example_generated_pb2.Example.FromString(data).features.feature["label"].int64_list.value[0]
 
 
+def patient(data: bytes) -> str:
+    """The patient of a record, likewise."""
+    return tf_example_generated_pb2.Example.FromString(data).features.feature["patient"].bytes_list.value[0].decode()
+
+
 def _common(feature: Any) -> dict[str, Any]:
     """What an image and its latents share."""
     return {

@@ -3,7 +3,7 @@
 Every hook draws with fixed keys, so a resumed run measures the same again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 from diffpath_jax.config import sections
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
+from diffpath_jax.data.validation import VAL
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.devices.batched import batched
 from diffpath_jax.evaluation.features.classifier import predictor
 from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.latents import first_stage
 from diffpath_jax.metrics import fid, stain
-from diffpath_jax.metrics.classification import right
+from diffpath_jax.metrics.classification import confusion_matrix, summarise
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, ssim
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.conditions import LABEL, readers
@@ -45,23 +46,31 @@ PREVIEW_COLUMNS = 12
 FD_RESIZE = "tf_bilinear"
 
 
-def hooks(run: runs.Run, task: Task, datasets: Sequence[Dataset], mesh: Mesh) -> list[Hook]:
-    """The hooks that a run's config asks for."""
+def hooks(run: runs.Run, task: Task, trained_on: Dataset, watched: Dataset, mesh: Mesh) -> list[Hook]:
+    """The hooks that a run's config asks for.
+
+    Args:
+        run: the run.
+        task: what it learns.
+        trained_on: the first of its data sets: its training images are what samples are compared with.
+        watched: the data set whose validation split is looked at.
+        mesh: devices.
+    """
     if not run.config.train.eval_every:
         return []
     if run.config.task == "classification":
-        return [validation_accuracy(run, datasets[0])]
+        return [validation_accuracy(run, watched)]
     if isinstance(run.config, sections.AutoencodingRun):
-        return [reconstruction(run, run.config.network, datasets[0])]
+        return [reconstruction(run, run.config.network, watched)]
     given = jax.tree.map(
         lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.frozen_params
     )
-    loss = validation_loss(run, task, datasets[0], mesh, given)
+    loss = validation_loss(run, task, watched, mesh, given)
     if run.config.task == "noisy_classification":
         return [loss]
-    wanted = [preview(run, datasets[0], mesh, given), loss]
+    wanted = [preview(run, trained_on, mesh, given), loss]
     if run.config.train.fd_images:
-        wanted.append(frechet(run, datasets[0], mesh, given))
+        wanted.append(frechet(run, trained_on, mesh, given))
     return wanted
 
 
@@ -134,9 +143,9 @@ def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
 
 def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, given: Tree) -> Hook:
     """The training loss on held-out images, with the same noise every time; ``given`` is the task's, on the devices."""
-    if "val" not in dataset.splits:
+    if VAL not in dataset.splits:
         return lambda state: {}
-    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT, read=readers(run.config.network))
+    data = read_arrays(dataset, VAL, limit=VALIDATION_LIMIT, read=readers(run.config.network))
     size = min(run.config.data.batch_size, len(data["label"]) // mesh.size * mesh.size)
     if not size:
         return lambda state: {}
@@ -176,9 +185,9 @@ def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
 
 def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) -> Hook:
     """Held-out images beside what an autoencoder makes of them, under ``previews/``, and how near they come back."""
-    if "val" not in dataset.splits:
+    if VAL not in dataset.splits:
         return lambda state: {}
-    real = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)["image"]
+    real = read_arrays(dataset, VAL, limit=VALIDATION_LIMIT)["image"]
     reconstruct = batched(first_stage.round_trip(network, run.config.dtype))
     colours = stain.stain_statistics(real)
     config = run.config.train
@@ -213,14 +222,16 @@ def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) 
 
 
 def validation_accuracy(run: runs.Run, dataset: Dataset) -> Hook:
-    """Share of held-out images whose class a classifier tells."""
-    if "val" not in dataset.splits:
+    """Share of held-out images whose class a classifier tells, and its mean over the classes that occur."""
+    if VAL not in dataset.splits:
         return lambda state: {}
-    data = read_arrays(dataset, "val", limit=VALIDATION_LIMIT)
+    data = read_arrays(dataset, VAL, limit=VALIDATION_LIMIT)
     predict = predictor(run.network)
 
     def validate(state: TrainState) -> dict[str, float]:
         weights = jax.tree.map(sharding.to_host, (averaged(state), state.model_state[NETWORK]))
-        return {"val_accuracy": float(right(data["label"], predict(weights, data["image"])[0]).mean())}
+        told = predict(weights, data["image"])[0].argmax(axis=-1)
+        scores = summarise(confusion_matrix(data["label"], told, len(run.classes)))
+        return {f"val_{name}": value for name, value in scores.items()}
 
     return validate

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int, UInt8
 
+from diffpath_jax.data import validation
 from diffpath_jax.data.image_files import list_images, read_image
 from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.data.pipeline import Records
@@ -46,6 +47,7 @@ class ImageSet:
         mpp: um per pixel; none where unknown.
         training_data: of a generated set, digests of the data sets that its model was trained on.
         fetch: indices -> images.
+        optimism: why numbers of this split are better than those of new patients will be; empty for no reason.
     """
 
     where: Path
@@ -60,6 +62,7 @@ class ImageSet:
     mpp: float | None
     training_data: tuple[str, ...]
     fetch: Callable[[Sequence[int] | np.ndarray], np.ndarray]
+    optimism: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -163,6 +166,7 @@ def from_dataset(dataset: Dataset, split: str) -> ImageSet:
         mpp=dataset.details.mpp,
         training_data=dataset.details.training_data or (),
         fetch=lambda indices: np.stack([records[int(index)]["image"] for index in indices]),
+        optimism=validation.optimism(dataset, split),
     )
 
 

@@ -25,6 +25,7 @@ from diffpath_jax.evaluation.record import (
     SkippedAudit,
 )
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.path_names import short_names
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs import run as runs
@@ -110,6 +111,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
         audit=sources
         if isinstance(sources, SkippedAudit)
         else audit.run(sources, evaluation.extractors, store, seed=config.seed),
+        warnings=(reference.optimism,) if isinstance(reference, ImageSet) and reference.optimism else (),
     )
 
 
@@ -211,8 +213,9 @@ def _compared(
 
 def _classifications(evaluation: Evaluation) -> Iterator[Classification]:
     labelled = {name: images for name, images in evaluation.image_sets.items() if images.classes and name != FLOOR}
-    for run in evaluation.classifiers:
-        yield from label_agreement.classify(run, labelled, config=evaluation.config)
+    names = short_names([run.workdir for run in evaluation.classifiers])
+    for run, name in zip(evaluation.classifiers, names, strict=True):
+        yield from label_agreement.classify(run, labelled, name=name, config=evaluation.config)
 
 
 def check_comparable(

@@ -35,12 +35,15 @@ def open_classifier(path: Path, *sources: ImageSet | Statistics | None) -> runs.
     return run
 
 
-def classify(run: runs.Run, sets: Mapping[str, ImageSet], *, config: BootstrapConfig) -> list[Classification]:
+def classify(
+    run: runs.Run, sets: Mapping[str, ImageSet], *, name: str, config: BootstrapConfig
+) -> list[Classification]:
     """Returns the confusion matrix and accuracy of each set.
 
     Args:
         run: a classifier that knows the classes of all sets.
         sets: the sets, by name.
+        name: of the classifier.
         config: settings of intervals.
     """
     trained = runs.load_parameters(run)
@@ -54,8 +57,8 @@ def classify(run: runs.Run, sets: Mapping[str, ImageSet], *, config: BootstrapCo
                 progress.advance(len(block))
         return np.concatenate(parts)
 
-    classifier = ClassifierRecord(trained.digest, trained.step, tuple(run.data), run.digest)
-    return [_scores(name, images, logits(images), run.classes, classifier, config) for name, images in sets.items()]
+    classifier = ClassifierRecord(trained.digest, trained.step, tuple(run.data), run.digest, name)
+    return [_scores(each, images, logits(images), run.classes, classifier, config) for each, images in sets.items()]
 
 
 def _scores(

@@ -149,9 +149,10 @@ def write_page(
         out / PAGE,
         "evaluation.html",
         title=_title(record),
-        subtitle=f"Measured against {_words(record.reference)}. Seed {record.seed}.",
+        subtitle=f"Measured against {words(record.reference)}. Seed {record.seed}.",
         cards=list(_cards(record)),
-        galleries=_galleries(images),
+        warnings=record.warnings,
+        galleries=galleries(images),
         spaces=spaces,
         resamples=record.resamples,
         by_influence=record.intervals == "influence",
@@ -160,11 +161,12 @@ def write_page(
         audit=None if isinstance(record.audit, SkippedAudit) else record.audit,
         audit_rows=[] if isinstance(record.audit, SkippedAudit) else _audit_rows(record.audit),
         pairs=pairs,
-        stain=_measures(record.stain or {}, "stain"),
-        nuclei=_measures(record.nuclei or {}, "nuclei"),
-        nuclei_notes=_notes(record.nuclei or {}),
+        stain=measures_table(record.stain or {}, "stain"),
+        nuclei=measures_table(record.nuclei or {}, "nuclei"),
+        nuclei_notes=notes_of(record.nuclei or {}),
         classifications=[
-            (f"{entry.set}: {Path(sets[entry.set].where).name}", entry) for entry in record.classification
+            (f"{entry.set}: {Path(sets[entry.set].where).name}, classifier {entry.classifier.title}", entry)
+            for entry in record.classification
         ],
         settings=[(title, json.dumps(content[title], indent=2)) for title in sorted(content)],
     )
@@ -175,7 +177,8 @@ def _title(record: EvaluationRecord) -> str:
     return Path(source.where).name or source.where
 
 
-def _words(source: SetRecord) -> str:
+def words(source: SetRecord) -> str:
+    """Returns what a set is, and how large."""
     count = "images known by their statistics" if source.n is None else f"{source.n:,} images"
     split = f", split {source.split}" if source.split else ""
     return f"{count} of {source.where}{split}"
@@ -213,21 +216,22 @@ def _interval_words(number: Number, floor: Number | None) -> str:
 
 
 def _classification_card(entry: Classification) -> Card:
-    words = "of its images have the class that was asked for, says the classifier"
+    title = entry.classifier.title
+    words = f"of its images have the class that was asked for, says the classifier {title}"
     if entry.set == REFERENCE:
-        words = "of the real images are told right by the classifier"
+        words = f"of the real images are told right by the classifier {title}"
     return Card(entry.set, f"{100 * entry.accuracy:.1f} %", words)
 
 
-def _galleries(images: Mapping[str, ImageSet]) -> list[Gallery]:
-    """Returns a row of images of each set, class by class."""
+def galleries(images: Mapping[str, ImageSet]) -> list[Gallery]:
+    """Returns a row of images of each set, class by class; sets of as many images show those of the same numbers."""
     classes = list(dict.fromkeys(name for part in images.values() for name in part.classes))
-    galleries = []
+    by_class = []
     for group in classes or [OVERALL]:
         chosen = {name: part.of_class(group) if classes else np.arange(len(part)) for name, part in images.items()}
         strips = [Strip(name, _strip(images[name], indices)) for name, indices in chosen.items() if len(indices)]
-        galleries.append(Gallery(group, strips))
-    return galleries
+        by_class.append(Gallery(group, strips))
+    return by_class
 
 
 def _strip(images: ImageSet, chosen: Int[np.ndarray, "n"]) -> bytes:
@@ -238,18 +242,30 @@ def _strip(images: ImageSet, chosen: Int[np.ndarray, "n"]) -> bytes:
 
 def _space(distances: Distances) -> Space:
     space, rows = distances.features, distances.rows
-    groups = list(dict.fromkeys(group for by_group in rows.values() for group in by_group))
-    tables = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of("features")]
-    notes = _notes(rows)
-    measured = [table for table in tables if any(cell for row in table.rows for cell in row.cells)]
-    return Space(space, measured, notes, _figure(rows, groups, headlines(space)))
+    return Space(space, tables(space, rows), notes_of(rows), _figure(rows, _groups(rows), headlines(space)))
+
+
+def _groups(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(group for by_group in rows.values() for group in by_group))
+
+
+def tables(space: FeatureSpace, rows: Rows) -> list[Table]:
+    """Returns a table of each metric that was measured: a row a set, a column a class."""
+    groups = _groups(rows)
+    every = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of("features")]
+    return [table for table in every if any(cell for row in table.rows for cell in row.cells)]
+
+
+def notes_of(rows: Rows) -> list[str]:
+    """Returns what a reader must know of rows, each once."""
+    return sorted({note for by_group in rows.values() for row in by_group.values() for note in row.notes})
 
 
 def _by_class(rows: Rows, groups: Sequence[str], name: str, metric: Metric) -> Table:
     """Returns a table of one metric: a row a set, a column a class."""
     return Table(
         title=name,
-        words=f"{metric.title}; {_reading(metric)}",
+        words=f"{metric.title}; {reading(metric)}",
         columns=list(groups),
         rows=[
             TableRow(set_name, set_name == FLOOR, [cell(by_group.get(group), name, metric.digits) for group in groups])
@@ -258,7 +274,8 @@ def _by_class(rows: Rows, groups: Sequence[str], name: str, metric: Metric) -> T
     )
 
 
-def _reading(metric: Metric) -> str:
+def reading(metric: Metric) -> str:
+    """Returns which values of a metric are good."""
     return f"{metric.better} is better"
 
 
@@ -272,7 +289,7 @@ def _figure(rows: Rows, groups: Sequence[str], metrics: Mapping[str, Metric]) ->
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, (name, metric) in zip(panels, metrics.items(), strict=True):
         _draw_panel(axes, rows, groups, name)
-        axes.set_xlabel(f"{name} ({_reading(metric)})", fontsize=8)
+        axes.set_xlabel(f"{name} ({reading(metric)})", fontsize=8)
     handles = {line.get_label(): line for line in axes.lines if not str(line.get_label()).startswith("_")}
     axes.legend(list(handles.values()), list(handles), fontsize=8, frameon=False)
     return html.png_of(figure)
@@ -298,18 +315,14 @@ def _draw(axes: Axes, number: Number, height: float, set_name: str) -> None:
         axes.plot([number.low, number.high], [height] * 2, color=colour, linewidth=1.6)
 
 
-def _notes(rows: Rows) -> list[str]:
-    return sorted({note for by_group in rows.values() for row in by_group.values() for note in row.notes})
-
-
-def _measures(rows: Rows, source: Source) -> Table | None:
+def measures_table(rows: Rows, source: Source) -> Table | None:
     """Returns a table of what is measured without features: a row a set and class, a column a metric."""
     metrics = metrics_of(source)
     if not any(row.metrics for by_group in rows.values() for row in by_group.values()):
         return None
     return Table(
         title="set, class",
-        words="; ".join(f"{metric.title}: {_reading(metric)}" for metric in metrics),
+        words="; ".join(f"{metric.title}: {reading(metric)}" for metric in metrics),
         columns=[metric.title for metric in metrics],
         rows=[
             TableRow(

@@ -172,12 +172,19 @@ class ClassifierRecord:
         step: training steps.
         training_data: digests of the data sets that it was trained on.
         run: digest of its run.
+        name: what tells its run directory from those beside it; empty in files of earlier versions.
     """
 
     parameters: str
     step: int
     training_data: tuple[str, ...]
     run: str
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name with the digest of the run."""
+        return f"{self.name} ({self.run[:12]})" if self.name else self.run[:12]
 
 
 @dataclass(frozen=True)
@@ -337,6 +344,7 @@ class EvaluationRecord:
         nuclei: numbers of the nuclei by set and class; none where nothing was compared.
         classification: labels beside what classifiers see.
         audit: the memorisation audit, or why there is none.
+        warnings: what else a reader must know of the images, such as why a split flatters.
     """
 
     versions: dict[str, str]
@@ -350,6 +358,7 @@ class EvaluationRecord:
     nuclei: Rows | None = None
     classification: list[Classification]
     audit: AuditRecord | SkippedAudit
+    warnings: tuple[str, ...] = ()
 
 
 def as_json(record: Any) -> Any:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffpath_jax.evaluation.record import OVERALL, Distances, EvaluationRecord, FeatureSpace, Number, Row, SkippedAudit
 from diffpath_jax.io.files import replace_file
@@ -62,14 +63,24 @@ def write_csv(path: Path, record: EvaluationRecord) -> None:
     with replace_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for features, set_name, group, row in _rows(record):
-            counts = {"n_reference": row.n_reference, "n_other": row.n_other}
-            common = {**features, **counts, "set": set_name, "class": group, "notes": "; ".join(row.notes)}
-            if not row.metrics:
-                writer.writerow({**common, "metric": ""})
-            for metric, number in row.metrics.items():
-                ends = {"value": number.value, "low": number.low, "high": number.high}
-                writer.writerow({**common, "metric": metric, **ends})
+        writer.writerows(rows_of(record))
+
+
+def rows_of(record: EvaluationRecord) -> Iterator[dict[str, Any]]:
+    """Yields every number with its interval, by column."""
+    for features, set_name, group, row in _rows(record):
+        counts = {"n_reference": row.n_reference, "n_other": row.n_other}
+        common = {**features, **counts, "set": set_name, "class": group, "notes": "; ".join(row.notes)}
+        if not row.metrics:
+            yield {**common, "metric": ""}
+        for metric, number in row.metrics.items():
+            yield {**common, "metric": metric, "value": number.value, "low": number.low, "high": number.high}
+    for entry in record.classification:
+        low, high = entry.interval
+        common = {"features": f"classifier {entry.classifier.name}".strip(), "digest": entry.classifier.run}
+        common |= {"set": entry.set, "class": OVERALL, "n_other": entry.data.n}
+        yield {**common, "metric": "accuracy", "value": entry.accuracy, "low": low, "high": high}
+        yield {**common, "metric": "balanced_accuracy", "value": entry.balanced_accuracy}
 
 
 def _rows(record: EvaluationRecord) -> Iterator[tuple[dict[str, str], str, str, Row]]:
@@ -97,7 +108,8 @@ def lines(record: EvaluationRecord) -> Iterator[str]:
     yield f"audit      {verdict}"
     for entry in record.classification:
         scores = f"accuracy {entry.accuracy:.4f}, balanced {entry.balanced_accuracy:.4f}"
-        yield f"{entry.set:10s} classifier {entry.classifier.run[:12]}: {scores} (n {entry.data.n})"
+        yield f"{entry.set:10s} classifier {entry.classifier.title}: {scores} (n {entry.data.n})"
+    yield from (f"warning: {warning}" for warning in record.warnings)
 
 
 def _distance_lines(distances: Distances) -> Iterator[str]:
@@ -105,12 +117,13 @@ def _distance_lines(distances: Distances) -> Iterator[str]:
     yield f"in {space.name}, resize {space.resize}:"
     for set_name, groups in distances.rows.items():
         for group, row in groups.items():
-            numbers = [_words(name, row.metrics[name]) for name in headlines(space) if name in row.metrics]
+            numbers = [words(name, row.metrics[name]) for name in headlines(space) if name in row.metrics]
             notes = f"  ({'; '.join(row.notes)})" if row.notes and numbers and group == OVERALL else ""
             counts = " / ".join("unknown" if count is None else str(count) for count in (row.n_reference, row.n_other))
             yield f"{set_name:10s} {group:12s} {', '.join(numbers) or '; '.join(row.notes)}  n {counts}{notes}"
 
 
-def _words(name: str, number: Number) -> str:
+def words(name: str, number: Number) -> str:
+    """Returns a number with its name and interval."""
     ends = "" if number.low is None else f" [{number.low:.4g}, {number.high:.4g}]"
     return f"{name} {number.value:.4g}{ends}"

@@ -56,6 +56,7 @@ def encode(
             "command": "diffpath encode",
             "latents": {**scaled.as_json(), "augment": augment},
             "source_kind": source.details.kind,
+            "split_by": source.details.split_by,
         }
 
     return derive.run(job, describe, title="encode")

@@ -1,6 +1,7 @@
 """A run directory: what was trained, on what, and the parameters it led to."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ FIRST_STAGE = "first_stage.safetensors"
 # Where things lie and how the work is laid out: the results are the same. Which images follows from which data.
 _MAY_CHANGE = {
     "images",
-    *("config.data.train", "config.data.workers", "config.codec.first_stage"),
+    *("config.data.train", "config.data.val", "config.data.workers", "config.codec.first_stage"),
     *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
 # Keys of a start, by section. They are not stored: they change neither the run nor its digest.
@@ -109,6 +110,7 @@ def create_or_resume(
     config: sections.RunConfig,
     datasets: Sequence[Dataset],
     *,
+    validation: Dataset | None = None,
     latents: FirstStage | None = None,
     allow_change: Sequence[str] = (),
 ) -> Run:
@@ -120,6 +122,7 @@ def create_or_resume(
         workdir: run directory.
         config: resolved config.
         datasets: opened training data.
+        validation: the data set that ``data.val`` names; none where it names none.
         latents: autoencoder whose latents a diffusion model works in; none for pixels.
         allow_change: dotted keys (or sections) that may differ from before.
 
@@ -134,6 +137,7 @@ def create_or_resume(
         "mpp": first.details.mpp,
         "data": [dataset.digest for dataset in datasets],
         "images": [dataset.images for dataset in datasets],
+        **({"validation": validation.digest} if validation else {}),
         **({"latents": latents.as_json()} if latents else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
@@ -194,11 +198,13 @@ def _refuse_changes(
     ]
     if changed:
         names = ", ".join(key.removeprefix("config.") for key in changed)
+        key = changed[0].removeprefix("config.")
+        allowed = f", or allow_change {key}" if key != changed[0] else ""
         raise DiffpathError(
             "run",
             where=workdir,
             why=f"it was begun with another {names}",
-            fix=f"name a new directory, or allow_change {changed[0].removeprefix('config.')}",
+            fix=f"name a new directory{allowed}",
             code=ExitCode.REFUSED,
         )
 
@@ -246,6 +252,50 @@ def _compatibility_digest(content: Mapping[str, Any]) -> str:
     )
 
 
+@contextlib.contextmanager
+def _checkpoints(run: Run) -> Iterator[Checkpoints]:
+    checkpoints = Checkpoints(
+        run.workdir, keep_best=run.config.train.keep_best, compatibility_digest=run.compatibility_digest
+    )
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def _chosen(run: Run, checkpoints: Checkpoints, step: int | Literal["latest", "best"]) -> int:
+    """Returns the number of a checkpoint that is there and intact."""
+    chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
+    if chosen is None:
+        raise _none_saved(run, step)
+    checkpoints.check(chosen)
+    return chosen
+
+
+def _none_saved(run: Run, step: int | str) -> DiffpathError:
+    fix = "train with train.keep_best" if step == "best" else "run `diffpath train` first"
+    return DiffpathError(f"checkpoint {step!r}", where=run.workdir, why="the run has saved none yet", fix=fix)
+
+
+def find_steps(run: Run, checkpoints: Sequence[int | Literal["all", "latest", "best"]]) -> list[int]:
+    """Returns the steps of some checkpoints in order, each once, after a look at their digests.
+
+    Args:
+        run: the run.
+        checkpoints: numbers, or words for them: ``all`` are those that are intact.
+
+    Raises:
+        DiffpathError: one is not there (those that are, are named), or it is damaged (exit code 5).
+    """
+    steps: set[int] = set()
+    with _checkpoints(run) as saved:
+        for name in checkpoints:
+            steps |= set(saved.intact()) if name == "all" else {_chosen(run, saved, name)}
+    if not steps:
+        raise _none_saved(run, "all")
+    return sorted(steps)
+
+
 def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
     """Returns the parameters of a run.
 
@@ -257,22 +307,9 @@ def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["late
     Raises:
         DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
     """
-    checkpoints = Checkpoints(
-        run.workdir, keep_best=run.config.train.keep_best, compatibility_digest=run.compatibility_digest
-    )
-    try:
-        chosen = {"latest": checkpoints.latest, "best": checkpoints.best}[step]() if isinstance(step, str) else step
-        if chosen is None:
-            raise DiffpathError(
-                f"checkpoint {step!r}",
-                where=run.workdir,
-                why="the run has saved none yet",
-                fix="run `diffpath train` first" if step == "latest" else "train with train.keep_best",
-            )
-        checkpoints.check(chosen)
+    with _checkpoints(run) as checkpoints:
+        chosen = _chosen(run, checkpoints, step)
         state = checkpoints.read(chosen)
-    finally:
-        checkpoints.close()
     source = "ema" if use_ema and state.get("ema") else "params"
     expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])

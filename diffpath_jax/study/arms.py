@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.config.files import differing_keys
+from diffpath_jax.data import validation
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.evaluation.features.classifier import check_classifier, predictor
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError
@@ -186,7 +186,7 @@ def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
     if tested and (block_um := tested.details.job.get("block_um")):
         yield f"the test patients are blocks of {block_um:g} um of one slide, so intervals hold for that slide alone"
     datasets = {path: _opened(path) for arm in arms for run in arm.runs for path in run.config.data.directories()}
-    at_hand = {dataset.digest: dataset for dataset in datasets.values() if dataset}
+    at_hand = validation.by_images(dataset for dataset in datasets.values() if dataset)
     for arm in arms:
         named = {path for run in arm.runs for path in _used(run)}
         seen: set[str] = set()
@@ -217,15 +217,8 @@ def _opened(path: Path) -> Dataset | None:
 
 
 def _seen_by(dataset: Dataset | None, at_hand: Mapping[str, Dataset]) -> tuple[set[str], str]:
-    """Patients behind the training images of a data set; of generated ones, those behind their model's.
-
-    Returns:
-        The patients, and what of them is not known; empty if all are.
-    """
+    """Returns the patients behind the training images of a data set, and what of them is not known."""
     if dataset is None:
         return set(), "it is no longer there"
-    if dataset.details.training_data is None:
-        return {record.patient for record in dataset.read(TRAIN)} - {""}, ""
-    sources = [at_hand.get(digest) for digest in dataset.details.training_data]
-    patients = {record.patient for source in sources if source for record in source.read(TRAIN)} - {""}
-    return patients, "" if all(sources) else "its model was trained on a data set that no arm names"
+    patients, are_all = validation.patients_behind(dataset, at_hand)
+    return patients, "" if are_all else "its model was trained on a data set that no arm names"

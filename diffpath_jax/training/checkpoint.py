@@ -148,6 +148,14 @@ class Checkpoints:
                 code=ExitCode.DAMAGED,
             )
 
+    def intact(self) -> list[int]:
+        """Returns every step that is sealed and intact, in order; others are named in a warning."""
+        damage = {step: self._damage(step) for step in sorted(self._manager.all_steps())}
+        for step, why in damage.items():
+            if why is not None:
+                console.print(f"warning: checkpoint {step}: {why}; left out", markup=False, soft_wrap=True)
+        return [step for step, why in damage.items() if why is None]
+
     def _newest_intact(self) -> tuple[int | None, str | None]:
         damage = None
         for step in sorted(self._manager.all_steps(), reverse=True):

@@ -37,11 +37,11 @@ class TrainConfig:
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.
         eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
-            validation accuracy); 0 for none.
+            validation accuracy, plain and as the mean over classes); 0 for none.
         keep_checkpoints: newest checkpoints to keep (at least 2 are).
         keep_every: also keep each checkpoint whose step is a multiple of this; 0 for none.
-        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``, ``val_psnr``
-            or an ``FD-NAME`` or ``FID``; empty for none.
+        keep_best: also keep the checkpoint in which this metric was best: ``val_loss``, ``val_accuracy``,
+            ``val_balanced_accuracy``, ``val_psnr`` or an ``FD-NAME`` or ``FID``; empty for none.
         patience: looks in a row in which ``keep_best`` was not better, after which the run ends early; 0 for none.
         fd_images: images drawn at each look for a Frechet distance; 0 for none.
         fd_features: network that it is measured in, as ``diffpath eval --features`` takes it.

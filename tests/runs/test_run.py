@@ -13,6 +13,14 @@ from tests.conftest import TINY_RESNET, write_run
 
 # A key that the first version did not have.
 LATER = ("network", "standardise")
+BASE = {
+    "seed": 0,
+    "dtype": "float32",
+    "data": {"train": "", "batch_size": 8, "augment": "none", "workers": 0},
+    "optim": {"learning_rate": 1e-3},
+    "train": {"num_steps": 1, "log_every": 1, "checkpoint_every": 1},
+    **TINY_RESNET,
+}
 
 
 @pytest.fixture
@@ -52,3 +60,28 @@ def test_another_value_of_such_a_key_is_another_run(older, dataset):
     with pytest.raises(DiffpathError, match=r"another network.standardise") as caught:
         resumed(older, dataset, network__standardise=True)
     assert caught.value.code == ExitCode.REFUSED
+
+
+def test_a_run_from_before_data_val_keeps_its_digest(tmp_path, dataset):
+    workdir = write_run(tmp_path / "run", dataset, TINY_RESNET)
+    content = json.loads((workdir / runs.RUN).read_text())
+    del content["config"]["data"]["val"]
+    (workdir / runs.RUN).write_text(json.dumps(content))
+    before = runs.open_run(workdir).digest
+    assert resumed(workdir, dataset).digest == before
+    assert "val" not in json.loads((workdir / runs.RUN).read_text())["config"]["data"]
+
+
+def test_validation_images_may_move_and_not_change(tmp_path, dataset, samples):
+    workdir, watched = tmp_path / "run", {"validation": open_dataset(dataset)}
+    content = {**BASE, "data": {**BASE["data"], "val": str(dataset)}}
+
+    def begin(val, **chosen):
+        config = checks.run_config({**content, "data": {**content["data"], "val": val}}, where="test")
+        return runs.create_or_resume(workdir, config, [open_dataset(samples)], **chosen)
+
+    begun = begin(str(dataset), **watched)
+    assert begin("elsewhere", **watched).data == begun.data
+    for val, chosen in (("", {}), (str(samples), {"validation": open_dataset(samples)})):
+        with pytest.raises(DiffpathError, match=r"begun with another validation; fix: name a new directory$"):
+            begin(val, **chosen)

@@ -11,8 +11,12 @@ from diffpath_jax.networks.codecs import Codec, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
 from diffpath_jax.training.tasks import losses
+from diffpath_jax.training.tasks.rand_augment import rand_augment
 from diffpath_jax.training.tasks.stain_jitter import jitter_stains
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, LossAux, Task
+
+# The stain jitter draws from a step's key itself, augmentation from one beside it.
+_RAND_AUGMENT = 1
 
 
 def classification_task(
@@ -21,6 +25,8 @@ def classification_task(
     label_smoothing: float,
     class_weights: Float[np.ndarray, "classes"] | None = None,
     stain_jitter: float = 0.0,
+    randaugment_ops: int = 0,
+    randaugment_magnitude: float = 0.0,
 ) -> Task:
     """Returns the task of telling the class of an image.
 
@@ -29,6 +35,9 @@ def classification_task(
         label_smoothing: share of a label that is spread over all classes.
         class_weights: factor of the loss of an image of each class, 1 on average over all images; none for 1 each.
         stain_jitter: strength of :func:`diffpath_jax.training.tasks.stain_jitter.jitter_stains`; 0 for none.
+        randaugment_ops: operations of :func:`diffpath_jax.training.tasks.rand_augment.rand_augment`, which come before;
+            0 for none.
+        randaugment_magnitude: their magnitude.
     """
 
     def init(key: PRNGKey) -> tuple[Tree, Tree]:
@@ -36,7 +45,11 @@ def classification_task(
         return {NETWORK: params}, {NETWORK: state}
 
     def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
-        x = jitter_stains(batch["image"], key, strength=stain_jitter) if stain_jitter else to_unit(batch["image"])
+        images = batch["image"]
+        if randaugment_ops:
+            own_key = jax.random.fold_in(key, _RAND_AUGMENT)
+            images = rand_augment(images, own_key, ops=randaugment_ops, magnitude=randaugment_magnitude)
+        x = jitter_stains(images, key, strength=stain_jitter) if stain_jitter else to_unit(images)
         (logits, _), network_state = network.apply(params[NETWORK], model_state[NETWORK], x, train=True)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
         if class_weights is not None:

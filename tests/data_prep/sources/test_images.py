@@ -94,6 +94,7 @@ def test_with_a_table_patients_stay_together(images, prep, tmp_path):
     dataset, _ = records_of(tmp_path / "out")
     owners = {split: {record.patient for record in dataset.read(split)} for split in dataset.splits}
     assert sum(map(len, owners.values())) == len(set().union(*owners.values())) == 6
+    assert dataset.details.split_by == "patient"
     (tmp_path / "patients.csv").write_text("image,patient\n" + rows.replace("Tumour/p3_7.png,p3\n", ""))
     code, errors, _ = prep(*words, out="other")
     assert code == 2 and "no row for Tumour/p3_7.png" in errors[0]
@@ -309,6 +310,7 @@ def test_splits_can_be_stated_without_patients_and_nothing_is_proven_of_these(im
     assert (code, errors) == (0, []) and "leakage cannot be excluded" in shown and "none in two splits" not in shown
     dataset, records = records_of(tmp_path / "out")
     assert {split: dataset.count(split) for split in dataset.splits} == {"train": 16, "test": 8}
+    assert dataset.details.split_by == "image"
     assert {record.patient for record in records} == {""}
     (tmp_path / "splits.csv").write_text("slide,split\na,train\n")
     with pytest.raises(DiffpathError, match="'patient' must be one of them"):

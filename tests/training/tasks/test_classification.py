@@ -14,6 +14,7 @@ from diffpath_jax.networks.codecs import to_pixels, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.classification import classification_task
+from diffpath_jax.training.tasks.rand_augment import rand_augment
 from diffpath_jax.training.tasks.stain_jitter import jitter_stains
 from diffpath_jax.training.tasks.task import NETWORK
 from tests.conftest import TINY_DENOISER, TINY_RESNET
@@ -134,3 +135,24 @@ def test_a_config_weighs_by_the_images_of_its_data():
 
     assert loss("weights", [5, 5]) == pytest.approx(loss("none", [9, 1]), rel=1e-6)
     assert loss("weights", [9, 1]) != pytest.approx(loss("none", [9, 1]), rel=1e-3)
+
+
+def test_augmentation_has_a_key_of_its_own_and_comes_before_the_jitter():
+    """The loss sees what the two give one after the other, from the step's key and one beside it."""
+    images, key = tissue(6), jax.random.key(5)
+    batch = {"image": jnp.asarray(images), "label": jnp.zeros(6, int)}
+    seen = {}
+
+    class Seeing(Fixed):
+        def __call__(self, x, *, train):
+            seen["x"] = x
+            return super().__call__(x, train=train)
+
+    options = {"stain_jitter": 0.2, "randaugment_ops": 2, "randaugment_magnitude": 9.0}
+    task = classification_task(purify(Seeing), label_smoothing=0.0, **options)
+    params, state = task.init(key)
+    task.losses[NETWORK](params, state, batch, key)
+    moved = rand_augment(batch["image"], jax.random.fold_in(key, 1), ops=2, magnitude=9.0)
+    expected = jitter_stains(moved, key, strength=0.2)
+    np.testing.assert_array_equal(seen["x"], expected)
+    assert np.asarray(moved).tobytes() != images.tobytes()
