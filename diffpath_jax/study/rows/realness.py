@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from diffpath_jax.evaluation.record import FLOOR, MEASURED
+from diffpath_jax.evaluation.record import FLOOR, MEASURED, METRICS, Rows
+from diffpath_jax.evaluation.record import Row as Measured
+from diffpath_jax.metrics.metric import Metric, Source
 from diffpath_jax.metrics.table import metrics_of
 from diffpath_jax.study.results import Results
 from diffpath_jax.study.row import NEW, Row
@@ -11,7 +13,6 @@ from diffpath_jax.study.step import Step
 from diffpath_jax.study.steps import StudySteps
 from diffpath_jax.study.table import Cell, Entry, Section, Table, TableRow
 
-METRICS_FILE = "metrics.json"
 NAMES = {MEASURED: "generated", FLOOR: "real images (floor)"}
 
 
@@ -36,7 +37,7 @@ def _show(study: StudySteps, results: Results) -> Section:
         for space in range(len(results.spaces(evaluation)))
         for table in (_against_rungs(study, results, space), _by_class(study, results, space))
     ]
-    return Section((*tables, *_stain(study, results), _labels(study, results)))
+    return Section((*tables, *_measures(study, results), _labels(study, results)))
 
 
 def _metric_names(results: Results, evaluation: Step, space: int) -> dict[str, int]:
@@ -83,27 +84,35 @@ def _by_class(study: StudySteps, results: Results, space: int) -> Table:
     return Table(f"Q_{features}_by_class", f"By class, in {features}", tuple(names), tuple(rows), "class")
 
 
-def _stain(study: StudySteps, results: Results) -> Iterator[Table]:
+def _measures(study: StudySteps, results: Results) -> Iterator[Table]:
     """Yields the numbers of the images themselves by class, without any network's features."""
     evaluation = sets.first_set(study).evaluation
-    measured = results.evaluation(evaluation).stain or {}
-    metrics = {metric.name: metric for metric in metrics_of("stain")}
-    rows = []
-    for of, groups in measured.items():
-        for group, row in groups.items():
-            entries: list[Entry] = []
-            for name, metric in metrics.items():
-                number = row.metrics.get(name)
-                source = results.source(evaluation, METRICS_FILE, "stain", of, group, "metrics", name, "value")
-                entries.append(
-                    None
-                    if number is None
-                    else Cell(number.value, number.low, number.high, row.n_other, None, source, metric.digits)
-                )
-            rows.append(TableRow(f"{group}, {NAMES.get(of, of)}", tuple(entries), floor=of == FLOOR))
-    if rows:
-        titles = tuple(metric.title for metric in metrics.values())
-        yield Table("Q_stain", "Stain, against held-out real images", titles, tuple(rows), "class")
+    measured = results.evaluation(evaluation)
+    rows_of: dict[Source, Rows | None] = {"stain": measured.stain, "nuclei": measured.nuclei}
+    for source, by_set in rows_of.items():
+        metrics = metrics_of(source)
+        rows = [
+            TableRow(
+                f"{group}, {NAMES.get(of, of)}",
+                tuple(_measure(results, evaluation, (source, of, group), row, metric) for metric in metrics),
+                floor=of == FLOOR,
+            )
+            for of, groups in (by_set or {}).items()
+            for group, row in groups.items()
+        ]
+        if rows:
+            title = f"{source.capitalize()}, against held-out real images"
+            yield Table(f"Q_{source}", title, tuple(metric.title for metric in metrics), tuple(rows), "class")
+
+
+def _measure(
+    results: Results, evaluation: Step, place: tuple[Source, str, str], measured: Measured, metric: Metric
+) -> Cell | None:
+    number = measured.metrics.get(metric.name)
+    if number is None:
+        return None
+    source = results.source(evaluation, METRICS, *place, "metrics", metric.name, "value")
+    return Cell(number.value, number.low, number.high, measured.n_other, None, source, metric.digits)
 
 
 def _labels(study: StudySteps, results: Results) -> Table:
@@ -112,7 +121,7 @@ def _labels(study: StudySteps, results: Results) -> Table:
     for each in sets.measured_sets(study):
         for number, entry in enumerate(results.evaluation(each.evaluation).classification):
             if entry.set == MEASURED:
-                source = results.source(each.evaluation, METRICS_FILE, "classification", number, "accuracy")
+                source = results.source(each.evaluation, METRICS, "classification", number, "accuracy")
                 cell = Cell(entry.accuracy, *entry.interval, entry.data.n, None, source, digits=1, percent=True)
                 names = sets.title_of(study, each.dataset), study.config.models[each.model].title
                 rows.append(TableRow(", ".join((*names, study.config.samplers[each.sampler].title)), (cell,)))
