@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
     "membership": ("diffpath_jax.commands.membership", "can one tell which images a model was trained on?"),
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
+    "probe": ("diffpath_jax.commands.probe", "a linear classifier of any features, for compare"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
     "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),
     "study": ("diffpath_jax.commands.study", "every table and figure of the paper, and its controls, from one config"),

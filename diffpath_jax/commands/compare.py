@@ -10,8 +10,9 @@ from typing import Any
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import image_sets
+from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import write_json, write_text
+from diffpath_jax.io.files import read_json, write_json, write_text
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.paired import RESAMPLES
 from diffpath_jax.study import arms as study
@@ -30,8 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="arms",
         metavar="NAME=RUN[,RUN...]",
-        help="an arm: its name, and its classifiers' run directories, one a seed; the first arm is the baseline",
+        help="an arm: its name, and the directories of its classifiers or linear probes, one a seed; the first arm is "
+        "the baseline",
     )
+    text = "JSON file that maps the classes of --test onto those of the classifiers; null leaves a class out"
+    parser.add_argument("--classes", type=Path, help=text)
+    parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
     parser.add_argument("--out", required=True, type=Path, help="directory to write")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help="draws of patients (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of these draws (default: %(default)s)")
@@ -43,15 +48,19 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     Raises:
         DiffpathError: a run is no classifier of such images, or arms cannot be paired.
     """
-    found = [_arm(word) for word in arguments.arms]
-    if len({arm.name for arm in found}) < len(found):
+    store = FeatureStore(arguments.cache)
+    arms = [_arm(word, store) for word in arguments.arms]
+    if len({arm.name for arm in arms}) < len(arms):
         raise DiffpathError("--arm", where="the command line", why="two arms have one name", fix="rename one")
-    images = image_sets.from_dataset(open_dataset(arguments.test), arguments.split)
-    study.check_arms(found, images)
-    tested = [study.test_arm(arm, images) for arm in found]
+    images, names = image_sets.from_dataset(open_dataset(arguments.test), arguments.split), _names(arguments.classes)
+    if names:
+        images = study.with_classes(images, names, where=arguments.classes)
+    study.check_arms(arms, images, mapped=bool(names))
+    tested = [study.test_arm(arm, images) for arm in arms]
     content = study.comparison(tested, images, seed=arguments.seed, resamples=arguments.resamples)
     arguments.out.mkdir(parents=True, exist_ok=True)
     settings = {"seed": arguments.seed, "resamples": arguments.resamples, "versions": writer.versions("jax")}
+    settings |= {"classes": names} if names else {}
     write_json(arguments.out / FOUND, {**content, "settings": settings})
     write_text(arguments.out / TABLE, _table(content))
     for line in _lines(content):
@@ -59,13 +68,28 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _arm(word: str) -> study.Arm:
+def _names(path: Path | None) -> dict[str, str | None]:
+    """Returns which class of the classifiers each class of the test images is; empty where they are the same.
+
+    Raises:
+        DiffpathError: the file holds something else.
+    """
+    if path is None:
+        return {}
+    fix = 'write {"class of the test images": "class of the classifiers", "another": null}'
+    content = read_json(path, what="classes", fix=fix)
+    if not isinstance(content, dict) or not all(isinstance(name, str | None) for name in content.values()):
+        raise DiffpathError("classes", where=path, why="it does not map names to names", fix=fix)
+    return content
+
+
+def _arm(word: str, store: FeatureStore) -> study.Arm:
     name, equals, paths = word.partition("=")
     if not (name and equals and paths):
         raise DiffpathError(
             "--arm", where="the command line", why=f"{word!r} is not NAME=RUN[,RUN...]", fix="write it so"
         )
-    return study.open_arm(name, [Path(path) for path in paths.split(",") if path])
+    return study.open_arm(name, [Path(path) for path in paths.split(",") if path], store)
 
 
 def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:

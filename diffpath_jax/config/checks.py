@@ -292,16 +292,25 @@ def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
     if not directories:
         fix = "name one, or several separated by commas"
         raise DiffpathError("key 'data.train'", where=where, why="names no data set", fix=fix)
-    found = [open_dataset(directory) for directory in directories]
-    for other in found[1:]:
-        if other.schema != found[0].schema:
+    opened = [open_dataset(directory) for directory in directories]
+    check_alike(opened)
+    return opened
+
+
+def check_alike(datasets: Sequence[Dataset]) -> None:
+    """Refuse data sets that cannot be mixed.
+
+    Raises:
+        DiffpathError: one has other images or classes than the first.
+    """
+    for other in datasets[1:]:
+        if other.schema != datasets[0].schema:
             raise DiffpathError(
                 "data set",
                 where=other.directory,
-                why=f"its images and classes {other.schema} are not those of {found[0].directory}",
+                why=f"its images and classes {other.schema} are not those of {datasets[0].directory}",
                 fix="mix only data sets of one size and one list of classes",
             )
-    return found
 
 
 def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:

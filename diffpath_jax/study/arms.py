@@ -1,7 +1,7 @@
 """Arms of a study: classifiers trained on different images with the same seeds, tested on the same patients."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import numpy as np
 from diffpath_jax.config.files import differing_keys
 from diffpath_jax.data import validation
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.evaluation.features.classifier import check_classifier, predictor
+from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import classification, paired
 from diffpath_jax.metrics.classification import SCORES
-from diffpath_jax.runs import run as runs
+from diffpath_jax.study.predictors import Predictor, open_predictor, used
 
 # In what arms may differ: their images, and what each has of its own.
 _OF_AN_ARM = ("data.train", "data.mixture", "data.workers", "seed")
@@ -28,16 +28,16 @@ class Arm:
 
     Attributes:
         name: what the user calls it.
-        runs: one a seed, in the order of the seeds.
+        predictors: one a seed, in the order of the seeds.
     """
 
     name: str
-    runs: tuple[runs.Run, ...]
+    predictors: tuple[Predictor, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of its runs."""
-        return tuple(run.config.seed for run in self.runs)
+        """Seeds of its trainings."""
+        return tuple(one.seed for one in self.predictors)
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,32 @@ class Tested:
     steps: tuple[int, ...]
 
 
-def open_arm(name: str, workdirs: Sequence[Path]) -> Arm:
-    """The classifiers of an arm.
+def open_arm(name: str, workdirs: Sequence[Path], store: FeatureStore) -> Arm:
+    """Returns the classifiers of an arm.
+
+    Args:
+        name: of the arm.
+        workdirs: runs of classifiers, or linear probes.
+        store: keeps features for probes.
 
     Raises:
         DiffpathError: one is no classifier, or two have the same seed.
     """
-    found = [runs.open_run(path) for path in workdirs]
-    for run in found:
-        check_classifier(run)
-    arm = Arm(name, tuple(sorted(found, key=lambda run: run.config.seed)))
+    opened = [open_predictor(path, store) for path in workdirs]
+    arm = Arm(name, tuple(sorted(opened, key=lambda one: one.seed)))
     if len(set(arm.seeds)) < len(arm.seeds):
         why, fix = f"its seeds are {list(arm.seeds)}", "train each run with a seed of its own"
         raise DiffpathError(f"arm {name!r}", where=workdirs[0], why=why, fix=fix)
     return arm
 
 
-def check_arms(arms: Sequence[Arm], images: ImageSet) -> None:
+def check_arms(arms: Sequence[Arm], images: ImageSet, *, mapped: bool = False) -> None:
     """Refuse what cannot be compared.
+
+    Args:
+        arms: the arms.
+        images: what they are tested on.
+        mapped: whether the images' classes were mapped onto some of the classifiers'.
 
     Raises:
         DiffpathError: arms with other seeds than the first, or a classifier of other classes or images.
@@ -82,26 +90,44 @@ def check_arms(arms: Sequence[Arm], images: ImageSet) -> None:
         if arm.seeds != first.seeds:
             why = f"its seeds are {list(arm.seeds)}, those of {first.name!r} {list(first.seeds)}"
             fix = "train both with the same seeds: differences are taken seed by seed"
-            raise DiffpathError(f"arm {arm.name!r}", where=arm.runs[0].workdir, why=why, fix=fix)
-        for run in arm.runs:
-            if set(run.classes) != set(images.classes) or run.image_px != images.image_px:
-                why = f"it tells {list(run.classes)} at {list(run.image_px)} px"
+            raise DiffpathError(f"arm {arm.name!r}", where=arm.predictors[0].workdir, why=why, fix=fix)
+        for one in arm.predictors:
+            known = set(images.classes) <= set(one.classes) if mapped else set(images.classes) == set(one.classes)
+            if not known or one.image_px != images.image_px:
+                why = f"it tells {list(one.classes)} at {list(one.image_px)} px"
                 fix = f"test it on images of these classes and this size, not on {list(images.classes)}"
-                raise DiffpathError(f"arm {arm.name!r}", where=run.workdir, why=why, fix=fix)
+                raise DiffpathError(f"arm {arm.name!r}", where=one.workdir, why=why, fix=fix)
+
+
+def with_classes(images: ImageSet, names: Mapping[str, str | None], *, where: Path) -> ImageSet:
+    """Returns test images under the classes of classifiers; those of a class without one are left out.
+
+    Args:
+        images: the images.
+        names: class of the images -> class of the classifiers; none to leave its images out.
+        where: file that says so.
+
+    Raises:
+        DiffpathError: it does not name every class of the images, or leaves nothing.
+    """
+    if unnamed := [name for name in images.classes if name not in names]:
+        fix = "name each, with null for those to leave out"
+        raise DiffpathError("classes", where=where, why=f"it does not say what {unnamed} are", fix=fix)
+    classes = tuple(dict.fromkeys(told for name in images.classes if (told := names[name]) is not None))
+    if not classes:
+        raise DiffpathError("classes", where=where, why="it leaves out every class", fix="name one for some of them")
+    label_of = [-1 if (told := names[name]) is None else classes.index(told) for name in images.classes]
+    labels = np.array(label_of)[images.labels]
+    kept = np.flatnonzero(labels >= 0)
+    return replace(images.subset(kept), classes=classes, labels=labels[kept])
 
 
 def test_arm(arm: Arm, images: ImageSet) -> Tested:
-    """Ask every classifier of an arm, at its best checkpoint where it kept one, about every image."""
-    found = [_logits(run, images) for run in arm.runs]
-    return Tested(arm, np.stack([logits for logits, _ in found]), tuple(step for _, step in found))
-
-
-def _logits(run: runs.Run, images: ImageSet) -> tuple[np.ndarray, int]:
-    trained = runs.load_parameters(run, step="best" if run.config.train.keep_best else "latest")
-    predict = predictor(run.network)
-    weights = trained.params, trained.model_state
-    logits = np.concatenate([predict(weights, block)[0] for block in images.blocks()])
-    return logits[:, [run.classes.index(name) for name in images.classes]], trained.step
+    """Ask every classifier of an arm about every image; of its classes, those of the images count."""
+    answers = [one.logits(images) for one in arm.predictors]
+    chosen = [[list(one.classes).index(name) for name in images.classes] for one in arm.predictors]
+    logits = np.stack([told[:, columns] for (told, _), columns in zip(answers, chosen, strict=True)])
+    return Tested(arm, logits, tuple(step for _, step in answers))
 
 
 def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resamples: int) -> dict[str, Any]:
@@ -148,10 +174,10 @@ def _about(tested: Tested, images: ImageSet) -> dict[str, Any]:
     return {
         "name": tested.arm.name,
         "runs": [
-            {"workdir": str(run.workdir), "digest": run.digest, "seed": run.config.seed, "step": step}
-            for run, step in zip(tested.arm.runs, tested.steps, strict=True)
+            {"workdir": str(one.workdir), "digest": one.digest, "seed": one.seed, "step": step}
+            for one, step in zip(tested.arm.predictors, tested.steps, strict=True)
         ],
-        "mixture": list(tested.arm.runs[0].config.data.mixture),
+        "mixture": list(tested.arm.predictors[0].mixture),
         "confusion": matrices.sum(axis=0).tolist(),
         "recall": _by_class(images, [classification.recall(matrix) for matrix in matrices]),
         "f1": _by_class(images, [classification.f1(matrix) for matrix in matrices]),
@@ -171,9 +197,9 @@ def _by_class(images: ImageSet, values: Sequence[np.ndarray]) -> dict[str, float
 
 def _unequal(arms: Sequence[Arm]) -> Iterator[str]:
     """Settings other than their images in which arms differ."""
-    first = arms[0].runs[0].config.as_json()
+    first = arms[0].predictors[0].settings
     for arm in arms:
-        keys = {key for run in arm.runs for key in differing_keys(first, run.config.as_json())}
+        keys = {key for one in arm.predictors for key in differing_keys(first, one.settings)}
         if unequal := sorted(keys - set(_OF_AN_ARM)):
             yield f"arm {arm.name!r} was not trained like {arms[0].name!r}: {', '.join(unequal)} differ"
 
@@ -185,10 +211,10 @@ def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
     tested = _opened(images.where)
     if tested and (block_um := tested.details.job.get("block_um")):
         yield f"the test patients are blocks of {block_um:g} um of one slide, so intervals hold for that slide alone"
-    datasets = {path: _opened(path) for arm in arms for run in arm.runs for path in run.config.data.directories()}
+    datasets = {path: _opened(path) for arm in arms for one in arm.predictors for path in one.directories}
     at_hand = validation.by_images(dataset for dataset in datasets.values() if dataset)
     for arm in arms:
-        named = {path for run in arm.runs for path in _used(run)}
+        named = {path for one in arm.predictors for path in used(one)}
         seen: set[str] = set()
         for path in sorted(named):
             patients, unknown = _seen_by(datasets[path], at_hand)
@@ -201,12 +227,6 @@ def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
                 f"arm {arm.name!r}: {len(leak.patients)} test patients, with {leak.images:.0%} of the test images, "
                 f"were trained on: {', '.join(leak.patients[:3])}{', ...' if len(leak.patients) > 3 else ''}"
             )
-
-
-def _used(run: runs.Run) -> Iterator[Path]:
-    """The data sets of which a run took any images."""
-    directories, mixture = run.config.data.directories(), run.config.data.mixture
-    return (path for path, amount in zip(directories, mixture or [1.0] * len(directories), strict=True) if amount)
 
 
 def _opened(path: Path) -> Dataset | None:

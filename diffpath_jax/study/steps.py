@@ -175,7 +175,8 @@ class StudySteps:
         words = ["compare", "--test", str(data.out), *(word for arm in arms for word in ("--arm", arm.word))]
         needs = (data, *(run for arm in arms for run in arm.runs))
         seed = ("--seed", str(self.config.seed))
-        return self._step(f"{dataset}/comparisons/{name}", [*words, *seed, *options], "--out", needs)
+        words += [*seed, *options, *self.feature_cache]
+        return self._step(f"{dataset}/comparisons/{name}", words, "--out", needs)
 
     def training(self, name: str, config: str, data: Sequence[Step], words: Sequence[str]) -> Step:
         """Returns a training of any kind on data sets."""

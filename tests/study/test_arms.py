@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import image_sets
+from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.metrics import paired
 from diffpath_jax.metrics.classification import SCORES
@@ -17,6 +19,8 @@ from diffpath_jax.study import arms
 from tests.conftest import TINY_RESNET, write_run
 
 SEEDS = (0, 1, 2)
+# Networks need no features.
+STORE = FeatureStore(Path("nowhere"))
 
 
 def data(train, **more):
@@ -78,7 +82,7 @@ def answers(name, paths, images, chance, seed):
     rng = np.random.default_rng(seed)
     right = rng.random((len(SEEDS), len(images))) < chance
     told = np.where(right, images.labels, 1 - images.labels)
-    return arms.Tested(arms.open_arm(name, paths), np.eye(2)[told], (1,) * len(SEEDS))
+    return arms.Tested(arms.open_arm(name, paths, STORE), np.eye(2)[told], (1,) * len(SEEDS))
 
 
 def test_differences_are_those_of_the_paired_statistics(trained, images):
