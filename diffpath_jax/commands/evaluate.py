@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from diffpath_jax.commands import eval_checkpoints
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
@@ -18,7 +19,8 @@ from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
-from diffpath_jax.metrics.table import METRICS
+from diffpath_jax.metrics.metric import Source
+from diffpath_jax.metrics.table import metrics_of
 
 NONE, AUTO = "none", "auto"
 TEST_SPLIT = "test"
@@ -27,7 +29,7 @@ INFLUENCE, BOOTSTRAP = "influence", "bootstrap"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``diffpath eval``."""
-    summaries = "; ".join(metric.summary for metric in METRICS.values())
+    summaries = "; ".join(metric.summary for source in get_args(Source) for metric in metrics_of(source))
     parser.epilog = f"Metrics: {summaries}.".replace("%", "%%")
     a_set = "data set, sample set, folder of images by class, or .npz statistics"
     parser.add_argument("--real", required=True, type=Path, help=f"the reference: {a_set}")

@@ -106,7 +106,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
         reference=reference.about(),
         sets={name: source.about() for name, source in compared.items()},
         distances=[_distances(evaluation, extractor, store) for extractor in extractors] if compared else None,
-        **_image_measures(evaluation),
+        **_image_measures(evaluation, store),
         classification=list(_classifications(evaluation)),
         audit=sources
         if isinstance(sources, SkippedAudit)
@@ -115,7 +115,7 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
     )
 
 
-def _image_measures(evaluation: Evaluation) -> dict[str, Rows]:
+def _image_measures(evaluation: Evaluation, store: FeatureStore) -> dict[str, Rows]:
     """Returns what is measured without features, by field of the record."""
     if not evaluation.compared:
         return {}
@@ -125,7 +125,7 @@ def _image_measures(evaluation: Evaluation) -> dict[str, Rows]:
         return {"stain": {}}
     return {
         "stain": image_measures.stain_rows(reference, others, config=config),
-        "nuclei": image_measures.nuclei_rows(reference, others, config=config),
+        "nuclei": image_measures.nuclei_rows(reference, others, store, config=config),
     }
 
 

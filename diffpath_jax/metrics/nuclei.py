@@ -10,7 +10,7 @@ A nucleus that the edge of the image cuts counts half in the number and not in t
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -55,27 +55,25 @@ class Nuclei:
     cut: Bool[np.ndarray, "nuclei"]
 
 
-def image_measures(
-    blocks: Callable[[], Iterable[UInt8[np.ndarray, "b h w 3"]]], *, mpp: float
-) -> Iterator[Float[np.ndarray, "b 3"]]:
-    """Yields the ``MEASURES`` of the images of a set, block by block; not a number where an image has no nuclei.
+def image_measures(images: UInt8[np.ndarray, "n h w 3"], *, threshold: float, mpp: float) -> Float[np.ndarray, "n 3"]:
+    """Returns the ``MEASURES`` of each image; size and stain are 0 where there are no nuclei to have them.
 
     Args:
-        blocks: iterates over the images of the set; it is gone through twice, first for the threshold.
+        images: images of one set.
+        threshold: amount of haematoxylin above which a pixel is nuclear, see :func:`set_threshold`.
         mpp: um per pixel.
+    """
+    return np.array([_measures(image, threshold, mpp) for image in images])
+
+
+def set_threshold(images: Iterable[UInt8[np.ndarray, "h w 3"]], *, mpp: float) -> float:
+    """Returns the amount of haematoxylin that parts nuclei from the rest of a set (Otsu 1979).
 
     Raises:
         ValueError: the pixels are too large to show nuclei.
     """
     if mpp > MAX_MPP:
         raise ValueError(f"{mpp:g} um/px are too coarse to show nuclei, which takes {MAX_MPP:g}")
-    threshold = set_threshold((image for block in blocks() for image in block), mpp=mpp)
-    for block in blocks():
-        yield np.array([_measures(image, threshold, mpp) for image in block])
-
-
-def set_threshold(images: Iterable[UInt8[np.ndarray, "h w 3"]], *, mpp: float) -> float:
-    """Returns the amount of haematoxylin that parts nuclei from the rest of a set (Otsu 1979)."""
     counts = np.zeros(len(_LEVELS) - 1)
     for image in images:
         counts += np.histogram(np.clip(haematoxylin(image, mpp=mpp), _LEVELS[0], _LEVELS[-1]), _LEVELS)[0]
@@ -153,14 +151,15 @@ def _measures(image: UInt8[np.ndarray, "h w 3"], threshold: float, mpp: float) -
     density = (len(nuclei.areas) - nuclei.cut.sum() / 2) / field_mm2
     amounts = stain_amounts(image)[..., STAINS.index("haematoxylin")][nuclei.labels > 0]
     of_whole = nuclei.areas[~nuclei.cut]
-    area = np.median(of_whole) * mpp**2 if len(of_whole) else np.nan
-    return float(density), float(area), float(amounts.mean()) if len(amounts) else np.nan
+    area = np.median(of_whole) * mpp**2 if len(of_whole) else 0.0
+    return float(density), float(area), float(amounts.mean()) if len(amounts) else 0.0
 
 
 def _distance(place: int, comparison: Comparison) -> Statistic:
     """Returns the 1-Wasserstein distance of a measure of the images, in units of its real standard deviation."""
     x, y = comparison.x[:, place], comparison.y[:, place]
-    x_there, y_there = np.isfinite(x), np.isfinite(y)
+    # An image without nuclei has a number of them, but no size and no stain.
+    x_there, y_there = (values > 0 if place else np.full(len(values), True) for values in (x, y))
     if min(x_there.sum(), y_there.sum()) < 2:
         raise ValueError("fewer than two images of a set show nuclei")
     spread = x[x_there].std(ddof=1)

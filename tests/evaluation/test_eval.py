@@ -8,15 +8,17 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import scipy.stats
 
 from diffpath_jax import cli
 from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.classifier import predictor
-from diffpath_jax.metrics import bootstrap, fid, kid, table
+from diffpath_jax.metrics import bootstrap, fid, kid, nuclei, table
 from diffpath_jax.metrics.metric import Metric
 from tests.metrics.memorization import tissue
+from tests.metrics.test_nuclei import discs
 
 
 def eval_words(out, *words, resamples=5):
@@ -113,6 +115,7 @@ def test_table_and_page(evaluated):
     number = content(evaluated)["distances"][0]["rows"]["generated"]["pink"]["metrics"]["FD-resnet16"]
     assert float(by_key["generated", "pink", "FD-resnet16"]["value"]) == number["value"]
     assert ("floor", "overall", "haematoxylin_shift") in by_key
+    assert {"generated", "floor"} <= {line["set"] for line in lines if line["features"] == "nuclei"}
     text = (evaluated / "index.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
     for part in ("FD-resnet16", "floor", "precision", "eosin shift", "Real beside generated", "not FID or KID"):
@@ -298,6 +301,36 @@ def test_stain_and_audit_need_no_features(tmp_path, dataset, samples):
     assert found["distances"] == [] and "verdict" in found["audit"]["copies"]
     assert set(found["stain"]) == {"generated"}
     assert "Stain" in (tmp_path / "out" / "index.html").read_text()
+
+
+def nuclei_of(images, mpp=0.5):
+    return nuclei.image_measures(images, threshold=nuclei.set_threshold(images, mpp=mpp), mpp=mpp)
+
+
+def test_nuclei_of_real_and_generated_images_are_compared(tmp_path):
+    """Real tissue has 3 to 9 discs of 3 um, the generated one twice as many, and a folder does not say its um/px."""
+    rng, sides = np.random.default_rng(0), {"real": 1, "generated": 2}
+    for name, factor in sides.items():
+        images = [discs(rng, count=factor * rng.integers(3, 10), radius_um=3.0, gap_um=2.0) for _ in range(16)]
+        files = pngs(tmp_path / name, images, "tissue")
+        words = ["prep", "--images", files, "--mpp", 0.5, "--fractions", "0.5,0,0.5", "--out", tmp_path / f"{name}_set"]
+        assert cli.main([str(word) for word in words]) == 0
+    words = ["--real", tmp_path / "real_set", "--generated", tmp_path / "generated_set"]
+    assert cli.main(eval_words(tmp_path / "out", *words, "--floor", "none", "--audit", "none")) == 0
+    row = content(tmp_path / "out")["nuclei"]["generated"]["tissue"]
+    denser, *_ = (row["metrics"][f"{name}_distance"] for name in nuclei.MEASURES)
+    real, generated = (
+        nuclei_of(images_of(tmp_path / f"{name}_set", split)["tissue"])
+        for name, split in (("real", "test"), ("generated", "train"))
+    )
+    expected = scipy.stats.wasserstein_distance(real[:, 0], generated[:, 0]) / real[:, 0].std(ddof=1)
+    assert denser["value"] == pytest.approx(expected, rel=1e-5) and denser["value"] > 1.5
+    assert denser["low"] < denser["value"] < denser["high"]
+    assert "Nuclei" in (tmp_path / "out" / "index.html").read_text()
+    words[-1] = tmp_path / "generated"
+    assert cli.main(eval_words(tmp_path / "folder", *words, "--floor", "none")) == 0
+    row = content(tmp_path / "folder")["nuclei"]["generated"]["overall"]
+    assert row["metrics"] == {} and "um/px" in row["notes"][0] and "is not known" in row["notes"][0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from diffpath_jax import cli
-from diffpath_jax.config import checks, sections
+from diffpath_jax.config import checks, noise, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.network import network_section
 from diffpath_jax.config.tasks import make_task
@@ -19,6 +19,8 @@ from diffpath_jax.data import pipeline
 from diffpath_jax.data import transform as derive
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
+from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.evaluation import denoising_losses
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.codecs import LatentCodec
 from diffpath_jax.networks.kinds import make_network
@@ -354,15 +356,28 @@ def test_a_classifier_of_noisy_latents_guides(
     assert "its space pixels is not the latents of" in error_line(capsys)
 
 
-def test_membership_of_a_latent_model_is_asked_of_the_images_behind_its_latents(tmp_path, dataset, latents, ldm_run):
-    words = ["membership", "--workdir", ldm_run, "--draws", 1, "--images", 8, "--out"]
-    assert run_cli(*words, tmp_path / "of_images", "--data", dataset) == 0
-    content = json.loads((tmp_path / "of_images" / "membership.json").read_text())
-    assert content["sources"]["members"]["dataset"] == open_dataset(dataset).digest
-    assert content["model"]["training_data"] == [open_dataset(dataset).digest]
-    losses = [level["training_loss"] for level in content["levels"]]
-    assert all(0 < loss < 10 for loss in losses)
-    assert run_cli(*words, tmp_path / "of_latents", "--data", latents) == 2
+class _Nothing:
+    """A network that predicts nothing, so that its loss is the square of what was asked for."""
+
+    def apply(self, params, state, x_t, t, conditions):
+        return jnp.zeros_like(x_t), state
+
+
+def test_losses_of_single_images_are_taken_in_latents(ldm_run, dataset, monkeypatch):
+    run = runs.open_run(ldm_run)
+    trained = runs.load_parameters(run)
+    monkeypatch.setattr(runs.Run, "network", property(lambda self: _Nothing()))
+    items = pipeline.Chosen(pipeline.Records([open_dataset(dataset)], "test"), np.arange(3))
+    steps = np.array([300])
+    losses = denoising_losses.denoising_losses(draws.Model(run, trained), items, steps, draws=1, seed=0, title="losses")
+    image = items[1]["image"]
+    x_0 = run.codec.encode(trained.codec_params, {"image": image[None]}, jax.random.key(0))
+    key = jax.random.fold_in(jax.random.key(0), denoising_losses.image_key(image))
+    eps = jax.random.normal(jax.random.fold_in(key, 0), x_0.shape[1:])[None]
+    form, levels = run.config.diffusion.prediction, noise.schedule(run.config.noise)
+    target = diffusion.training_target(form, levels, x_0, jnp.asarray(steps), eps)
+    assert losses[1, 0] == pytest.approx(float(jnp.square(target).mean()), rel=1e-4)
+    assert losses[1, 0] != pytest.approx(losses[0, 0], rel=1e-4)
 
 
 def test_reconstructions_are_a_set_with_their_numbers(tmp_path, dataset, autoencoder_run, resnet_run, capsys):

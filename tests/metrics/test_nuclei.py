@@ -27,7 +27,8 @@ def discs(rng, *, count, radius_um, haematoxylin=0.9, background=0.15, mpp=MPP, 
 
 
 def measured(*images, mpp=MPP):
-    return np.concatenate(list(nuclei.image_measures(lambda: [np.stack(images)], mpp=mpp)))
+    threshold = nuclei.set_threshold(images, mpp=mpp)
+    return nuclei.image_measures(np.stack(images), threshold=threshold, mpp=mpp)
 
 
 @pytest.mark.parametrize(("count", "radius_um"), [(12, 3.0), (8, 5.0), (4, 8.0)])
@@ -79,7 +80,7 @@ def test_what_the_edge_cuts_counts_half_and_has_no_size():
     amount = np.where(np.hypot(y, x - 64) <= 12, 0.9, 0.1)
     density, area, _ = measured(coloured(amount, np.full(amount.shape, 0.3)))[0]
     assert density == pytest.approx(0.5 / (SIDE * MPP / 1000) ** 2)
-    assert np.isnan(area)
+    assert area == 0
 
 
 def test_ink_and_debris_are_no_nuclei():
@@ -131,15 +132,19 @@ def test_distance_of_a_wider_distribution_is_that_of_its_quantiles():
     assert statistic(x, y)(ones(20_000), ones(20_000)) == pytest.approx(np.sqrt(2 / np.pi), abs=0.03)
 
 
-def test_images_drawn_twice_weigh_twice_and_images_without_nuclei_do_not_count():
-    x = np.array([[1.0] * 3, [2.0] * 3, [4.0] * 3, [np.nan] * 3])
-    y = np.array([[np.nan] * 3, [3.0] * 3, [5.0] * 3])
-    weighted = statistic(x, y)(np.array([2, 1, 0, 1]), np.array([1, 2, 0]))
+def test_images_drawn_twice_weigh_twice_and_those_without_nuclei_have_no_size():
+    x = np.array([[1.0] * 3, [2.0] * 3, [4.0] * 3, [0.0] * 3])
+    y = np.array([[0.0] * 3, [3.0] * 3, [5.0] * 3])
+    weights = np.array([2, 1, 0, 1]), np.array([1, 2, 0])
     expected = scipy.stats.wasserstein_distance([1, 1, 2], [3, 3]) / np.std([1, 2, 4], ddof=1)
-    assert weighted == pytest.approx(expected)
+    assert statistic(x, y, 1)(*weights) == statistic(x, y, 2)(*weights) == pytest.approx(expected)
+    expected = scipy.stats.wasserstein_distance([1, 1, 2, 0], [0, 3, 3]) / np.std([1, 2, 4, 0], ddof=1)
+    assert statistic(x, y, 0)(*weights) == pytest.approx(expected)
 
 
 def test_too_few_images_with_nuclei_are_said():
-    x = np.full((4, 3), np.nan)
+    x = np.zeros((4, 3))
     with pytest.raises(ValueError, match="fewer than two images"):
-        statistic(x, x)
+        statistic(x, x, 1)
+    with pytest.raises(ValueError, match="the same nuclei_density"):
+        statistic(x, x, 0)

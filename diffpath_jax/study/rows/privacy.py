@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from diffpath_jax.evaluation.membership_record import MEMBERSHIP
 from diffpath_jax.evaluation.record import METRICS, SkippedAudit
 from diffpath_jax.study.results import Results
 from diffpath_jax.study.row import NEW, Row
@@ -10,9 +11,6 @@ from diffpath_jax.study.rows import sets
 from diffpath_jax.study.step import Step
 from diffpath_jax.study.steps import StudySteps
 from diffpath_jax.study.table import Cell, Section, Table, TableRow
-
-MEMBERSHIP = "membership.json"
-LEAKS, NO_SIGN = "leaks", "no sign of membership leakage"
 
 
 def membership(study: StudySteps) -> Step:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+from diffpath_jax.evaluation.membership_record import MEMBERSHIP
 from diffpath_jax.evaluation.record import SkippedAudit
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.metrics.memorization.membership import LEAKS, NO_SIGN
 from diffpath_jax.study.results import Results
 from diffpath_jax.study.rows import arms, privacy, realness, scarcity, sets, worth
 from diffpath_jax.study.steps import StudySteps
@@ -61,14 +63,14 @@ def _sign(gain: Cell) -> bool | None:
 
 
 def _safe(study: StudySteps, results: Results) -> Verdict:
-    content = results.json(privacy.membership(study), privacy.MEMBERSHIP)
+    content = results.json(privacy.membership(study), MEMBERSHIP)
     audit = results.evaluation(sets.first_set(study).evaluation).audit
     copying = None if isinstance(audit, SkippedAudit) else audit.copies.copying
     copies = f"not audited: {audit.skipped}" if isinstance(audit, SkippedAudit) else audit.copies.verdict
-    leaks = content["outcome"] == privacy.LEAKS
+    leaks = content["outcome"] == LEAKS
     alarms = [word for word, alarm in (("copies", copying), ("membership leaks", leaks)) if alarm]
     answer = " and ".join(alarms) or content["outcome"]
-    good = False if alarms else True if content["outcome"] == privacy.NO_SIGN and copying is False else None
+    good = False if alarms else True if content["outcome"] == NO_SIGN and copying is False else None
     return Verdict("Safe", answer, f"Copies: {copies}. Membership: {content['verdict']} (P).", good)
 
 
