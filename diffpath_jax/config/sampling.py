@@ -10,9 +10,9 @@ from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
 from diffpath_jax.diffusion.samplers.loop import Sampler
-from diffpath_jax.diffusion.samplers.registry import Named, Registry
 from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.registry import Named, Registry
 
 # Where errors place a parameter; a command says which of its options that is.
 WHERE = "the sampler's options"
