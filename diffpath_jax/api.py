@@ -32,7 +32,7 @@ from diffpath_jax.evaluation.record import EvaluationRecord, SkippedAudit
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
-from diffpath_jax.runs.run import Run, load_parameters, open_run
+from diffpath_jax.runs.run import DiffusionModelRun, Run, diffusion_model, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model, Told, check_classes, check_told, for_each_class
 
@@ -85,6 +85,7 @@ def sample(
     Raises:
         DiffpathError: a value that does not fit, a class that the model does not know, or a directory of another job.
     """
+    run = diffusion_model(run, fix="open one")
     image_px = run.image_px if patch_px is None else (patch_px, patch_px)
     job = sampling_job.SampleJob(
         out=out,
@@ -100,14 +101,12 @@ def sample(
     return sampling_job.run_job(job, model, sharding.local_mesh())
 
 
-def _sampler(run: Run, options: Mapping[str, Any], image_px: tuple[int, int]) -> SamplerConfig:
+def _sampler(run: DiffusionModelRun, options: Mapping[str, Any], image_px: tuple[int, int]) -> SamplerConfig:
     """A sampler that serves a run at a size.
 
     Raises:
-        DiffpathError: it does not, or the run is no diffusion model.
+        DiffpathError: it does not.
     """
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="open one")
     sampler = convert(SamplerConfig, options, where="the arguments of sample")
     checks.check_sampler(run.config, sampler, classifier=False)
     fix = "choose a multiple of it as patch_px"

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.evaluation import table
 from diffpath_jax.evaluation.record import (
@@ -292,7 +293,7 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
         ("real patches", f"{total:,}, overlapping" if len(slides) == 1 else f"{total:,}", unstated),
         ("split", "by place" if len(slides) == 1 else "by patient", unstated),
         ("parameters of the denoiser", f"{count_parameters(study.run.network):,}", "58,663,683 (published code)"),
-        *([("parameters of the autoencoder", _autoencoder_size(study.run), "55,322,782")] if study.run.latents else []),
+        *_autoencoder_size(study.run.latents),
         ("images seen in training", f"{config.train.num_steps * config.data.batch_size:,}", unstated),
         ("images a generated set", generated, unstated),
         ("features of the distances", "a small classifier trained here", "Inception (FID, KID)"),
@@ -301,9 +302,11 @@ def _comparison(study: Study) -> list[tuple[str, str, str]]:
     ]
 
 
-def _autoencoder_size(run: runs.Run) -> str:
-    assert run.latents is not None
-    return f"{count_parameters(run.latents.codec(dtype='float32').network):,}"
+def _autoencoder_size(latents: FirstStage | None) -> list[tuple[str, str, str]]:
+    if latents is None:
+        return []
+    size = count_parameters(latents.codec(dtype="float32").network)
+    return [("parameters of the autoencoder", f"{size:,}", "55,322,782")]
 
 
 def _settings(study: Study) -> list[tuple[str, str]]:

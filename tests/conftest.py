@@ -72,6 +72,12 @@ def one_device():
         yield
 
 
+def register(monkeypatch, registry, row):
+    """Adds a row to a registry, as a package of somebody else would, for the time of a test; returns the row."""
+    monkeypatch.setattr(registry, "_rows", {name: registry[name] for name in registry})
+    return registry.register(row)
+
+
 @pytest.fixture(scope="session")
 def slide(tmp_path_factory) -> Path:
     return write_slide(tmp_path_factory.mktemp("slide") / "one.svs")

@@ -18,9 +18,9 @@ MODULES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in FILES
 # what stands beside it in a line it knows nothing.
 FLOORS = {
     "diffpath_jax": """
-        shapes  ranges  io  metrics
-        devices  data  diffusion  networks  metrics.memorization
-        render  diffusion.samplers  weights  training.tasks
+        shapes  ranges  io
+        devices  data  diffusion  networks  metrics
+        render  diffusion.samplers  weights  training.tasks  metrics.memorization
         training
         config
         runs
@@ -34,7 +34,7 @@ FLOORS = {
     # It stands on three folders of the other package, and nothing stands on it.
     "data_prep": """
         diffpath_jax.io  diffpath_jax.data  diffpath_jax.render
-        tables  discovery
+        tables
         slide.readers
         slide
         annotations  splits

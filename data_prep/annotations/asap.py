@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from data_prep.annotations import outlines, safe_xml
-from data_prep.annotations.registry import AnnotationFormat, FileStart, register
+from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 from diffpath_jax.io.errors import DiffpathError
 
 ROOT = "ASAP_Annotations"
@@ -57,4 +57,4 @@ def is_own(start: FileStart) -> bool:
     return start.root == ROOT
 
 
-register(AnnotationFormat("ASAP XML", (".xml",), is_own, read, "glass"))
+FORMATS.register(AnnotationFormat("ASAP XML", (".xml",), is_own, read, "glass"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.annotations import imagescope, outlines
-from data_prep.annotations.registry import AnnotationFormat, FileStart, register
+from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 
 VERTEX = "V"
 _SHAPES: imagescope.Shapes = {
@@ -28,4 +28,4 @@ def is_own(start: FileStart) -> bool:
     return imagescope.vertices_of(start) == VERTEX
 
 
-register(AnnotationFormat("HALO XML", (".annotations",), is_own, read, "unknown"))
+FORMATS.register(AnnotationFormat("HALO XML", (".annotations",), is_own, read, "unknown"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import shapely
 
 from data_prep.annotations import outlines, safe_xml
-from data_prep.annotations.registry import AnnotationFormat, FileStart, register
+from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 
 ROOT, VERTEX = "Annotations", "Vertex"
 Shapes = Mapping[str | None, Callable[[outlines.Ring], shapely.MultiPolygon]]
@@ -91,4 +91,4 @@ def _hole(hole: _Shape) -> shapely.MultiPolygon | None:
         return None
 
 
-register(AnnotationFormat("ImageScope XML", (".xml",), is_own, read, "unknown"))
+FORMATS.register(AnnotationFormat("ImageScope XML", (".xml",), is_own, read, "unknown"))

@@ -19,7 +19,7 @@ import numpy as np
 import shapely
 
 from data_prep.annotations.outlines import NO_AREA, Outline, Ring, left_out, multipolygon
-from data_prep.annotations.registry import AnnotationFormat, FileStart, register
+from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 from diffpath_jax.io.errors import DiffpathError
 
 _FIX = "export the annotations from QuPath as GeoJSON again"
@@ -198,4 +198,4 @@ def is_own(start: FileStart) -> bool:
     return start.text[:1] in (b"{", b"[")
 
 
-register(AnnotationFormat("QuPath GeoJSON", (".geojson", ".json"), is_own, read, "bounds"))
+FORMATS.register(AnnotationFormat("QuPath GeoJSON", (".geojson", ".json"), is_own, read, "bounds"))

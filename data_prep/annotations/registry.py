@@ -2,11 +2,10 @@
 
 A format is one module: a function that reads its files, and a line that registers it with the way in which they are
 known. Modules of this folder are found by themselves; another package registers its own when it is imported, or names
-a module that does as an entry point of the group :data:`ENTRY_POINTS`.
+a module that does as an entry point of the group ``diffpath.annotation_formats``.
 """
 
 import codecs
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 from data_prep.annotations import safe_xml
 from data_prep.annotations.outlines import Outline
-from data_prep.discovery import import_beside
 from diffpath_jax.io.errors import DiffpathError
-
-ENTRY_POINTS = "diffpath.annotation_formats"
+from diffpath_jax.io.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -75,28 +72,19 @@ class AnnotationFormat:
     origin: Literal["bounds", "glass", "unknown"]
 
 
-FORMATS: dict[str, AnnotationFormat] = {}
-
-
-def register(form: AnnotationFormat) -> None:
-    """Add a format."""
-    FORMATS[form.name] = form
-
-
-def all_formats() -> tuple[AnnotationFormat, ...]:
-    """Returns every format."""
-    _load()
-    return tuple(FORMATS.values())
+FORMATS: Registry[AnnotationFormat] = Registry(
+    "annotation format", package="data_prep.annotations", entry_points="diffpath.annotation_formats"
+)
 
 
 def suffixes() -> tuple[str, ...]:
     """Returns the suffixes of the files of all formats."""
-    return tuple(dict.fromkeys(suffix for form in all_formats() for suffix in form.suffixes))
+    return tuple(dict.fromkeys(suffix for form in FORMATS.values() for suffix in form.suffixes))
 
 
 def names() -> str:
     """Returns the names of all formats, for a sentence."""
-    *others, last = (form.name for form in all_formats())
+    *others, last = (form.name for form in FORMATS.values())
     return f"{', '.join(others)} or {last}"
 
 
@@ -107,7 +95,7 @@ def format_of(path: Path) -> AnnotationFormat:
         DiffpathError: it cannot be read, or is in no known format.
     """
     start = _start(path)
-    form = next((form for form in all_formats() if form.is_own(start)), None)
+    form = next((form for form in FORMATS.values() if form.is_own(start)), None)
     if form:
         return form
     why = f"XML of {start.root[:80]}, which none of the known programs writes" if start.root else _no_text(start)
@@ -129,8 +117,3 @@ def _start(path: Path) -> FileStart:
     text = head.removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)
     text = text.lstrip(b" \t\r\n\0")
     return FileStart(path, text, safe_xml.root_tag(path) if text[:1] == b"<" else "")
-
-
-@functools.cache
-def _load() -> None:
-    import_beside(__name__, __file__, entry_points=ENTRY_POINTS)

@@ -50,21 +50,18 @@ def from_options(stated: Options) -> FieldSize:
     for name, value in options.items():
         _check_positive(name, value)
     fov_um, patch_px, mpp = _field_of_view(options), options.get("patch_px"), options.get("mpp")
-    count = sum(value is not None for value in (fov_um, patch_px, mpp))
-    if count != 2:
-        raise DiffpathError(
-            "field of view",
-            where="the command line",
-            why=f"two of --fov_um (or --read_px --at_mpp), --patch_px, --mpp define the third, and {count} are given",
-            fix=EXAMPLE,
-        )
-    if fov_um is None:
-        assert patch_px is not None and mpp is not None
-        fov_um = patch_px * mpp
-    if patch_px is None:
-        assert mpp is not None
-        patch_px = max(1, round(fov_um / mpp))
-    return FieldSize(fov_um, int(patch_px), fov_um / patch_px)
+    match fov_um, patch_px, mpp:
+        case (float() | int() as side, float() | int() as pixels, None):
+            pass
+        case (None, float() | int() as pixels, float() | int() as scale):
+            side = pixels * scale
+        case (float() | int() as side, None, float() | int() as scale):
+            pixels = max(1, round(side / scale))
+        case numbers:
+            count = sum(number is not None for number in numbers)
+            why = f"two of --fov_um (or --read_px --at_mpp), --patch_px, --mpp define the third, and {count} are given"
+            raise DiffpathError("field of view", where="the command line", why=why, fix=EXAMPLE)
+    return FieldSize(side, int(pixels), side / pixels)
 
 
 def _field_of_view(options: Mapping[str, float | int]) -> float | None:

@@ -124,16 +124,15 @@ class _Worker:
 
 def _serve(pipe: Connection) -> None:
     """Answer requests until the owner ends, however that ends."""
-    owner = multiprocessing.parent_process()
-    assert owner is not None
-    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+    threading.Thread(target=_end_with_owner, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(_attempt(*pipe.recv()))
 
 
-def _end_with(owner: Any) -> None:
-    owner.join()
+def _end_with_owner() -> None:
+    if owner := multiprocessing.parent_process():
+        owner.join()
     os._exit(1)
 
 

@@ -165,8 +165,7 @@ def _wrong(what: str, why: str, fix: str) -> DiffpathError:
 @contextlib.contextmanager
 def _checkpoint(source: Source, arguments: argparse.Namespace) -> Iterator[Path]:
     """The checkpoint's path, once its digest was found to be the published one, if there is one."""
-    if arguments.download:
-        assert source.published is not None
+    if source.published and arguments.download:
         with downloaded(source.published, beside=arguments.out) as path:
             yield path
         return

@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace, measures: Measures) -> ExitCode:
         DiffpathError: no diffusion run, a checkpoint that is not there, or sets that cannot be compared.
     """
     hardware.use_compilation_cache()
-    run = sample.open_denoiser(arguments.workdir)
+    run = runs.diffusion_model(runs.open_run(arguments.workdir))
     steps = runs.find_steps(run, _checkpoints(arguments.checkpoints))
     base = measures.evaluation(checkpoint_curve.undrawn(run))
     jobs = {step: _job(arguments, run, step) for step in steps}
@@ -97,7 +97,7 @@ def _checkpoints(text: str) -> list[int | Literal["all", "latest", "best"]]:
     return ["all" if word == ALL else sample.checkpoint_step(word, option="--checkpoints") for word in words]
 
 
-def _job(arguments: argparse.Namespace, run: runs.Run, step: int) -> sampling_job.SampleJob:
+def _job(arguments: argparse.Namespace, run: runs.DiffusionModelRun, step: int) -> sampling_job.SampleJob:
     """Returns what a checkpoint draws: as ``diffpath sample`` would with the same options."""
     options: dict[str, Any] = {name: getattr(arguments, name) for name in SAMPLER_OPTIONS}
     sample.check_batch_size(arguments.batch_size)
@@ -113,7 +113,7 @@ def _job(arguments: argparse.Namespace, run: runs.Run, step: int) -> sampling_jo
     )
 
 
-def _drawn(run: runs.Run, jobs: dict[int, sampling_job.SampleJob]) -> Iterator[Dataset]:
+def _drawn(run: runs.DiffusionModelRun, jobs: dict[int, sampling_job.SampleJob]) -> Iterator[Dataset]:
     """Yields what each checkpoint draws; what lies there already is taken as it is."""
     mesh = sharding.local_mesh()
     for number, (step, job) in enumerate(jobs.items(), 1):

@@ -81,7 +81,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _sources(arguments: argparse.Namespace) -> membership.Sources:
-    run = runs.open_run(arguments.workdir)
+    run = runs.diffusion_model(runs.open_run(arguments.workdir))
     members, others = membership.sides(
         run,
         open_dataset(arguments.data),

@@ -123,7 +123,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
-    run = open_denoiser(arguments.workdir)
+    run = runs.diffusion_model(runs.open_run(arguments.workdir))
     points = sweep.points(arguments.sweep or [], _sampler_options(arguments))
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
@@ -139,18 +139,6 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         dataset = sampling_job.run_job(job, model, mesh)
         _finish(arguments, job, model, dataset)
     return ExitCode.OK
-
-
-def open_denoiser(workdir: Path) -> runs.Run:
-    """Returns the run of a diffusion model.
-
-    Raises:
-        DiffpathError: there is no run, or it is one of another task.
-    """
-    run = runs.open_run(workdir)
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
-    return run
 
 
 def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: Model, dataset: Dataset) -> None:
@@ -201,7 +189,9 @@ def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], point: str) -> sampling_job.SampleJob:
+def _job(
+    arguments: argparse.Namespace, run: runs.DiffusionModelRun, options: dict[str, Any], point: str
+) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
     sampler = sampler_of(options, run, classifier=arguments.classifier is not None, where=where)
     check_batch_size(arguments.batch_size)
@@ -224,7 +214,11 @@ def _job(arguments: argparse.Namespace, run: runs.Run, options: dict[str, Any], 
 
 
 def sampler_of(
-    options: Mapping[str, Any], run: runs.Run, *, classifier: bool = False, where: str = "the command line"
+    options: Mapping[str, Any],
+    run: runs.DiffusionModelRun,
+    *,
+    classifier: bool = False,
+    where: str = "the command line",
 ) -> sections.SamplerConfig:
     """Returns the sampler that options describe.
 

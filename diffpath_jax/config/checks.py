@@ -19,6 +19,7 @@ from diffpath_jax.config.sections import (
     CodecConfig,
     DataConfig,
     DiffusionConfig,
+    DiffusionRun,
     NoiseConfig,
     RunConfig,
     SamplerConfig,
@@ -330,18 +331,17 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
             )
 
 
-def check_sampler(config: RunConfig, options: SamplerConfig, *, classifier: bool) -> None:
+def check_sampler(config: DiffusionRun, options: SamplerConfig, *, classifier: bool) -> None:
     """Refuse options of a sampler that this model cannot serve, or that would change nothing.
 
     Args:
-        config: of a diffusion run.
+        config: of the run.
         options: the sampler and its numbers.
         classifier: a noisy classifier is at hand.
 
     Raises:
         DiffpathError: naming the parameter. Names of other parameters stand in backquotes in it.
     """
-    assert config.diffusion is not None
     _check_options_of_kind(options)
     null = config.diffusion.label_dropout > 0
     least, most = options.guidance_from, options.guidance_to

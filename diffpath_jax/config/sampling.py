@@ -3,29 +3,28 @@
 from typing import TypeVar
 
 from diffpath_jax.config.noise import schedule
-from diffpath_jax.config.sections import AUTO, RunConfig, SamplerConfig
+from diffpath_jax.config.sections import AUTO, DiffusionRun, SamplerConfig
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import spacing, thresholding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
 from diffpath_jax.diffusion.samplers.loop import Sampler
-from diffpath_jax.diffusion.samplers.registry import Named, Registry
 from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.registry import Named, Registry
 
 # Where errors place a parameter; a command says which of its options that is.
 WHERE = "the sampler's options"
 Row = TypeVar("Row", bound=Named)
 
 
-def sampler(config: RunConfig, options: SamplerConfig) -> Sampler:
+def sampler(config: DiffusionRun, options: SamplerConfig) -> Sampler:
     """Returns the sampler on its spacing of the schedule that the run was trained with.
 
     Raises:
         DiffpathError: more steps than the model was trained with, or a learned variance that it has not.
     """
-    assert config.noise is not None
     kind, trained = sampler_kind(options), schedule(config.noise)
     try:
         indices = spacing_kind(options).choose(trained, options.steps)
@@ -64,7 +63,7 @@ def _row(registry: Registry[Row], parameter: str, name: str) -> Row:
     return registry[name]
 
 
-def _variance(config: RunConfig, options: SamplerConfig) -> str:
+def _variance(config: DiffusionRun, options: SamplerConfig) -> str:
     """Returns the name of the variance of ancestral steps: the one asked for, or as the network was trained."""
     learns = config.network.learn_sigma
     name = options.variance if options.variance != AUTO else "learned" if learns else "small"
@@ -75,7 +74,7 @@ def _variance(config: RunConfig, options: SamplerConfig) -> str:
     return name
 
 
-def threshold(config: RunConfig, options: SamplerConfig) -> thresholding.Threshold:
+def threshold(config: DiffusionRun, options: SamplerConfig) -> thresholding.Threshold:
     """Returns the thresholding of a sampler's estimates of the image; by default pixels are clipped, latents are not.
 
     Raises:

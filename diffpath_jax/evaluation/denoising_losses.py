@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from diffpath_jax.config import noise
-from diffpath_jax.config.sections import RunConfig
+from diffpath_jax.config.sections import DiffusionRun
 from diffpath_jax.data.pipeline import Source
 from diffpath_jax.devices.batched import BATCH, batched
 from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.io.progress import track
-from diffpath_jax.runs.run import Run
+from diffpath_jax.runs.run import DiffusionModelRun
 from diffpath_jax.sampling.draw import CODEC, DENOISER, Model
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.tasks.losses import squared_error
@@ -38,9 +38,8 @@ class NoiseLevels:
     noise: Float[np.ndarray, "levels"]
 
 
-def noise_levels(config: RunConfig) -> NoiseLevels:
+def noise_levels(config: DiffusionRun) -> NoiseLevels:
     """Returns the levels that losses are measured at, in a run's own schedule."""
-    assert config.noise is not None
     noise_of_step = 1 - noise.schedule(config.noise).alpha_bar
     nearest = np.abs(noise_of_step - np.array(NOISE_SHARES)[:, None]).argmin(axis=1)
     timesteps = np.unique(nearest)
@@ -83,9 +82,8 @@ def _rows(items: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {"key": keys, **{name: np.stack([item[name] for item in items]) for name in items[0]}}
 
 
-def _losses(run: Run, timesteps: Int[np.ndarray, "levels"], *, draws: int, seed: int) -> Any:
+def _losses(run: DiffusionModelRun, timesteps: Int[np.ndarray, "levels"], *, draws: int, seed: int) -> Any:
     """Returns (weights, rows) -> (b, levels)."""
-    assert run.config.noise is not None and run.config.diffusion is not None
     schedule: NoiseSchedule = noise.schedule(run.config.noise)
     form, codec, network = run.config.diffusion.prediction, run.codec, run.network
 

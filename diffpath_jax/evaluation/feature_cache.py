@@ -1,5 +1,6 @@
 """Features on disk: computed once for each set of images and extractor, read back as a memory map."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,19 +65,18 @@ def _intact(data: Path, seal: Path, *, rows: int) -> bool:
 
 def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
     """Computes the features block by block, into a file that never is in memory whole."""
-    array, start = None, 0
     title = f"{extractor.name} features of {images.where.name or images.where}"
     with track(title, total=len(images), unit="img") as progress:
-        for block in images.blocks():
-            features = np.asarray(extractor.extract(block), np.float32)
+        blocks = (np.asarray(extractor.extract(block), np.float32) for block in images.blocks())
+        first = next(blocks)
+        shape = (len(images), first.shape[1])
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        start = 0
+        for features in itertools.chain([first], blocks):
             _check_finite(features, start, images, extractor)
-            if array is None:
-                shape = (len(images), features.shape[1])
-                array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
             array[start : start + len(features)] = features
             start += len(features)
             progress.advance(len(features))
-    assert array is not None
     array.flush()
 
 

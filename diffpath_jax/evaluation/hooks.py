@@ -29,7 +29,7 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import draw as draws
 from diffpath_jax.shapes import Tree
-from diffpath_jax.training.recorder import Hook
+from diffpath_jax.training.recorder import Hook, TrainConfig
 from diffpath_jax.training.step import TrainState
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, Task
 
@@ -62,15 +62,15 @@ def hooks(run: runs.Run, task: Task, trained_on: Dataset, watched: Dataset, mesh
         return [validation_accuracy(run, watched)]
     if isinstance(run.config, sections.AutoencodingRun):
         return [reconstruction(run, run.config.network, watched)]
-    given = jax.tree.map(
+    codec = jax.tree.map(
         lambda array: sharding.from_host(np.asarray(array), sharding.replicated(mesh)), task.frozen_params
     )
-    loss = validation_loss(run, task, watched, mesh, given)
-    if run.config.task == "noisy_classification":
+    loss = validation_loss(run, task, watched, mesh, codec)
+    if not isinstance(run, runs.DiffusionModelRun):
         return [loss]
-    wanted = [preview(run, trained_on, mesh, given), loss]
+    wanted = [preview(run, trained_on, mesh, codec), loss]
     if run.config.train.fd_images:
-        wanted.append(frechet(run, trained_on, mesh, given))
+        wanted.append(frechet(run, trained_on, mesh, codec))
     return wanted
 
 
@@ -94,13 +94,12 @@ def averaged(state: TrainState) -> Tree:
 
 
 def draw_balanced(
-    run: runs.Run, mesh: Mesh, codec: Tree, per_class: int, *, batch_size: int
+    run: runs.DiffusionModelRun, mesh: Mesh, codec: Tree, per_class: int, *, batch_size: int
 ) -> Callable[[TrainState], np.ndarray]:
     """A function of the state that draws ``per_class`` images of each class, class by class.
 
     ``codec`` holds the parameters of the codec on the devices, under its name.
     """
-    assert run.config.noise is not None
     sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
     draw = draws.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
@@ -125,7 +124,7 @@ def draw_balanced(
     return images
 
 
-def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
+def preview(run: runs.DiffusionModelRun, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     """A grid of samples under ``previews/``, one row a class, and how far their stain is from that of real images."""
     draw = draw_balanced(run, mesh, codec, PREVIEW_PER_CLASS, batch_size=PREVIEW_PER_CLASS * len(run.classes))
     real = stain.stain_statistics(real_images(run, dataset, "train", codec, limit=STAIN_IMAGES))
@@ -133,16 +132,22 @@ def preview(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     def look(state: TrainState) -> dict[str, float]:
         images = draw(state)
         if processes.is_first():
-            path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
-            image_grid.write_png(path, image_grid.tile(images, columns=PREVIEW_PER_CLASS))
+            image_grid.write_png(_preview_path(run, state), image_grid.tile(images, columns=PREVIEW_PER_CLASS))
         drift = stain.stain_drift(stain.stain_statistics(images), real)
         return {f"stain/{name}": value for name, value in drift.items()}
 
     return look
 
 
-def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, given: Tree) -> Hook:
-    """The training loss on held-out images, with the same noise every time; ``given`` is the task's, on the devices."""
+def _preview_path(run: runs.Run, state: TrainState) -> Path:
+    return run.workdir / "previews" / f"step-{int(state.step):07d}.png"
+
+
+def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, frozen_params: Tree) -> Hook:
+    """The training loss on held-out images, with the same noise every time.
+
+    ``frozen_params`` are the task's, on the devices.
+    """
     if VAL not in dataset.splits:
         return lambda state: {}
     data = read_arrays(dataset, VAL, limit=VALIDATION_LIMIT, read=readers(run.config.network))
@@ -153,8 +158,8 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, giv
     starts = range(0, len(data["label"]) - size + 1, size)
 
     @jax.jit
-    def loss(given: Tree, params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
-        return task.losses[NETWORK]({**given, **params}, model_state, batch, key)[0]
+    def loss(frozen: Tree, params: Tree, model_state: Tree, batch: Tree, key: jax.Array) -> jax.Array:
+        return task.losses[NETWORK]({**frozen, **params}, model_state, batch, key)[0]
 
     def validate(state: TrainState) -> dict[str, float]:
         values = []
@@ -162,25 +167,30 @@ def validation_loss(run: runs.Run, task: Task, dataset: Dataset, mesh: Mesh, giv
             part = {name: array[start : start + size] for name, array in data.items()}
             batch = {name: sharding.from_host(array, split) for name, array in part.items()}
             key = jax.random.fold_in(jax.random.key(0), number)
-            values.append(float(loss(given, state.ema or state.params, state.model_state, batch, key)))
+            values.append(float(loss(frozen_params, state.ema or state.params, state.model_state, batch, key)))
         return {"val_loss": float(np.mean(values))}
 
     return validate
 
 
-def frechet(run: runs.Run, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
+def frechet(run: runs.DiffusionModelRun, dataset: Dataset, mesh: Mesh, codec: Tree) -> Hook:
     """Frechet distance of ``train.fd_images`` samples from the training images, in ``train.fd_features``."""
-    config = run.config.train
-    extractor = open_extractor(Path(config.fd_features), resize=FD_RESIZE)
-    per_class = -(-config.fd_images // len(run.classes))
+    count = run.config.train.fd_images
+    per_class = -(-count // len(run.classes))
     draw = draw_balanced(run, mesh, codec, per_class, batch_size=run.config.data.batch_size)
-    real = fid.fit_gaussian(extractor.extract(real_images(run, dataset, "train", codec, limit=config.fd_images)))
+    distance = distance_from(real_images(run, dataset, "train", codec, limit=count), run.config.train)
+    return lambda state: distance(draw(state))
 
-    def measure(state: TrainState) -> dict[str, float]:
-        drawn = fid.fit_gaussian(extractor.extract(draw(state)))
-        return {extractor.frechet_name: fid.frechet_distance(drawn, real)}
 
-    return measure
+def distance_from(real: np.ndarray, config: TrainConfig) -> Callable[[np.ndarray], dict[str, float]]:
+    """Returns a function of images: their Frechet distance from ``real`` in ``config.fd_features``, by its name."""
+    extractor = open_extractor(Path(config.fd_features), resize=FD_RESIZE)
+    reference = fid.fit_gaussian(extractor.extract(real))
+
+    def distance(images: np.ndarray) -> dict[str, float]:
+        return {extractor.frechet_name: fid.frechet_distance(fid.fit_gaussian(extractor.extract(images)), reference)}
+
+    return distance
 
 
 def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) -> Hook:
@@ -190,30 +200,21 @@ def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) 
     real = read_arrays(dataset, VAL, limit=VALIDATION_LIMIT)["image"]
     reconstruct = batched(first_stage.round_trip(network, run.config.dtype))
     colours = stain.stain_statistics(real)
-    config = run.config.train
-    extractor = open_extractor(Path(config.fd_features), resize=FD_RESIZE) if config.fd_images else None
-
-    def gaussian(images: np.ndarray) -> fid.Gaussian:
-        assert extractor is not None
-        return fid.fit_gaussian(extractor.extract(images[: config.fd_images]))
-
-    features = gaussian(real) if extractor else None
+    count = run.config.train.fd_images
+    distance = distance_from(real[:count], run.config.train) if count else lambda images: {}
 
     def look(state: TrainState) -> dict[str, float]:
         images, codes = reconstruct(jax.tree.map(sharding.to_host, averaged(state)), real)
         if processes.is_first():
-            shown = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
-            path = run.workdir / "previews" / f"step-{int(state.step):07d}.png"
-            image_grid.write_png(
-                path, image_grid.tile(np.concatenate([real[shown], images[shown]]), columns=len(shown))
-            )
+            columns = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
+            sheet = image_grid.tile(np.concatenate([real[columns], images[columns]]), columns=len(columns))
+            image_grid.write_png(_preview_path(run, state), sheet)
         drift = stain.stain_drift(stain.stain_statistics(images), colours)
-        measured = {"val_psnr": psnr(images, real).mean(), "val_ssim": ssim(images, real).mean()}
-        if extractor and features:
-            measured[f"r{extractor.frechet_name}"] = fid.frechet_distance(gaussian(images), features)
         usage = {} if codes is None else codebook_usage(count_codes(codes, network.codebook_size))
         return {
-            **{name: float(value) for name, value in measured.items()},
+            "val_psnr": float(psnr(images, real).mean()),
+            "val_ssim": float(ssim(images, real).mean()),
+            **{f"r{name}": value for name, value in distance(images[:count]).items()},
             **{f"val_{name}": value for name, value in usage.items()},
             **{f"stain/{name}": value for name, value in drift.items()},
         }

@@ -104,7 +104,9 @@ class Scored:
     scores: Mapping[str, Float[np.ndarray, "n"]]
 
 
-def sides(run: runs.Run, dataset: Dataset, *, members: str, held_out: str, limit: int, seed: int) -> tuple[Side, Side]:
+def sides(
+    run: runs.DiffusionModelRun, dataset: Dataset, *, members: str, held_out: str, limit: int, seed: int
+) -> tuple[Side, Side]:
     """Returns members and non-members, as many of each class of the one as of the other.
 
     Args:
@@ -134,10 +136,8 @@ def sides(run: runs.Run, dataset: Dataset, *, members: str, held_out: str, limit
     return one, other
 
 
-def _check_trained_on(run: runs.Run, dataset: Dataset) -> None:
+def _check_trained_on(run: runs.DiffusionModelRun, dataset: Dataset) -> None:
     dataset.check_images()
-    if run.config.diffusion is None:
-        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix="name one with --workdir")
     if dataset.digest not in run.images:
         why = f"the run {run.workdir} was not trained on it, so it has no members"
         raise DiffpathError("data set", where=dataset.directory, why=why, fix="name the one that it was trained on")

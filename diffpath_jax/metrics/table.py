@@ -1,23 +1,15 @@
-"""The metrics of an evaluation, in the order in which they are shown."""
+"""The metrics of an evaluation, in the order in which they are shown.
 
+``METRICS.register(metric)`` adds one from outside the package: it is measured and shown wherever its kind is.
+"""
+
+from diffpath_jax.io.registry import Registry
 from diffpath_jax.metrics import fid, kid, nuclei, prdc, stain
 from diffpath_jax.metrics.metric import Metric, Source
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (fid.FRECHET, fid.INFINITY, kid.KERNEL, *prdc.SCORES, *stain.DRIFT, *nuclei.DISTANCES)
-}
-
-
-def register(metric: Metric) -> None:
-    """Adds a metric, which is then measured and shown wherever its kind is.
-
-    Raises:
-        ValueError: its name is taken.
-    """
-    if metric.name in METRICS:
-        raise ValueError(f"there is a metric {metric.name!r} already")
-    METRICS[metric.name] = metric
+METRICS: Registry[Metric] = Registry(
+    "metric", (fid.FRECHET, fid.INFINITY, kid.KERNEL, *prdc.SCORES, *stain.DRIFT, *nuclei.DISTANCES)
+)
 
 
 def metrics_of(source: Source) -> list[Metric]:

@@ -1,6 +1,5 @@
 """What ADM's two networks share: residual blocks, the encoder half and the middle (Dhariwal and Nichol 2021)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +11,15 @@ from jaxtyping import Array, Float, Int, Key
 from pydantic import Field
 
 from diffpath_jax.networks import layers
-from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, Downsamples, StemBlock, indivisible, odd
+from diffpath_jax.networks.config import (
+    ClassNetworkConfig,
+    Conflict,
+    Downsamples,
+    StemBlock,
+    indivisible,
+    indivisible_heads,
+    odd,
+)
 from diffpath_jax.ranges import Depth, Multiples, Share, Width
 
 Resampling = Literal["none", "up", "down"]
@@ -91,15 +98,11 @@ class AdmConfig(ClassNetworkConfig):
         widths = {f"level {level}": width for level, width in enumerate(self.widths)}
         attended = {f"level {i}": w for i, w in enumerate(self.widths) if 2**i in self.attention_downsamples}
         attended[f"level {len(self.widths) - 1}"] = self.widths[-1]  # the middle has attention always
-        return odd(self.channels) or indivisible("groups", widths, self.groups) or self._conflict_of_heads(attended)
-
-    def _conflict_of_heads(self, widths: Mapping[str, int]) -> Conflict | None:
-        if not self.head_channels:
-            return indivisible("num_heads", widths, self.num_heads)
-        for what, width in widths.items():
-            if width < self.head_channels or width % self.heads(width):
-                return "head_channels", f"{width} channels of {what} do not divide into heads of {self.head_channels}"
-        return None
+        return (
+            odd(self.channels)
+            or indivisible("groups", widths, self.groups)
+            or indivisible_heads(attended, num_heads=self.num_heads, head_channels=self.head_channels)
+        )
 
 
 class ResBlock(nnx.Module):

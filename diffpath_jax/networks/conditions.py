@@ -1,7 +1,7 @@
 """What a denoiser can be told of an image.
 
 Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
-it. The class label is the first; others are registered from outside.
+it. The class label is the first; ``CONDITIONS.register(kind)`` adds one from outside the package.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from diffpath_jax.io.registry import Registry
 from diffpath_jax.networks.config import CLASS_LABEL, Conflict, NetworkConfig
 
 
@@ -63,20 +64,7 @@ LABEL = ConditionKind(
     parse=int,
     make=_class_embedding,
 )
-CONDITIONS: dict[str, ConditionKind] = {LABEL.name: LABEL}
-
-
-def register(kind: ConditionKind) -> ConditionKind:
-    """Add a kind of condition to those that a config can name.
-
-    Raises:
-        ValueError: another kind has its name or its attribute.
-    """
-    for other in CONDITIONS.values():
-        if other != kind and (other.name == kind.name or other.attribute == kind.attribute):
-            raise ValueError(f"{kind.name!r} has the name or the attribute of the condition {other.name!r}")
-    CONDITIONS[kind.name] = kind
-    return kind
+CONDITIONS: Registry[ConditionKind] = Registry("condition", [LABEL], unique={"attribute": lambda kind: kind.attribute})
 
 
 def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray]:

@@ -145,3 +145,18 @@ def indivisible(key: str, widths: Mapping[str, int], divisor: int) -> Conflict |
         if width % divisor:
             return key, f"the {width} channels of {what} do not divide into {divisor} {key.removeprefix('num_')}"
     return None
+
+
+def indivisible_heads(widths: Mapping[str, int], *, num_heads: int, head_channels: int = 0) -> Conflict | None:
+    """A conflict of heads of attention with the first of some widths that they do not divide.
+
+    Args:
+        widths: what each width at which there is attention is -> channels.
+        num_heads: heads of each attention.
+        head_channels: channels of a head; other than 0 it counts instead of ``num_heads``.
+    """
+    key, divisor = ("head_channels", head_channels) if head_channels else ("num_heads", num_heads)
+    for what, width in widths.items():
+        if divisor < 1 or width % divisor:
+            return key, f"{divisor} does not divide the {width} channels of {what}"
+    return None

@@ -1,39 +1,27 @@
-"""Every kind of network that a config can name; others are registered from outside."""
+"""Every kind of network that a config can name. ``KINDS.register(kind)`` adds one from outside the package."""
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.registry import Registry
 from diffpath_jax.networks import autoencoder, classifier_adm, resnet, unet_adm, unet_authors, unet_ldm
 from diffpath_jax.networks.config import NetworkConfig, NetworkKind, TaskName
 from diffpath_jax.networks.pure import PureNetwork, purify
 
-KINDS: dict[str, NetworkKind] = {}
-
-
-def register(kind: NetworkKind) -> NetworkKind:
-    """Add a kind of network to those that a config can name.
-
-    Raises:
-        ValueError: another kind has its name, or its config.
-    """
-    for other in KINDS.values():
-        if other != kind and (other.name == kind.name or other.config is kind.config):
-            raise ValueError(f"{kind.name!r} has the name or the config of the kind {other.name!r}")
-    KINDS[kind.name] = kind
-    return kind
-
-
-for _kind in (
-    unet_adm.KIND,
-    unet_authors.KIND,
-    unet_ldm.KIND,
-    resnet.KIND,
-    classifier_adm.KIND,
-    autoencoder.VQ,
-    autoencoder.KL,
-):
-    register(_kind)
+KINDS: Registry[NetworkKind] = Registry(
+    "network",
+    (
+        unet_adm.KIND,
+        unet_authors.KIND,
+        unet_ldm.KIND,
+        resnet.KIND,
+        classifier_adm.KIND,
+        autoencoder.VQ,
+        autoencoder.KL,
+    ),
+    unique={"config": lambda kind: kind.config},
+)
 
 
 def kinds_for(task: TaskName) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from diffpath_jax.networks import layers
 from diffpath_jax.networks.conditions import LABEL
-from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, NetworkKind, indivisible, odd
+from diffpath_jax.networks.config import ClassNetworkConfig, Conflict, NetworkKind, indivisible, indivisible_heads, odd
 from diffpath_jax.ranges import Levels, Width
 from diffpath_jax.shapes import Conditions
 
@@ -64,7 +64,7 @@ class AuthorsUNetConfig(ClassNetworkConfig):
         return (
             odd(self.channels)
             or indivisible("groups", normed, self.groups)
-            or indivisible("num_heads", attended, self.num_heads)
+            or indivisible_heads(attended, num_heads=self.num_heads)
         )
 
 

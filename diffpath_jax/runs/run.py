@@ -85,6 +85,13 @@ class Run:
 
 
 @dataclass(frozen=True)
+class DiffusionModelRun(Run):
+    """A run of a diffusion model, which images can be drawn from."""
+
+    config: sections.DiffusionRun
+
+
+@dataclass(frozen=True)
 class Weights:
     """Parameters ready to use, on the host.
 
@@ -210,7 +217,7 @@ def _refuse_changes(
 
 
 def open_run(workdir: Path) -> Run:
-    """Read a run directory.
+    """Read a run directory: a :class:`DiffusionModelRun` where it is one.
 
     Raises:
         DiffpathError: it is not one.
@@ -232,7 +239,20 @@ def open_run(workdir: Path) -> Run:
         raise DiffpathError("run", where=where, why=f"not a run ({error})", fix=_FIX) from error
     latents = {"latents": content["latents"]} if "latents" in content else {}
     digest = sha256_json({"config": content["config"], "data": content["data"], **latents})
+    if isinstance(config, sections.DiffusionRun):
+        return DiffusionModelRun(workdir=workdir, config=config, digest=digest, **described)
     return Run(workdir=workdir, config=config, digest=digest, **described)
+
+
+def diffusion_model(run: Run, *, fix: str = "name one with --workdir") -> DiffusionModelRun:
+    """Returns the run, which is that of a diffusion model.
+
+    Raises:
+        DiffpathError: it is one of another task.
+    """
+    if not isinstance(run, DiffusionModelRun):
+        raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix=fix)
+    return run
 
 
 def _compatibility_digest(content: Mapping[str, Any]) -> str:

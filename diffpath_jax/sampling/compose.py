@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffpath_jax.config.sampling import sampler_kind
-from diffpath_jax.config.sections import RunConfig, SamplerConfig
+from diffpath_jax.config.sections import DiffusionRun, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
+from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.networks.conditions import null_values
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
 
 
 def denoiser(
-    config: RunConfig,
+    config: DiffusionRun,
     options: SamplerConfig,
     respaced: NoiseSchedule,
     *,
@@ -30,9 +30,6 @@ def denoiser(
     Classifier-free guidance comes first, then conversion to eps, then a classifier's gradient, and the scaling of eps
     last: so it is applied once, to the guided eps. Of what ``conditions`` lacks the network is told nothing.
     """
-    assert config.noise is not None
-    assert config.diffusion is not None
-    prediction: Prediction = config.diffusion.prediction
     net = make_network(config.network_for(num_classes), dtype=config.dtype)
     original = np.asarray(respaced.timesteps)
     nulls = null_values(config.network, num_classes)
@@ -52,7 +49,7 @@ def denoiser(
 
     def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
         output, variance = guided(x_t, t)
-        return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, output), variance)
+        return DenoiserOutput(diffusion.to_eps(config.diffusion.prediction, respaced, x_t, t, output), variance)
 
     combined: Denoiser = eps
     if classifier is not None:

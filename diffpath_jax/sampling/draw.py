@@ -16,7 +16,7 @@ from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
-from diffpath_jax.runs.run import Run, Weights
+from diffpath_jax.runs.run import DiffusionModelRun, Run, Weights
 from diffpath_jax.sampling import compose
 from diffpath_jax.shapes import Conditions, Denoiser, Labels, PixelImages, PRNGKey, Tree
 
@@ -69,7 +69,7 @@ def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> 
 class Model:
     """A diffusion model, and the noisy classifier that guides it, if one does."""
 
-    run: Run
+    run: DiffusionModelRun
     trained: Weights
     classifier: tuple[Run, Weights] | None = None
 
@@ -93,7 +93,7 @@ class Draw(Protocol):
 
 
 def make_draw(
-    run: Run,
+    run: DiffusionModelRun,
     options: sections.SamplerConfig,
     *,
     image_px: tuple[int, int],
@@ -138,7 +138,7 @@ def make_draw(
 
 
 def _denoiser(
-    run: Run,
+    run: DiffusionModelRun,
     options: sections.SamplerConfig,
     respaced: NoiseSchedule,
     weights: Tree,

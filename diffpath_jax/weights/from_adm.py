@@ -12,6 +12,7 @@ import numpy as np
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.classifier_adm import NoisyClassifierConfig
+from diffpath_jax.networks.config import indivisible_heads
 from diffpath_jax.networks.kinds import kind_of, make_network
 from diffpath_jax.networks.unet_adm import UNetConfig
 from diffpath_jax.shapes import Tree
@@ -154,14 +155,10 @@ def check_heads(config: AdmConfig, widths: Mapping[str, int], *, where: str) -> 
     Raises:
         DiffpathError: a number below 1, or one that a width does not divide into.
     """
-    option, number = (
-        ("head_channels", config.head_channels) if config.head_channels else ("num_heads", config.num_heads)
-    )
-    for name, width in widths.items():
-        if number < 1 or width % number:
-            why = f"{number} does not divide the {width} channels of {name}"
-            fix = "give the number that the network was trained with"
-            raise DiffpathError(f"--{option}", where=where, why=why, fix=fix)
+    if conflict := indivisible_heads(widths, num_heads=config.num_heads, head_channels=config.head_channels):
+        option, why = conflict
+        fix = "give the number that the network was trained with"
+        raise DiffpathError(f"--{option}", where=where, why=why, fix=fix)
 
 
 def legacy_order(state: Mapping[str, np.ndarray], config: AdmConfig) -> Flat:

@@ -211,6 +211,19 @@ def test_keys_that_do_not_fit_each_other_are_told_before_a_network_is_built(kind
         jax.eval_shape(learns.losses[NETWORK], params, state, BATCH, jax.random.key(0))
 
 
+@pytest.mark.parametrize("kind", ["unet_adm", "unet_ldm", "noisy_classifier"])
+@pytest.mark.parametrize(("head_channels", "fits"), [(16, True), (48, False), (128, False)])
+def test_heads_have_as_many_channels_as_they_are_said_to_have(kind, head_channels, fits):
+    """Of 64 channels no heads of 48 can be made; one head of 64 would be another network than the one asked for."""
+    section = {"kind": kind, "channels": 64, "channel_mult": (1,), "head_channels": head_channels}
+    sections = content(KINDS[kind].task, network=section)
+    if fits:
+        assert checks.run_config(sections, where="test").network.heads(64) == 4
+    else:
+        line = refusal(lambda: checks.run_config(sections, where="test"))
+        assert line.startswith("key 'network.head_channels'") and f"{head_channels} does not divide the 64" in line
+
+
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_discriminator_must_be_left_a_patch(layers):
     config = checks.run_config(content("autoencoding", autoencoding={"discriminator_layers": layers}), where="test")

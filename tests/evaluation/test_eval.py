@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.classifier import predictor
-from diffpath_jax.metrics import bootstrap, fid, kid, nuclei, table
+from diffpath_jax.metrics import bootstrap, fid, kid, nuclei
 from diffpath_jax.metrics.metric import Metric
+from diffpath_jax.metrics.table import METRICS
+from tests.conftest import register
 from tests.metrics.memorization import tissue
 from tests.metrics.test_nuclei import discs
 
@@ -518,10 +521,8 @@ def brightness(monkeypatch):
         )
         return lambda x_weights, y_weights: abs(x(x_weights) - y(y_weights))
 
-    monkeypatch.setattr(table, "METRICS", dict(table.METRICS))
     metric = Metric("BD-{features}", "difference of the mean brightness", difference, digits=5, lower=0.0)
-    table.register(metric)
-    return metric
+    return register(monkeypatch, METRICS, metric)
 
 
 def test_a_metric_from_outside_shows_everywhere(brightness, tmp_path, dataset, samples, resnet_run, capsys):
@@ -548,7 +549,7 @@ def test_a_metric_from_outside_shows_everywhere(brightness, tmp_path, dataset, s
 
 def test_a_metric_is_registered_once(brightness):
     with pytest.raises(ValueError, match="there is a metric 'BD-"):
-        table.register(brightness)
+        METRICS.register(replace(brightness, digits=3))
 
 
 def test_intervals_of_many_images_come_from_derivatives_unless_replicates_are_asked_for(tmp_path, dataset, resnet_run):

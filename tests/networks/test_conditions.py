@@ -8,9 +8,9 @@ from flax import nnx
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.networks import conditions
-from diffpath_jax.networks.conditions import ConditionKind
+from diffpath_jax.networks.conditions import CONDITIONS, ConditionKind
 from diffpath_jax.networks.unet_adm import UNetConfig
+from tests.conftest import register
 
 
 class Number(nnx.Module):
@@ -37,7 +37,7 @@ PLACE = ConditionKind(
 @pytest.fixture(scope="module")
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(conditions.CONDITIONS, PLACE.name, PLACE)
+        register(patch, CONDITIONS, PLACE)
         yield
 
 
@@ -107,4 +107,4 @@ def test_an_unknown_name_in_a_config_is_a_conflict(registered):
 
 def test_names_are_taken_once(registered):
     with pytest.raises(ValueError, match="has the name or the attribute"):
-        conditions.register(ConditionKind("place", "other", PLACE.read, PLACE.null, PLACE.parse, PLACE.make))
+        CONDITIONS.register(ConditionKind("place", "other", PLACE.read, PLACE.null, PLACE.parse, PLACE.make))

@@ -9,11 +9,12 @@ from flax import nnx
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.networks import kinds
 from diffpath_jax.networks.config import ClassNetworkConfig, NetworkKind, indivisible
+from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.ranges import Width
 from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import safetensors_file
+from tests.conftest import register
 
 CONFIG = """
 import runpy
@@ -49,10 +50,8 @@ class Tiny(nnx.Module):
 
 
 @pytest.fixture(autouse=True)
-def tiny():
-    kind = kinds.register(NetworkKind("tiny", TinyConfig, Tiny, "diffusion"))
-    yield kind
-    del kinds.KINDS[kind.name]
+def tiny(monkeypatch):
+    return register(monkeypatch, KINDS, NetworkKind("tiny", TinyConfig, Tiny, "diffusion"))
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_its_keys_are_checked_and_its_name_is_told(train, capsys):
 
 
 def test_a_name_or_a_config_belongs_to_one_kind(tiny):
-    kinds.register(tiny)  # once more, as a module that is loaded again would
+    KINDS.register(tiny)  # once more, as a module that is loaded again would
     for name, config in (("tiny", ClassNetworkConfig), ("other", TinyConfig), ("unet_adm", ClassNetworkConfig)):
         with pytest.raises(ValueError, match="has the name or the config"):
-            kinds.register(NetworkKind(name, config, Tiny, "diffusion"))
+            KINDS.register(NetworkKind(name, config, Tiny, "diffusion"))

@@ -12,15 +12,15 @@ from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
+from tests.conftest import register
 from tests.sampling import outside
 
 
 @pytest.fixture
 def registered(monkeypatch):
     """Both are known, for the time of a test."""
-    for registry in (SAMPLERS, SPACINGS):
-        monkeypatch.setattr(registry, "_rows", dict(registry))
-    outside.register()
+    register(monkeypatch, SPACINGS, outside.HALVING)
+    register(monkeypatch, SAMPLERS, outside.EULER)
 
 
 def words(workdir, out, *others):

@@ -15,7 +15,7 @@ import openslide
 from jaxtyping import UInt8
 
 from data_prep.slide.readers.jpeg_tiles import JpegTiles, find_levels, is_in_strips
-from data_prep.slide.readers.registry import ReaderKind, register
+from data_prep.slide.readers.registry import READERS, ReaderKind
 from diffpath_jax.io.errors import DiffpathError
 
 # In files of these vendors a level is a picture of its own, whose tiles neither overlap nor leave gaps.
@@ -176,4 +176,4 @@ def _check_tiles(path: Path, handle: openslide.OpenSlide) -> None:
             raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out")
 
 
-register(ReaderKind("OpenSlide", _SUFFIXES, open_file))
+READERS.register(ReaderKind("OpenSlide", _SUFFIXES, open_file))

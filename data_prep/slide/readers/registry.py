@@ -1,11 +1,10 @@
 """The protocol of an open slide, and the formats that can be opened.
 
 A format is one module: a class that is a :class:`Reader`, and a line that registers it. Modules of this folder are
-found by themselves. Another package calls :func:`register` when it is imported, or names a module that does as an
-entry point of the group :data:`ENTRY_POINTS`, which is then imported when formats are first asked for.
+found by themselves; another package registers its own when it is imported, or names a module that does as an entry
+point of the group ``diffpath.slide_readers``. Of several with one suffix, the one that was registered last reads it.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from data_prep.discovery import import_beside
-
-ENTRY_POINTS = "diffpath.slide_readers"
+from diffpath_jax.io.registry import Registry
 
 
 @runtime_checkable
@@ -87,28 +84,16 @@ class ReaderKind:
     open: OpenReader
 
 
-READERS: dict[str, ReaderKind] = {}
-
-
-def register(kind: ReaderKind) -> None:
-    """Add a format; of several with one suffix, the one that was registered last reads it."""
-    READERS.pop(kind.name, None)
-    READERS[kind.name] = kind
+READERS: Registry[ReaderKind] = Registry(
+    "slide reader", package="data_prep.slide.readers", entry_points="diffpath.slide_readers"
+)
 
 
 def suffixes() -> tuple[str, ...]:
     """Returns the suffixes of all files that some reader reads."""
-    _load()
     return tuple(dict.fromkeys(suffix for kind in READERS.values() for suffix in kind.suffixes))
 
 
 def kind_of(path: Path) -> ReaderKind | None:
     """Returns the reader of a file, by its name; None if there is none."""
-    _load()
-    return next((kind for kind in reversed(READERS.values()) if path.name.lower().endswith(kind.suffixes)), None)
-
-
-@functools.cache
-def _load() -> None:
-    """Import the modules that register readers: those of this folder, and those that other packages name."""
-    import_beside(__name__, __file__, entry_points=ENTRY_POINTS)
+    return next((kind for kind in reversed([*READERS.values()]) if path.name.lower().endswith(kind.suffixes)), None)

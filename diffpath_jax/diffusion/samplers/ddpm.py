@@ -16,6 +16,7 @@ from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
+from diffpath_jax.io.registry import Registry
 from diffpath_jax.shapes import Images
 
 
@@ -94,14 +95,14 @@ class VarianceKind:
     learned: bool = False
 
 
-VARIANCES = {
-    kind.name: kind
-    for kind in (
+VARIANCES: Registry[VarianceKind] = Registry(
+    "variance",
+    (
         VarianceKind("small", "beta~, the posterior's", lambda s: ddpm(s, variance=s.posterior_variance)),
         VarianceKind("large", "beta", lambda s: ddpm(s, variance=s.betas)),
         VarianceKind("learned", "the network's", ddpm_learned, learned=True),
-    )
-}
+    ),
+)
 KINDS = (
     SamplerKind(
         "ddpm",

@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffpath_jax.diffusion.samplers.registry import Registry
 from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.io.registry import Registry
 
 StepIndices = Int[np.ndarray, "N"]
 # Numbers of steps of several sections.

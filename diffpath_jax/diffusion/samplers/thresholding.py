@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
-from diffpath_jax.diffusion.samplers.registry import Registry
+from diffpath_jax.io.registry import Registry
 from diffpath_jax.shapes import Images
 
 

@@ -10,6 +10,7 @@ convolution in a fixed proportion. The bottleneck is a codebook or a normal dist
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -21,7 +22,7 @@ from diffpath_jax.networks.codecs import draw_gaussian, gaussian_moments, to_uni
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.task import NETWORK, AfterStepFn, LossAux, Task, keep_all
+from diffpath_jax.training.tasks.task import NETWORK, AfterStepFn, LossAux, LossFn, Task, keep_all
 
 DISCRIMINATOR, PERCEPTUAL = "discriminator", "perceptual"
 # Names in the model state: steps taken, and what is remembered of the codebook.
@@ -50,6 +51,18 @@ class Adversary:
     network: PureNetwork
     weight: float
     start: int
+
+    def judge(self, params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
+        """Returns the logits of images, and the discriminator's model state after them."""
+        return self.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
+
+    def generator_loss(self, params: Tree, model_state: Tree, image: Images) -> Scalar:
+        """Returns the generator's term: ``-mean D(x^)``."""
+        return -self.judge(params, model_state, image)[0].mean()
+
+    def active(self, model_state: Tree) -> Scalar:
+        """Returns 1 from the step on in which the discriminator takes part."""
+        return (model_state[STEPS] >= self.start).astype(jnp.float32)
 
 
 class Passed(NamedTuple):
@@ -235,9 +248,9 @@ def autoencoding_task(
     """
     felt = perceptual[0] if perceptual else None
     parts = _Autoencoding(network, bottleneck, adversary, felt, bottleneck_weight)
-    losses_of = {NETWORK: parts.autoencoder_loss}
+    losses_of: dict[str, LossFn] = {NETWORK: parts.autoencoder_loss}
     if adversary:
-        losses_of[DISCRIMINATOR] = parts.discriminator_loss
+        losses_of[DISCRIMINATOR] = partial(parts.discriminator_loss, adversary)
     return Task(parts.init, losses_of, {PERCEPTUAL: perceptual[1]} if perceptual else {}, parts.after_step)
 
 
@@ -270,20 +283,22 @@ class _Autoencoding:
         metrics |= {"bottleneck_loss": _once(through.loss), **through.metrics}
         total = value + self.bottleneck_weight * through.loss
         if self.adversary:
-            generator = self._critic(params, model_state, x_hat)
-            weight = self.adversary.weight * self._adaptive_weight(params, model_state, x, h)
-            total += self._active(model_state) * weight * generator
+            generator = self.adversary.generator_loss(params, model_state, x_hat)
+            weight = self.adversary.weight * self._adaptive_weight(self.adversary, params, model_state, x, h)
+            total += self.adversary.active(model_state) * weight * generator
             metrics |= {"generator_loss": _once(generator), "adversarial_weight": _once(weight)}
         return total, {"metrics": metrics, "model_state": {**model_state, CODES: through.memory}}
 
-    def discriminator_loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
+    def discriminator_loss(
+        self, adversary: Adversary, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey
+    ) -> tuple[Scalar, LossAux]:
         x = to_unit(batch["image"])
         h, _ = self._passed(params, model_state, x, key)
-        real, state = self._judge(params, model_state, x)
+        real, state = adversary.judge(params, model_state, x)
         after = {**model_state, DISCRIMINATOR: state}
-        fake, state = self._judge(params, after, jax.lax.stop_gradient(self._to_image(params, h)))
+        fake, state = adversary.judge(params, after, jax.lax.stop_gradient(self._to_image(params, h)))
         metrics = {"logits_real": _once(real.mean()), "logits_fake": _once(fake.mean())}
-        loss = self._active(model_state) * hinge_loss(real, fake)
+        loss = adversary.active(model_state) * hinge_loss(real, fake)
         return loss, {"metrics": metrics, "model_state": {**model_state, DISCRIMINATOR: state}}
 
     def _passed(self, params: Tree, model_state: Tree, x: Images, key: PRNGKey) -> tuple[jax.Array, Passed]:
@@ -303,20 +318,9 @@ class _Autoencoding:
         felt = self.perceptual.apply(params[PERCEPTUAL], {}, x, x_hat)[0]
         return l1.mean() + felt.mean(), {**parts, "lpips": losses.weighted(felt)}
 
-    def _judge(self, params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
-        assert self.adversary is not None
-        return self.adversary.network.apply(params[DISCRIMINATOR], model_state[DISCRIMINATOR], image, train=True)
-
-    def _critic(self, params: Tree, model_state: Tree, image: Images) -> Scalar:
-        """Returns the generator's term: ``-mean D(x^)``."""
-        return -self._judge(params, model_state, image)[0].mean()
-
-    def _active(self, model_state: Tree) -> Scalar:
-        """Returns 1 from the step on in which the discriminator takes part."""
-        assert self.adversary is not None
-        return (model_state[STEPS] >= self.adversary.start).astype(jnp.float32)
-
-    def _adaptive_weight(self, params: Tree, model_state: Tree, x: Images, h: jax.Array) -> Scalar:
+    def _adaptive_weight(
+        self, adversary: Adversary, params: Tree, model_state: Tree, x: Images, h: jax.Array
+    ) -> Scalar:
         """Returns the ratio of both kinds of gradients at the decoder's last kernel, of which alone they are taken."""
         fixed = jax.lax.stop_gradient(h)
 
@@ -325,7 +329,7 @@ class _Autoencoding:
             return jax.grad(lambda k: loss(self._to_image(_with_last_kernel(params, k), fixed)))(kernel)
 
         of_image = at_last(lambda image: self._distance(params, x, image)[0])
-        return adaptive_weight(of_image, at_last(lambda image: self._critic(params, model_state, image)))
+        return adaptive_weight(of_image, at_last(partial(adversary.generator_loss, params, model_state)))
 
 
 def _once(value: Scalar) -> Weighted:

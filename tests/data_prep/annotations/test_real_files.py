@@ -14,6 +14,7 @@ from data_prep.slide import slides
 from data_prep.slide.scales import Scale
 from diffpath_jax import cli
 from diffpath_jax.io.errors import DiffpathError
+from tests.conftest import register
 from tests.data_prep import array_reader
 
 MAP = ClassMap({"Tumor": "tumor", "Necrosis": "necrosis"}, frozenset())
@@ -190,7 +191,7 @@ def test_names_are_compared_by_what_they_look_like(tmp_path):
 
 
 @pytest.fixture
-def boxes():
+def boxes(monkeypatch):
     """A format from outside the package: a line ``class left top right bottom`` an area."""
 
     def read_boxes(path):
@@ -199,11 +200,8 @@ def boxes():
             shape = shapely.MultiPolygon([shapely.box(*map(float, numbers))])
             yield Outline(name, lambda shape=shape: shape)
 
-    registry.all_formats()
     form = AnnotationFormat("boxes", (".boxes",), lambda start: start.text.startswith(b"#boxes"), read_boxes, "glass")
-    registry.register(form)
-    yield
-    del registry.FORMATS["boxes"]
+    register(monkeypatch, registry.FORMATS, form)
 
 
 def test_a_format_from_outside_is_read_listed_and_named(tmp_path, boxes, capsys):

@@ -1,6 +1,7 @@
 """What a user may name as features, and what distances in them are called."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.evaluation.features import inception
-from diffpath_jax.evaluation.features import open as open_features
 from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.evaluation.features.inception import Inception
-from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.evaluation.features.open import EXTRACTORS, open_extractor
 from diffpath_jax.io.errors import DiffpathError
+from tests.conftest import register
 from tests.evaluation.test_eval import content, eval_words
 
 ENCODER = Path(__file__).parents[2] / "golden" / "encoder.onnx"
@@ -94,10 +95,8 @@ def means(monkeypatch):
 
         return FeatureExtractor("means", "mean of each channel", "2" * 64, resize, extract)
 
-    monkeypatch.setattr(open_features, "KINDS", dict(open_features.KINDS))
     kind = ExtractorKind("means", "a file *.means", lambda path: path.suffix == ".means", open_means)
-    open_features.register(kind)
-    return kind
+    return register(monkeypatch, EXTRACTORS, kind)
 
 
 def test_a_kind_from_outside(means, tmp_path, dataset, samples, capsys):
@@ -112,5 +111,5 @@ def test_a_kind_from_outside(means, tmp_path, dataset, samples, capsys):
     with pytest.raises(SystemExit):
         cli.main(["eval", "--help"])
     assert "a file *.means" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ValueError, match="there is a kind 'means'"):
-        open_features.register(means)
+    with pytest.raises(ValueError, match="there is a feature extractor 'means'"):
+        EXTRACTORS.register(replace(means, source="another file"))

@@ -9,15 +9,13 @@ from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import Reader
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from tests.conftest import feature
+from tests.conftest import feature, register
 from tests.data_prep import array_reader
 
 
 @pytest.fixture
-def npy():
-    registry.register(array_reader.KIND)
-    yield
-    del registry.READERS[array_reader.KIND.name]
+def npy(monkeypatch):
+    register(monkeypatch, registry.READERS, array_reader.KIND)
 
 
 def tissue(seed):
