@@ -10,6 +10,7 @@ import jax
 
 from diffpath_jax import cli
 from diffpath_jax.config import files as config_files
+from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory, write_text
 from diffpath_jax.io.progress import console
@@ -26,7 +27,8 @@ from diffpath_jax.study.steps import StudySteps
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``diffpath study``; every other word is a ``--config.a.b=c`` override."""
     parser.epilog = "Rows: " + "; ".join(f"{row.key}: {row.title} ({row.source})" for row in ROWS.values())
-    text = "study config, FILE.py or FILE.py:VARIANT; diffpath:NAME or diffpath:NAME:VARIANT for one that comes along"
+    names = ", ".join(packaged.config_names(studies=True))
+    text = f"study config, FILE.py or FILE.py:VARIANT; diffpath:NAME or diffpath:NAME:VARIANT for one of {names}"
     parser.add_argument("--config", required=True, help=text)
     parser.add_argument("--workdir", required=True, type=Path, help="directory; an existing study goes on there")
     parser.add_argument("--only", help="rows, separated by commas, such as T3,T5a (default: all)")

@@ -36,7 +36,7 @@ SIZE_FIX = "choose fewer levels in network.channel_mult, or prepare patches of a
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath train``; every other word is a ``--config.a.b=c`` override."""
-    names = ", ".join(packaged.config_names())
+    names = ", ".join(packaged.config_names(studies=False))
     text = f"config file, FILE.py or FILE.py:VARIANT; diffpath:NAME or diffpath:NAME:VARIANT for one of {names}"
     parser.add_argument("--config", required=True, help=text)
     parser.add_argument("--workdir", type=Path, help="run directory; an existing run is resumed")

@@ -24,8 +24,16 @@ def folder(name: str) -> Path:
     raise DiffpathError(f"folder {name!r}", where=_PACKAGE, why="missing", fix="install diffpath again")
 
 
-def config_names() -> list[str]:
-    """Returns the names of the configs that come with the package."""
+# Configs of studies are called so; the others are of runs.
+STUDY_PREFIX = "study_"
+
+
+def config_names(*, studies: bool) -> list[str]:
+    """Returns the names of the configs of studies, or of runs, that come with the package."""
+    return [name for name in _config_names() if name.startswith(STUDY_PREFIX) == studies]
+
+
+def _config_names() -> list[str]:
     return sorted(path.stem for path in folder("configs").glob("*.py") if path.stem not in {"common", "__init__"})
 
 
@@ -38,7 +46,7 @@ def config_path(text: str) -> str:
     if not text.startswith(PREFIX):
         return text
     name, colon, variant = text.removeprefix(PREFIX).partition(":")
-    if name not in config_names():
-        fix = f"use one of {', '.join(config_names())}"
+    if name not in _config_names():
+        fix = f"use one of {', '.join(_config_names())}"
         raise DiffpathError(f"config {name!r}", where=text, why="no such config comes with diffpath", fix=fix)
     return f"{folder('configs') / name}.py{colon}{variant}"

@@ -142,10 +142,14 @@ def test_the_authors_quirks_are_in_their_variant_only():
     assert (quirks.data.augment, paper.data.augment) == ("hflip", "dihedral")
 
 
-@pytest.mark.parametrize("path", sorted(f"configs/{name}.py" for name in packaged.config_names()))
-def test_headers_say_what_a_user_asks(path):
-    header = Path(path).read_text().split('"""')[1]
-    assert "Command: diffpath train --config " + path in header
+RUN_CONFIGS, STUDY_CONFIGS = (packaged.config_names(studies=studies) for studies in (False, True))
+
+
+@pytest.mark.parametrize("name", [*RUN_CONFIGS, *STUDY_CONFIGS])
+def test_headers_say_what_a_user_asks(name):
+    header = Path(f"configs/{name}.py").read_text().split('"""')[1]
+    command = f"study --config diffpath:{name}" if name in STUDY_CONFIGS else f"train --config configs/{name}.py"
+    assert f"diffpath {command}" in header
     for word in ("Paper", "Expected", "Variants", "ost"):
         assert word in header, word
 
