@@ -27,9 +27,8 @@ from benchmarks.shapes import (
     Shape,
 )
 from diffpath_jax.diffusion import conditioning, timesteps
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddim, ddpm, loop, solvers, spacing
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, linear_schedule, respace, to_eps
 from diffpath_jax.networks.autoencoder import VQAutoencoder, VQConfig
 from diffpath_jax.networks.codecs import CERTAIN, Codec, LatentCodec, PixelCodec
 from diffpath_jax.networks.conditions import LABEL
@@ -77,7 +76,7 @@ def codec_parameters(codec: Codec, key: PRNGKey) -> Tree:
 
 def linear_noise() -> NoiseSchedule:
     """The schedule that both sides train with."""
-    return diffusion.linear_schedule(NOISE_STEPS, beta_start=BETA_START, beta_end=BETA_END)
+    return linear_schedule(NOISE_STEPS, beta_start=BETA_START, beta_end=BETA_END)
 
 
 def make_task(
@@ -204,7 +203,7 @@ class Sampling:
 
     def respaced(self, trained: NoiseSchedule) -> NoiseSchedule:
         """The steps it visits."""
-        return diffusion.respace(trained, SAMPLERS[self.sampler].grid(trained, self.steps))
+        return respace(trained, SAMPLERS[self.sampler].grid(trained, self.steps))
 
     def guides(self, trained: NoiseSchedule) -> np.ndarray:
         """Whether it guides at each of them."""
@@ -243,7 +242,7 @@ def make_draw(
         )
 
         def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
-            return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
+            return DenoiserOutput(to_eps(prediction, respaced, x_t, t, guided(x_t, t)[0]))
 
         return loop.sample(eps, sampler, keys=image_keys(key, len(labels)), shape=shape)[0]
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import ours
 from benchmarks.measure import Row
 from benchmarks.shapes import NOISE_STEPS, SMALL, TINY, Shape
-from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import cosine_schedule
 from diffpath_jax.io.files import replace_file, write_json
 from diffpath_jax.networks.codecs import to_pixels
 from diffpath_jax.shapes import PRNGKey, Tree
@@ -66,7 +66,7 @@ def _train(
     shape: Shape, images: np.ndarray, labels: np.ndarray, *, batch: int, deadline: float
 ) -> tuple[Tree, list[tuple[int, float]], float]:
     """The averaged parameters, (step, mean loss since the last), and images a second without compilation."""
-    task = ours.make_task(shape, jnp.bfloat16, schedule=diffusion.cosine_schedule(NOISE_STEPS), prediction="v")
+    task = ours.make_task(shape, jnp.bfloat16, schedule=cosine_schedule(NOISE_STEPS), prediction="v")
     take = make_train_step(task, OPTIM, num_steps=ours.NUM_STEPS, log_every=LOOK_EVERY)
     data = jax.device_put({"image": images, "label": labels.astype(np.int32)})
     key = jax.random.key(0)
@@ -103,7 +103,7 @@ def _draw(shape: Shape, params: Tree, *, px: int, num_classes: int, steps: int) 
         ours.Sampling("ddim", steps),
         px=px,
         num_classes=num_classes,
-        schedule=diffusion.cosine_schedule(NOISE_STEPS),
+        schedule=cosine_schedule(NOISE_STEPS),
         prediction="v",
     )
     labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), COLUMNS)

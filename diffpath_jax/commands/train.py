@@ -23,7 +23,7 @@ from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.conditions import readers
 from diffpath_jax.runs import run as runs
-from diffpath_jax.runs import topology
+from diffpath_jax.runs import topology, warm_start
 from diffpath_jax.runs.cost import Plan, plan, shapes_of
 from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.tasks.task import Task
@@ -139,7 +139,7 @@ def _train(
         workdir=arguments.workdir,
         mesh=mesh,
         hooks=tuple(hooks.hooks(run, task, datasets[0], watched, mesh)),
-        start=lambda: runs.starting_point(settings, num_classes=len(run.classes)),
+        start=lambda: warm_start.starting_point(settings, num_classes=len(run.classes)),
         peak=hardware.measured_peak(jnp.dtype(settings.dtype)) * mesh.size,
         compatibility_digest=run.compatibility_digest,
     )

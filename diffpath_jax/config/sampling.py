@@ -4,13 +4,13 @@ from typing import TypeVar
 
 from diffpath_jax.config.noise import schedule
 from diffpath_jax.config.sections import AUTO, DiffusionRun, SamplerConfig
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import spacing, thresholding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
 from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.diffusion.samplers.spacing import SpacingKind
+from diffpath_jax.diffusion.schedule import respace
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.registry import Named, Registry
 
@@ -28,7 +28,7 @@ def sampler(config: DiffusionRun, options: SamplerConfig) -> Sampler:
     kind, trained = sampler_kind(options), schedule(config.noise)
     try:
         indices = spacing_kind(options).choose(trained, options.steps)
-        respaced = diffusion.respace(trained, indices)
+        respaced = respace(trained, indices)
     except ValueError as error:
         why = f"{options.steps} steps of the {trained.num_steps} that the model was trained with: {error}"
         raise DiffpathError("steps", where=WHERE, why=why, fix="change `steps` or `spacing`") from error

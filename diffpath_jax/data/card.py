@@ -107,12 +107,7 @@ def dataset_card(name: str, schema: records.Schema, labels: Mapping[str, Sequenc
         details: what goes into the manifest.
     """
     height, width = schema.image_px
-    filled = (split for split, found in labels.items() if found)
-    rows = [
-        f"| {split} | {' | '.join(str(list(found).count(i)) for i in range(len(schema.classes)))} | {len(found)} |"
-        for split, found in labels.items()
-        if found
-    ]
+    filled = [split for split, of_split in labels.items() if of_split]
     text = [
         f"# {name}",
         "",
@@ -121,7 +116,7 @@ def dataset_card(name: str, schema: records.Schema, labels: Mapping[str, Sequenc
         "",
         f"| split | {' | '.join(schema.classes)} | total |",
         "| --- |" + " --- |" * (len(schema.classes) + 1),
-        *rows,
+        *(_row(split, labels[split], len(schema.classes)) for split in filled),
         "",
     ]
     text += _notes(schema, details)
@@ -130,7 +125,7 @@ def dataset_card(name: str, schema: records.Schema, labels: Mapping[str, Sequenc
         "",
         "```python",
         "import tensorflow_datasets as tfds",
-        f"source = tfds.builder_from_directory(DIRECTORY).as_data_source({next(filled, 'train')!r})",
+        f"source = tfds.builder_from_directory(DIRECTORY).as_data_source({next(iter(filled), 'train')!r})",
         "```",
         "",
     ]
@@ -141,6 +136,10 @@ def dataset_card(name: str, schema: records.Schema, labels: Mapping[str, Sequenc
             "",
         ]
     return "\n".join(text)
+
+
+def _row(split: str, labels: Sequence[int], num_classes: int) -> str:
+    return f"| {split} | {' | '.join(str(list(labels).count(i)) for i in range(num_classes))} | {len(labels)} |"
 
 
 def _notes(schema: records.Schema, details: Details) -> list[str]:

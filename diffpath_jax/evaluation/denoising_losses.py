@@ -13,8 +13,7 @@ from diffpath_jax.config import noise
 from diffpath_jax.config.sections import DiffusionRun
 from diffpath_jax.data.pipeline import Source
 from diffpath_jax.devices.batched import BATCH, batched
-from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.diffusion.schedule import NoiseSchedule, q_sample, split_variance, training_target
 from diffpath_jax.io.progress import track
 from diffpath_jax.runs.run import DiffusionModelRun
 from diffpath_jax.sampling.draw import CODEC, DENOISER, Model
@@ -101,10 +100,10 @@ def _losses(run: DiffusionModelRun, timesteps: Int[np.ndarray, "levels"], *, dra
             t = jnp.full(len(keys), step)
             own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, draw)
             eps = jax.vmap(lambda key: jax.random.normal(key, x_0.shape[1:]))(own)
-            x_t = diffusion.q_sample(schedule, x_0, t, eps)
+            x_t = q_sample(schedule, x_0, t, eps)
             output, _ = network.apply(params, state, x_t, t, conditions)
-            prediction, _ = diffusion.split_variance(output, x_0.shape[-1])
-            return squared_error(prediction, diffusion.training_target(form, schedule, x_0, t, eps))
+            prediction, _ = split_variance(output, x_0.shape[-1])
+            return squared_error(prediction, training_target(form, schedule, x_0, t, eps))
 
         steps, numbers = np.repeat(timesteps, draws), np.tile(np.arange(draws), len(timesteps))
         errors = jax.lax.map(loss, (jnp.asarray(steps, jnp.int32), jnp.asarray(numbers, jnp.int32)))

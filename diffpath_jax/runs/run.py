@@ -9,22 +9,19 @@ from typing import Any, Literal
 import jax
 
 from diffpath_jax.config import checks, sections
-from diffpath_jax.config.files import defaults_of, differing_keys
+from diffpath_jax.config.files import differing_keys
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
-from diffpath_jax.devices import hardware, processes
+from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import read_json, sha256_json, write_json
-from diffpath_jax.io.progress import console
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
-from diffpath_jax.runs import origin
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.training.loop import Start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 
@@ -136,19 +133,7 @@ def create_or_resume(
     Raises:
         DiffpathError: the directory holds a run with other settings or data (exit code 4); the keys are named.
     """
-    first = datasets[0]
-    content: dict[str, Any] = {
-        "config": _stored_config(config),
-        "classes": list(first.schema.classes),
-        "image_px": list(first.schema.image_px),
-        "mpp": first.details.mpp,
-        "data": [dataset.digest for dataset in datasets],
-        "images": [dataset.images for dataset in datasets],
-        **({"validation": validation.digest} if validation else {}),
-        **({"latents": latents.as_json()} if latents else {}),
-        "versions": writer.versions("jax", "flax", "optax"),
-    }
-    path = workdir / RUN
+    path, content = workdir / RUN, _description(config, datasets, validation, latents)
     if path.exists():
         before = read_json(path, what="run", fix=_FIX)
         content = _as_it_began(content, before, with_defaults={**before, **_described(open_run(workdir))})
@@ -164,6 +149,24 @@ def create_or_resume(
         write_json(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
+
+
+def _description(
+    config: sections.RunConfig, datasets: Sequence[Dataset], validation: Dataset | None, latents: FirstStage | None
+) -> dict[str, Any]:
+    """What a run's directory says of it."""
+    first = datasets[0]
+    return {
+        "config": _stored_config(config),
+        "classes": list(first.schema.classes),
+        "image_px": list(first.schema.image_px),
+        "mpp": first.details.mpp,
+        "data": [dataset.digest for dataset in datasets],
+        "images": [dataset.images for dataset in datasets],
+        **({"validation": validation.digest} if validation else {}),
+        **({"latents": latents.as_json()} if latents else {}),
+        "versions": writer.versions("jax", "flax", "optax"),
+    }
 
 
 def _described(run: Run) -> dict[str, Any]:
@@ -354,42 +357,6 @@ def _codec_parameters(run: Run) -> Tree:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"
         raise DiffpathError("first stage", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
     return params
-
-
-def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | None:
-    """Parameters and running statistics that ``train.init_from`` names, adapted to this run's network; or none.
-
-    What could not be copied as it was is said in a line each.
-
-    Raises:
-        DiffpathError: they do not belong to this network, or were trained on colours that are given in another way.
-    """
-    source = config.train.init_from
-    if not source:
-        return None
-    found, state, about = _stored_network(Path(source))
-    own, shape = config.as_json(), config.network_for(num_classes)
-    notes = origin.check_origin(
-        origin.origin_of(about), origin.origin_of(own), defaults=defaults_of(type(shape)), where=source
-    )
-    network = make_network(shape, dtype=config.dtype)
-    options = hardware.options_for_one_call()
-    fresh, fresh_state = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
-    adapted = safetensors_file.adapt(found, fresh, where=source)
-    for note in (*notes, *adapted.notes):
-        console.print(f"init_from: {note}", markup=False)
-    return Start({NETWORK: adapted.params}, {NETWORK: safetensors_file.arrange(state, fresh_state, where=source)})
-
-
-def _stored_network(path: Path) -> tuple[safetensors_file.Flat, safetensors_file.Flat, Mapping[str, Any]]:
-    """Parameters and running statistics by name, of a run or a file, and what it says of their network."""
-    if path.is_dir():
-        run = open_run(path)
-        trained = load_parameters(run)
-        params, state = (safetensors_file.flatten(tree) for tree in (trained.params, trained.model_state))
-        return params, state, run.config.as_json()
-    flat, about = safetensors_file.read_parameters(path)
-    return *safetensors_file.split_network(flat), about
 
 
 def _arrange(run: Run, expected: Any, stored: Any, name: str = "") -> Any:

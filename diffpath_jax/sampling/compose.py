@@ -7,8 +7,7 @@ import numpy as np
 from diffpath_jax.config.sampling import sampler_kind
 from diffpath_jax.config.sections import DiffusionRun, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
-from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.diffusion.schedule import NoiseSchedule, split_variance, to_eps
 from diffpath_jax.networks.conditions import null_values
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.shapes import Conditions, Denoiser, DenoiserOutput, Images, Labels, Timesteps, Tree
@@ -37,7 +36,7 @@ def denoiser(
 
     def predict(x_t: Images, t: Timesteps, y: Conditions) -> conditioning.Output:
         output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
-        return diffusion.split_variance(output, x_t.shape[-1])
+        return split_variance(output, x_t.shape[-1])
 
     guided = conditioning.with_guidance(
         predict,
@@ -49,7 +48,7 @@ def denoiser(
 
     def eps(x_t: Images, t: Timesteps) -> DenoiserOutput:
         output, variance = guided(x_t, t)
-        return DenoiserOutput(diffusion.to_eps(config.diffusion.prediction, respaced, x_t, t, output), variance)
+        return DenoiserOutput(to_eps(config.diffusion.prediction, respaced, x_t, t, output), variance)
 
     combined: Denoiser = eps
     if classifier is not None:

@@ -4,6 +4,7 @@ Its key is ``fold_in(run key, step)``, so a resumed run repeats an uninterrupted
 another number of devices up to rounding.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, no_type_check, runtime_checkable
 
@@ -74,24 +75,61 @@ class GroupLossFn(Protocol):
         ...
 
 
+@runtime_checkable
+class Descent(Protocol):
+    """The descent of every parameter group."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: PRNGKey, frozen_params: Tree, /
+    ) -> tuple[TrainState, dict[str, Weighted], jax.Array]:
+        """Returns the state with other parameters, numbers for the log, and whether all was finite."""
+        ...
+
+
 def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int) -> Step:
     """Returns the optimisation step of every parameter group.
 
     A step whose loss or gradient is not finite changes nothing but the counters.
     """
-    optimizer = optim.make_optimizer(config, num_steps)
-    relative = optim.relative_schedule(config, num_steps)
+    descend = _descent(task, config, num_steps=num_steps)
 
     def step(
         state: TrainState, batch: Batch, run_key: PRNGKey, frozen_params: Tree | None = None
     ) -> tuple[TrainState, jax.Array]:
-        key = jax.random.fold_in(run_key, state.step)
+        moved, metrics, finite = descend(state, batch, jax.random.fold_in(run_key, state.step), frozen_params or {})
+        ema = moved.ema
+        if config.ema_decay:
+            ema = optim.update_ema(ema, moved.params, decay=config.ema_decay, step=state.step)
+        params, ema, model_state = task.after_step(moved.params, ema, moved.model_state)
+        moved = replace(moved, params=params, ema=ema, model_state=model_state)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+        bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
+        taken = replace(
+            kept,
+            step=state.step + 1,
+            bad_steps=bad_steps,
+            skipped=state.skipped + (~finite).astype(jnp.int32),
+            window=_window(state, metrics, finite, log_every=log_every),
+        )
+        return taken, jnp.copy(bad_steps)
+
+    return step
+
+
+def _descent(task: Task, config: OptimConfig, *, num_steps: int) -> Descent:
+    """Returns the descent of every parameter group along the gradient of its loss, one group after the other."""
+    optimizer = optim.make_optimizer(config, num_steps)
+    relative = optim.relative_schedule(config, num_steps)
+
+    def descend(
+        state: TrainState, batch: Batch, key: PRNGKey, frozen_params: Tree
+    ) -> tuple[TrainState, dict[str, Weighted], jax.Array]:
         params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
-        metrics: dict[str, jax.Array] = {"learning_rate": _once(config.learning_rate * relative(state.step))}
+        metrics = {"learning_rate": _once(config.learning_rate * relative(state.step))}
         finite = jnp.asarray(True)
         for number, (group, loss_fn) in enumerate(task.losses.items()):
             loss, aux, grads = _gradient(
-                _of_group(loss_fn, {**(frozen_params or {}), **params}, group),
+                _of_group(loss_fn, {**frozen_params, **params}, group),
                 params[group],
                 model_state,
                 batch,
@@ -105,29 +143,19 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
             model_state = aux["model_state"]
             named = {"loss": _once(loss), "grad_norm": _once(norm), **aux["metrics"]}
             metrics |= {_prefix(task, group) + name: value for name, value in named.items()}
-        ema = (
-            optim.update_ema(state.ema, params, decay=config.ema_decay, step=state.step)
-            if config.ema_decay
-            else state.ema
-        )
-        final_params, ema, model_state = task.after_step(params, ema, model_state)
-        moved = replace(state, params=final_params, ema=ema, opt_state=opt_state, model_state=model_state)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
-        fresh = state.step % log_every == 0
-        bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
-        taken = replace(
-            kept,
-            step=state.step + 1,
-            bad_steps=bad_steps,
-            skipped=state.skipped + (~finite).astype(jnp.int32),
-            window={
-                name: jnp.where(fresh, 0, state.window[name]) + jnp.where(finite, value, 0)
-                for name, value in metrics.items()
-            },
-        )
-        return taken, jnp.copy(bad_steps)
+        return replace(state, params=params, opt_state=opt_state, model_state=model_state), metrics, finite
 
-    return step
+    return descend
+
+
+def _window(
+    state: TrainState, metrics: Mapping[str, Weighted], finite: jax.Array, *, log_every: int
+) -> dict[str, Weighted]:
+    """Returns the sums for the next line of metrics; a step that was not finite counts for nothing."""
+    fresh = state.step % log_every == 0
+    return {
+        name: jnp.where(fresh, 0, state.window[name]) + jnp.where(finite, value, 0) for name, value in metrics.items()
+    }
 
 
 def _of_group(loss_fn: LossFn, params: Tree, group: str) -> GroupLossFn:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffpath_jax.diffusion import conditioning, eps_scaling
-from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import linear_schedule
 from diffpath_jax.shapes import DenoiserOutput
 
 
@@ -113,7 +113,7 @@ def test_guidance_in_an_interval_asks_once_outside_it():
         assert sizes == [expected]
 
 
-SCHEDULE = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
+SCHEDULE = linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
 
 
 def denoise(x, t):

@@ -3,11 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffpath_jax.diffusion import schedule as diffusion
+from diffpath_jax.diffusion.schedule import (
+    cosine_schedule,
+    linear_schedule,
+    posterior_mean,
+    q_sample,
+    respace,
+    scaled_linear_schedule,
+    to_eps,
+    training_target,
+    x0_from_eps,
+)
 from diffpath_jax.networks.layers import fourier_features
 
 T = 1000
-LINEAR = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
+LINEAR = linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
 
 
 # Float64 values computed independently of this project.
@@ -16,11 +26,11 @@ LINEAR = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
     [
         (LINEAR, (0.9999, 0.9997800921, 0.07779665837, 4.035829765e-5)),
         (
-            diffusion.linear_schedule(T, beta_start=1e-4, beta_end=1e-2),
+            linear_schedule(T, beta_start=1e-4, beta_end=1e-2),
             (0.9999, 0.9997901011, 0.2743088881, 6.301749772e-3),
         ),
         (
-            diffusion.scaled_linear_schedule(T, beta_start=0.0015, beta_end=0.0195),
+            scaled_linear_schedule(T, beta_start=0.0015, beta_end=0.0195),
             (0.9985, 0.9969944271, 0.1149220009, 1.423039752e-4),
         ),
     ],
@@ -30,7 +40,7 @@ def test_alpha_bar(schedule, expected):
 
 
 def test_cosine_schedule():
-    schedule = diffusion.cosine_schedule(T)
+    schedule = cosine_schedule(T)
     np.testing.assert_allclose(schedule.alpha_bar[500], 0.492285172, rtol=1e-8)
     np.testing.assert_allclose(schedule.betas[[0, 999]], (4.12842248e-5, 0.999), rtol=1e-8)
 
@@ -44,7 +54,7 @@ def test_posterior_variance():
 @pytest.mark.parametrize("count", [1, 10, 250, 1000])
 def test_respacing_keeps_alpha_bar(count):
     kept = np.linspace(0, T - 1, count).astype(int)
-    respaced = diffusion.respace(LINEAR, kept)
+    respaced = respace(LINEAR, kept)
     np.testing.assert_allclose(respaced.alpha_bar, LINEAR.alpha_bar[kept], rtol=1e-10)
     assert respaced.timesteps.tolist() == kept.tolist()
 
@@ -52,7 +62,7 @@ def test_respacing_keeps_alpha_bar(count):
 @pytest.mark.parametrize("kept", [[], [3, 2], [0, 0], [0, 1000], [-1, 5]])
 def test_respacing_refuses(kept):
     with pytest.raises(ValueError, match="kept steps"):
-        diffusion.respace(LINEAR, np.array(kept, int))
+        respace(LINEAR, np.array(kept, int))
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
@@ -60,18 +70,18 @@ def test_every_prediction_gives_eps_and_x0_back(prediction):
     keys = jax.random.split(jax.random.key(0), 3)
     x_0, eps = (jax.random.normal(key, (4, 8, 8, 3)) for key in keys[:2])
     t = jnp.array([1, 100, 500, 900])
-    x_t = diffusion.q_sample(LINEAR, x_0, t, eps)
-    target = diffusion.training_target(prediction, LINEAR, x_0, t, eps)
-    found = diffusion.to_eps(prediction, LINEAR, x_t, t, target)
+    x_t = q_sample(LINEAR, x_0, t, eps)
+    target = training_target(prediction, LINEAR, x_0, t, eps)
+    found = to_eps(prediction, LINEAR, x_t, t, target)
     np.testing.assert_allclose(found, eps, atol=1e-3 if prediction == "x0" else 1e-5)
     # x_0 from eps divides by sqrt(alpha_bar), 0.017 at t = 900: float32 loses two digits there.
-    np.testing.assert_allclose(diffusion.x0_from_eps(LINEAR, x_t, t, eps), x_0, atol=1e-4)
+    np.testing.assert_allclose(x0_from_eps(LINEAR, x_t, t, eps), x_0, atol=1e-4)
 
 
 def test_q_sample_moments():
     """Equation 2 against its closed form: mean sqrt(abar) x_0, variance 1 - abar."""
     x_0 = jnp.full((1, 200, 200, 3), 0.5)
-    x_t = diffusion.q_sample(LINEAR, x_0, jnp.array([300]), jax.random.normal(jax.random.key(1), x_0.shape))
+    x_t = q_sample(LINEAR, x_0, jnp.array([300]), jax.random.normal(jax.random.key(1), x_0.shape))
     abar = LINEAR.alpha_bar[300]
     error = 5 / np.sqrt(x_0.size)
     assert abs(float(x_t.mean()) - 0.5 * np.sqrt(abar)) < error
@@ -85,14 +95,14 @@ def test_posterior_mean_is_bayes_rule():
     x_0, x_t = 0.3, -0.8
     precision = (1 - beta) / beta + 1 / (1 - before)
     mean = (np.sqrt(1 - beta) * x_t / beta + np.sqrt(before) * x_0 / (1 - before)) / precision
-    found = diffusion.posterior_mean(LINEAR, jnp.full((1, 1, 1, 1), x_0), jnp.full((1, 1, 1, 1), x_t), jnp.array([t]))
+    found = posterior_mean(LINEAR, jnp.full((1, 1, 1, 1), x_0), jnp.full((1, 1, 1, 1), x_t), jnp.array([t]))
     np.testing.assert_allclose(float(found.ravel()[0]), mean, rtol=1e-5)
     np.testing.assert_allclose(LINEAR.posterior_variance[t], 1 / precision, rtol=1e-10)
 
 
 def test_bad_betas_are_refused():
     with pytest.raises(ValueError, match="beta"):
-        diffusion.linear_schedule(10, beta_start=0.0, beta_end=0.5)
+        linear_schedule(10, beta_start=0.0, beta_end=0.5)
 
 
 def test_fourier_features():

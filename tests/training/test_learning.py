@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from diffpath_jax.diffusion import conditioning, timesteps
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import ddpm, loop, spacing
+from diffpath_jax.diffusion.schedule import cosine_schedule, respace, to_eps
 from diffpath_jax.networks.classifier_adm import NoisyClassifier, NoisyClassifierConfig
 from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
@@ -135,7 +135,7 @@ def fit(task, steps):
 
 
 def train_and_sample(effort):
-    noise, uniform = diffusion.cosine_schedule(1000), timesteps.uniform(1000)
+    noise, uniform = cosine_schedule(1000), timesteps.uniform(1000)
     network, critic = denoiser_network(), classifier_network()
     params = fit(
         diffusion_task(network, PixelCodec(), noise, DiffusionConfig("v"), timesteps=uniform, nulls=NULLS),
@@ -143,13 +143,13 @@ def train_and_sample(effort):
     )
     noisy = noisy_classification_task(critic, PixelCodec(), noise, label_smoothing=0.0)
     critic_params = fit(noisy, effort.steps // 2)
-    respaced = diffusion.respace(noise, spacing.even(noise, 40))
+    respaced = respace(noise, spacing.even(noise, 40))
     method, original = ddpm.ddpm(respaced, variance=respaced.betas), jnp.asarray(respaced.timesteps)
 
     def told(shown):
         def denoiser(x_t, t):
             v, _ = network.apply(params, {}, x_t, original[t], {"label": shown})
-            return DenoiserOutput(diffusion.to_eps("v", respaced, x_t, t, v))
+            return DenoiserOutput(to_eps("v", respaced, x_t, t, v))
 
         return denoiser
 

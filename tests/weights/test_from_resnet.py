@@ -13,7 +13,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.codecs import to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.resnet import ResNet, ResNetConfig
-from diffpath_jax.runs import run as runs
+from diffpath_jax.runs import warm_start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import from_resnet, safetensors_file
 from tests.golden import weights
@@ -109,7 +109,7 @@ def settings(init_from, **network):
 
 def test_a_run_begins_with_it_and_a_head_for_its_own_classes(converted, capsys):
     params, state = safetensors_file.split_network(safetensors_file.read_parameters(converted)[0])
-    start = runs.starting_point(settings(converted, standardise=True), num_classes=5)
+    start = warm_start.starting_point(settings(converted, standardise=True), num_classes=5)
     found = safetensors_file.flatten(start.params[NETWORK])
     assert found["head.kernel"].shape == (2048, 5) and found["head.kernel"].std() > 0
     same = {name for name in params if np.array_equal(params[name], found[name])}
@@ -133,7 +133,7 @@ def test_with_the_same_classes_the_head_is_kept(converted):
 
 def test_colours_must_be_given_as_the_weights_expect_them(converted):
     with pytest.raises(DiffpathError, match=r"add --config.network.standardise=True"):
-        runs.starting_point(settings(converted), num_classes=5)
+        warm_start.starting_point(settings(converted), num_classes=5)
 
 
 def test_colours_are_standardised_as_by_torchvision():

@@ -11,7 +11,7 @@ from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.autoencoder import KLAutoencoder, KLConfig, VQAutoencoder, VQConfig
-from diffpath_jax.runs import run as runs
+from diffpath_jax.runs import warm_start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import from_vqgan, safetensors_file
 from tests.golden import weights
@@ -143,7 +143,9 @@ def test_stored_latents_have_the_scale_of_the_checkpoint(converted, dataset, tmp
 def test_an_autoencoders_run_begins_with_a_converted_file(converted):
     network = {"channels": 32, "channel_mult": "(1,2,2)", "groups": 32, "codebook_size": 24}
     keys = {f"network.{name}": value for name, value in network.items()}
-    start = runs.starting_point(settings("vqgan_f4_pkgh", **keys, **{"train.init_from": converted}), num_classes=2)
+    start = warm_start.starting_point(
+        settings("vqgan_f4_pkgh", **keys, **{"train.init_from": converted}), num_classes=2
+    )
     assert same(start.params[NETWORK], from_vqgan.from_vqgan(alone(), where="test").params)
 
 

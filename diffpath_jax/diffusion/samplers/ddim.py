@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
-from diffpath_jax.diffusion.schedule import NoiseSchedule, at
+from diffpath_jax.diffusion.schedule import NoiseSchedule, at, eps_from_x0, x0_from_eps
 from diffpath_jax.shapes import Images
 
 
@@ -33,10 +32,10 @@ def ddim(schedule: NoiseSchedule, *, eta: float, final_alpha_bar: float = 1.0) -
 
     def step(inputs: StepInput) -> Images:
         x, x_0, t, ndim = inputs.x, inputs.x_0, inputs.t, inputs.x.ndim
-        eps = diffusion.eps_from_x0(schedule, x, t, x_0)
+        eps = eps_from_x0(schedule, x, t, x_0)
         if inputs.score is not None:
             eps = eps - at(np.sqrt(1 - now_bar), t, ndim) * inputs.score
-            x_0 = diffusion.x0_from_eps(schedule, x, t, eps)
+            x_0 = x0_from_eps(schedule, x, t, eps)
         mean = at(np.sqrt(before), t, ndim) * x_0 + at(direction, t, ndim) * eps
         return mean + at(sigma, t, ndim) * inputs.noise if eta else mean
 

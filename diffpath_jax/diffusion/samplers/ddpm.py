@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.diffusion.samplers.kinds import SamplerKind
 from diffpath_jax.diffusion.samplers.loop import Sampler, StepInput, stateless_sampler
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Table, at, eps_from_x0, learned_log_variance, posterior_mean
 from diffpath_jax.io.registry import Registry
 from diffpath_jax.shapes import Images
 
@@ -37,7 +36,7 @@ def ddpm(schedule: NoiseSchedule, *, variance: Table) -> Sampler:
     """
 
     def step(inputs: StepInput) -> Images:
-        mean = diffusion.posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
+        mean = posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
         return _drawn(inputs, mean, at(variance, inputs.t, inputs.x.ndim))
 
     return stateless_sampler(schedule, step)
@@ -49,8 +48,8 @@ def ddpm_learned(schedule: NoiseSchedule) -> Sampler:
     def step(inputs: StepInput) -> Images:
         if inputs.variance is None:
             raise ValueError("the network has no learned variance")
-        mean = diffusion.posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
-        return _drawn(inputs, mean, jnp.exp(diffusion.learned_log_variance(schedule, inputs.variance, inputs.t)))
+        mean = posterior_mean(schedule, inputs.x_0, inputs.x, inputs.t)
+        return _drawn(inputs, mean, jnp.exp(learned_log_variance(schedule, inputs.variance, inputs.t)))
 
     return stateless_sampler(schedule, step)
 
@@ -66,7 +65,7 @@ def ddpm_author_code(schedule: NoiseSchedule) -> Sampler:
 
     def step(inputs: StepInput) -> Images:
         x, t, ndim = inputs.x, inputs.t, inputs.x.ndim
-        eps = diffusion.eps_from_x0(schedule, x, t, inputs.x_0)
+        eps = eps_from_x0(schedule, x, t, inputs.x_0)
         mean = (x - at(betas / np.sqrt(1 - before), t, ndim) * eps) / at(np.sqrt(1 - betas), t, ndim)
         return _drawn(inputs, mean, at(schedule.posterior_variance, t, ndim))
 

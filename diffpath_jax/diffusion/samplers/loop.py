@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers.thresholding import Threshold, clip
-from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.diffusion.schedule import NoiseSchedule, x0_from_eps
 from diffpath_jax.shapes import Denoiser, Images, PRNGKeys, Timesteps
 
 
@@ -137,7 +136,7 @@ def sample(
         x, state, trajectory = carry
         t = jnp.full(len(keys), step_indices[call])
         output = denoiser(x, t)
-        x_0 = threshold(diffusion.x0_from_eps(sampler.schedule, x, t, output.eps))
+        x_0 = threshold(x0_from_eps(sampler.schedule, x, t, output.eps))
         if trajectory_frames:
             trajectory = jnp.where((frames == call).reshape(-1, 1, 1, 1, 1), x_0, trajectory)
         # x_T takes number 0, the last turn number 1: where there is one turn a step, step t takes t + 1.

@@ -178,15 +178,9 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
         memory = model_state[CODES]
         age = jnp.where(memory["used"], 0, memory["age"] + 1)
         dead = age >= (revive_after or NEVER)
-
-        def moved(groups: Tree) -> Tree:
-            if not groups:
-                return groups
-            codes = revive(groups[NETWORK]["codebook"]["embedding"], memory["candidates"], dead)
-            return {**groups, NETWORK: {**groups[NETWORK], "codebook": {"embedding": codes}}}
-
+        params, average = (_with_revived(groups, memory["candidates"], dead) for groups in (params, average))
         after = {**memory, "age": jnp.where(dead, 0, age), "used": jnp.zeros(size, bool)}
-        return moved(params), moved(average), {**model_state, CODES: after}
+        return params, average, {**model_state, CODES: after}
 
     return Bottleneck(init, apply, after_step)
 
@@ -194,6 +188,14 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
 def revive(codes: Float[Array, "k d"], candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Float[Array, "k d"]:
     """Returns the codebook with its ``dead`` codes replaced by candidates."""
     return jnp.where(dead[:, None], candidates, codes)
+
+
+def _with_revived(groups: Tree, candidates: Float[Array, "k d"], dead: Bool[Array, "k"]) -> Tree:
+    """Returns parameters by group with the dead codes replaced; there are none of a moving average that is not kept."""
+    if not groups:
+        return groups
+    codes = revive(groups[NETWORK]["codebook"]["embedding"], candidates, dead)
+    return {**groups, NETWORK: {**groups[NETWORK], "codebook": {"embedding": codes}}}
 
 
 def perplexity(counts: Float[Array, "k"]) -> Scalar:

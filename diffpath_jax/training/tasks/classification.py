@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.diffusion.schedule import NoiseSchedule, q_sample
 from diffpath_jax.networks.codecs import Codec, to_unit
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree
@@ -82,7 +81,7 @@ def noisy_classification_task(
         t_key, noise_key, dropout_key, codec_key = jax.random.split(key, 4)
         x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
         t = jax.random.randint(t_key, (x_0.shape[0],), 0, schedule.num_steps)
-        x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
+        x_t = q_sample(schedule, x_0, t, jax.random.normal(noise_key, x_0.shape))
         logits, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, dropout_key)
         values = losses.cross_entropy(logits, batch["label"], smoothing=label_smoothing)
         correct = (logits.argmax(axis=-1) == batch["label"]).astype(jnp.float32)

@@ -1,19 +1,29 @@
 """The task of denoising, and its objective."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
 
 from diffpath_jax.diffusion import conditioning
-from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction
+from diffpath_jax.diffusion.schedule import (
+    NoiseSchedule,
+    Prediction,
+    at,
+    learned_log_variance,
+    posterior_mean,
+    q_sample,
+    split_variance,
+    to_eps,
+    training_target,
+    x0_from_eps,
+)
 from diffpath_jax.diffusion.timesteps import TimestepName, TimestepSampler
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.ranges import NonNegativeReal, Positive, PositiveReal, Share
-from diffpath_jax.shapes import Batch, Images, PRNGKey, Scalar, Timesteps, Tree
+from diffpath_jax.shapes import Batch, Conditions, Images, PRNGKey, Scalar, Timesteps, Tree, Weighted
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, LossAux, Task
 
@@ -69,59 +79,95 @@ def diffusion_task(
         nulls: null value of each condition that the network takes; batches have the conditions under these names.
         frozen_params: parameters of the codec, under its name.
     """
-    weights = (
-        losses.min_snr_weight(objective.prediction, schedule, gamma=objective.min_snr_gamma)
-        if objective.loss == "min_snr"
-        else None
-    )
+    parts = _Denoising(network, codec, schedule, objective, timesteps, nulls)
+    return Task(parts.init, {NETWORK: parts.loss}, frozen_params or {})
 
-    def init(key: PRNGKey) -> tuple[Tree, Tree]:
-        params, state = network.init(key)
-        return {NETWORK: params}, {NETWORK: state, TIMESTEPS: timesteps.init()}
 
-    def loss(params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
+class Noised(NamedTuple):
+    """Images with noise, and what they are made of.
+
+    Attributes:
+        x_0: images, or latents.
+        t: their timesteps.
+        eps: their noise, which a prediction of noise is asked for.
+        x_t: what the network sees.
+    """
+
+    x_0: Images
+    t: Timesteps
+    eps: Images
+    x_t: Images
+
+
+# Arrays of a schedule have no hash, which a method that is jitted would need.
+@dataclass(frozen=True, eq=False)
+class _Denoising:
+    """The functions of the task, over what it consists of; see :func:`diffusion_task`."""
+
+    network: PureNetwork
+    codec: Codec
+    schedule: NoiseSchedule
+    objective: DiffusionConfig
+    timesteps: TimestepSampler
+    nulls: conditioning.Nulls
+
+    def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
+        params, state = self.network.init(key)
+        return {NETWORK: params}, {NETWORK: state, TIMESTEPS: self.timesteps.init()}
+
+    def loss(self, params: Tree, model_state: Tree, batch: Batch, key: PRNGKey) -> tuple[Scalar, LossAux]:
         t_key, noise_key, label_key, dropout_key, perturbation_key, codec_key = jax.random.split(key, 6)
-        x_0 = codec.encode(params.get(CODEC, {}), batch, codec_key)
-        t, importance = timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
-        eps = jax.random.normal(noise_key, x_0.shape)
-        conditions = conditioning.drop(
-            label_key,
-            {name: batch[name] for name in nulls},
-            nulls,
-            rate=objective.label_dropout,
-            group=objective.label_dropout_group,
+        x_0 = self.codec.encode(params.get(CODEC, {}), batch, codec_key)
+        t, importance = self.timesteps.draw(model_state[TIMESTEPS], t_key, x_0.shape[0])
+        noised = self._with_noise(x_0, t, noise_key, perturbation_key)
+        conditions = self._with_dropout(batch, label_key)
+        output, network_state = self.network.apply(
+            params[NETWORK], model_state[NETWORK], noised.x_t, t, conditions, dropout_key
         )
-        seen_eps = eps
-        if objective.input_perturbation:
-            seen_eps = eps + objective.input_perturbation * jax.random.normal(perturbation_key, eps.shape)
-        x_t = diffusion.q_sample(schedule, x_0, t, seen_eps)
-        output, network_state = network.apply(params[NETWORK], model_state[NETWORK], x_t, t, conditions, dropout_key)
-        prediction, fraction = diffusion.split_variance(output, x_0.shape[-1])
-        target = diffusion.training_target(objective.prediction, schedule, x_0, t, eps)
-        errors = losses.squared_error(prediction, target)
-        metrics = losses.by_noise_level(errors, t, schedule.num_steps)
-        values = errors if weights is None else errors * diffusion.at(weights, t, 1)
-        if objective.loss == "hybrid":
-            bound = _bound(objective.prediction, schedule, x_0, x_t, t, prediction, fraction)
-            values = values + objective.bound_weight * schedule.num_steps * bound
-            metrics["bound_bits"] = losses.weighted(bound)
-        model_state = {
+        values, metrics = image_losses(self.objective, self.schedule, noised, output)
+        after = {
             NETWORK: network_state,
-            TIMESTEPS: timesteps.update(model_state[TIMESTEPS], t, jax.lax.stop_gradient(values)),
+            TIMESTEPS: self.timesteps.update(model_state[TIMESTEPS], t, jax.lax.stop_gradient(values)),
         }
-        return (values * importance).mean(), {"metrics": metrics, "model_state": model_state}
+        return (values * importance).mean(), {"metrics": metrics, "model_state": after}
 
-    return Task(init, {NETWORK: loss}, frozen_params or {})
+    def _with_noise(self, x_0: Images, t: Timesteps, key: PRNGKey, perturbation_key: PRNGKey) -> Noised:
+        eps, gamma = jax.random.normal(key, x_0.shape), self.objective.input_perturbation
+        seen = eps + gamma * jax.random.normal(perturbation_key, eps.shape) if gamma else eps
+        return Noised(x_0, t, eps, q_sample(self.schedule, x_0, t, seen))
+
+    def _with_dropout(self, batch: Batch, key: PRNGKey) -> Conditions:
+        rate, group = self.objective.label_dropout, self.objective.label_dropout_group
+        return conditioning.drop(key, {name: batch[name] for name in self.nulls}, self.nulls, rate=rate, group=group)
+
+
+def image_losses(
+    objective: DiffusionConfig, schedule: NoiseSchedule, noised: Noised, output: Images
+) -> tuple[Float[Array, "b"], dict[str, Weighted]]:
+    """Returns the loss of each image, and numbers for the log.
+
+    Args:
+        objective: prediction and loss.
+        schedule: noise schedule.
+        noised: what the network saw.
+        output: of the network: its prediction, and a learned variance where it has one.
+    """
+    prediction, fraction = split_variance(output, noised.x_0.shape[-1])
+    target = training_target(objective.prediction, schedule, noised.x_0, noised.t, noised.eps)
+    values = losses.squared_error(prediction, target)
+    metrics = losses.by_noise_level(values, noised.t, schedule.num_steps)
+    if objective.loss == "min_snr":
+        weights = losses.min_snr_weight(objective.prediction, schedule, gamma=objective.min_snr_gamma)
+        values = values * at(weights, noised.t, 1)
+    if objective.loss == "hybrid":
+        bound = _bound(objective.prediction, schedule, noised, prediction, fraction)
+        values = values + objective.bound_weight * schedule.num_steps * bound
+        metrics["bound_bits"] = losses.weighted(bound)
+    return values, metrics
 
 
 def _bound(
-    form: Prediction,
-    schedule: NoiseSchedule,
-    x_0: Images,
-    x_t: Images,
-    t: Timesteps,
-    prediction: Images,
-    fraction: Images | None,
+    form: Prediction, schedule: NoiseSchedule, noised: Noised, prediction: Images, fraction: Images | None
 ) -> Float[Array, "b"]:
     """L_t of each image in bits a dimension; its gradient reaches the variance alone, not the mean.
 
@@ -130,7 +176,8 @@ def _bound(
     """
     if fraction is None:
         raise ValueError("the variational bound needs a network with a learned variance")
-    eps_hat = diffusion.to_eps(form, schedule, x_t, t, jax.lax.stop_gradient(prediction))
-    mean = diffusion.posterior_mean(schedule, diffusion.x0_from_eps(schedule, x_t, t, eps_hat), x_t, t)
-    log_variance = diffusion.learned_log_variance(schedule, fraction, t)
+    x_0, t, _, x_t = noised
+    eps_hat = to_eps(form, schedule, x_t, t, jax.lax.stop_gradient(prediction))
+    mean = posterior_mean(schedule, x0_from_eps(schedule, x_t, t, eps_hat), x_t, t)
+    log_variance = learned_log_variance(schedule, fraction, t)
     return losses.variational_bound(schedule, x_0, x_t, t, mean, log_variance)

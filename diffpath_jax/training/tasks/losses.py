@@ -9,8 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from diffpath_jax.diffusion import schedule as diffusion
-from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, Table
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Prediction, Table, at, posterior_mean
 from diffpath_jax.shapes import Images, Labels, Timesteps, Weighted
 
 NOISE_LEVELS = 4
@@ -83,8 +82,8 @@ def variational_bound(
     ``KL(q(x_{t-1} | x_t, x_0) || N(mean, exp(log_variance)))`` for t > 0 and ``-log p(x_0 | x_1)`` for t = 0
     (Ho et al. 2020, equation 5; Nichol and Dhariwal 2021, section 2.1).
     """
-    true_mean = diffusion.posterior_mean(schedule, x_0, x_t, t)
-    true_log_variance = diffusion.at(schedule.posterior_log_variance, t, x_t.ndim)
+    true_mean = posterior_mean(schedule, x_0, x_t, t)
+    true_log_variance = at(schedule.posterior_log_variance, t, x_t.ndim)
     kl = normal_kl(true_mean, jnp.broadcast_to(true_log_variance, x_t.shape), mean, log_variance)
     nll = -discretised_log_likelihood(x_0, mean, 0.5 * log_variance)
     axes = tuple(range(1, x_0.ndim))

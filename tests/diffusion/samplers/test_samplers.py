@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 
 from diffpath_jax.diffusion import conditioning, eps_scaling
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import catalogue, ddim, ddpm, loop, spacing, thresholding
 from diffpath_jax.diffusion.samplers.kinds import SamplerSettings
+from diffpath_jax.diffusion.schedule import (
+    cosine_schedule,
+    eps_from_x0,
+    linear_schedule,
+    q_sample,
+    respace,
+    to_eps,
+    x0_from_eps,
+)
 from diffpath_jax.shapes import DenoiserOutput
 from tests.golden import weights
 
 T = 1000
-LINEAR = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
-COSINE = diffusion.cosine_schedule(T)
+LINEAR = linear_schedule(T, beta_start=1e-4, beta_end=2e-2)
+COSINE = cosine_schedule(T)
 
 
 def made(name, **settings):
@@ -49,7 +57,7 @@ def test_every_sampler_is_tested():
 
 
 def spaced(count, grid=spacing.even, schedule=LINEAR):
-    return diffusion.respace(schedule, grid(schedule, count))
+    return respace(schedule, grid(schedule, count))
 
 
 def keys(count, seed=0):
@@ -67,7 +75,7 @@ def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, n
     The start is that of public scheduler tests, moved to NHWC, which does not change the sum. ``noised`` starts from
     that array as an image, noised by itself reversed.
     """
-    respaced = diffusion.respace(schedule, spacing.leading(schedule, 10) if kept is None else np.array(kept))
+    respaced = respace(schedule, spacing.leading(schedule, 10) if kept is None else np.array(kept))
     flat = np.arange(768, dtype=np.float32) / 768
 
     def start(values):
@@ -75,18 +83,18 @@ def check_loop(schedule=LINEAR, *, kept=None, prediction="eps", eps_scale=1.0, n
 
     def denoiser(x_t, t):
         time = jnp.asarray(respaced.timesteps)[t].reshape(-1, 1, 1, 1)
-        return DenoiserOutput(diffusion.to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1)))
+        return DenoiserOutput(to_eps(prediction, respaced, x_t, t, x_t * time / (time + 1)))
 
     x = start(flat)
     if noised:
         reversed_noise = start(flat[::-1].copy().reshape(3, 8, 8, 4).ravel())
-        x = diffusion.q_sample(respaced, x, jnp.full(4, respaced.num_steps - 1), reversed_noise)
+        x = q_sample(respaced, x, jnp.full(4, respaced.num_steps - 1), reversed_noise)
     scaled = eps_scaling.scale_eps(denoiser, offset=eps_scale)
     found, _ = draw(scaled, ddim.ddim(respaced, eta=0.0, **options), keys=keys(4), shape=(8, 8, 3), x_T=x)
     return float(jnp.abs(found).sum())
 
 
-STEEP = diffusion.linear_schedule(T, beta_start=0.01, beta_end=2e-2)
+STEEP = linear_schedule(T, beta_start=0.01, beta_end=2e-2)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ def test_diffusers_agrees(name, monkeypatch):
     """diffusers' own schedulers in double precision, value by value, with the same model, start and noise."""
     sampler_name, options = CASES[name]
     visited = GOLDEN[f"{name}/timesteps"]
-    schedule = diffusion.respace(LINEAR, np.unique(visited))
+    schedule = respace(LINEAR, np.unique(visited))
     sampler = SAMPLERS.get(sampler_name, sampler_name)(schedule)
     np.testing.assert_array_equal(schedule.timesteps[sampler.step_indices], visited)
     shape = (2, 4, 4, 3)
@@ -155,7 +163,7 @@ def test_diffusers_agrees(name, monkeypatch):
 
     def denoiser(x, t):
         output = dummy(x, jnp.asarray(schedule.timesteps)[t].reshape(-1, 1, 1, 1))
-        return DenoiserOutput(diffusion.to_eps(prediction, schedule, x, t, output), jnp.cos(2 * x))
+        return DenoiserOutput(to_eps(prediction, schedule, x, t, output), jnp.cos(2 * x))
 
     start = jnp.asarray(weights.normal("x_T", shape))
     options = {"threshold": thresholding.unbounded, **options}
@@ -192,7 +200,7 @@ def test_ddim_variance():
         (487, 486): 0.00979,
         (999, 998): 0.02,
     }.items():
-        sampler = ddim.ddim(diffusion.respace(LINEAR, np.array([before, now])), eta=1.0)
+        sampler = ddim.ddim(respace(LINEAR, np.array([before, now])), eta=1.0)
         zero, t = jnp.zeros((1, 1, 1, 1)), jnp.array([1])
         sigma = float((step(sampler, zero, zero, t, zero + 1) - step(sampler, zero, zero, t, zero)).ravel()[0])
         np.testing.assert_allclose(sigma**2, expected, atol=1e-5)  # published with five digits
@@ -229,9 +237,7 @@ def test_exact_denoiser_of_one_image_gives_it_back(name):
     schedule = spaced(25)
 
     def denoiser(x, t):
-        return DenoiserOutput(
-            diffusion.eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)), jnp.zeros_like(x)
-        )
+        return DenoiserOutput(eps_from_x0(schedule, x, t, jnp.broadcast_to(image, x.shape)), jnp.zeros_like(x))
 
     drawn, _ = draw(denoiser, SAMPLERS[name](schedule), keys=keys(3), shape=(8, 8, 3))
     np.testing.assert_allclose(drawn, jnp.broadcast_to(image, drawn.shape), atol=1e-4)
@@ -333,7 +339,7 @@ def test_a_few_step_solver_has_a_spacing_that_suits_it(name):
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_order_of_convergence(name):
     """Four times the steps, even in lambda: the error falls 4^order-fold, on a schedule fine enough to hold still."""
-    fine = diffusion.linear_schedule(20_000, beta_start=1e-4 / 20, beta_end=2e-2 / 20)
+    fine = linear_schedule(20_000, beta_start=1e-4 / 20, beta_end=2e-2 / 20)
     errors = [solver_error(name, steps, fine) for steps in (16, 64)]
     measured, order = np.log(errors[0] / errors[1]) / np.log(4), catalogue.SAMPLERS[name].order
     print(f"{name}: error {errors[0]:.2e} with 16 steps, {errors[1]:.2e} with 64: order {measured:.2f}")
@@ -342,14 +348,14 @@ def test_order_of_convergence(name):
 
 def test_the_authors_slip_is_what_it_is_said_to_be():
     """Their formula, straight, at every t; eps is over-scaled 1.449x at t = 1 and 1.067x at t = 10."""
-    schedule = diffusion.linear_schedule(T, beta_start=1e-4, beta_end=1e-2)  # theirs
+    schedule = linear_schedule(T, beta_start=1e-4, beta_end=1e-2)  # theirs
     sampler, abar = ddpm.ddpm_author_code(schedule), schedule.alpha_bar
     x_t, eps = 0.7, -0.4
     for t in (0, 1, 10, 62, 999):
         before = abar[t - 1]  # at t = 0 Python, too, takes the last
         expected = (x_t - schedule.betas[t] / np.sqrt(1 - before) * eps) / np.sqrt(1 - schedule.betas[t])
         time, image = jnp.array([t]), jnp.full((1, 1, 1, 1), x_t)
-        x_0 = diffusion.x0_from_eps(schedule, image, time, jnp.full_like(image, eps))
+        x_0 = x0_from_eps(schedule, image, time, jnp.full_like(image, eps))
         found = float(step(sampler, image, x_0, time, jnp.zeros_like(image)).squeeze())
         np.testing.assert_allclose(found, expected, rtol=2e-5)
     # Set beside the right formula, eps is over-scaled by the ratio of the two divisors.
@@ -406,7 +412,7 @@ def test_ddim_is_guided_as_by_guided_diffusion(eta):
     )
     x_t, time = jnp.asarray(x, jnp.float32), jnp.array([t])
     output = denoiser(x_t, time)
-    x_0 = thresholding.clip(diffusion.x0_from_eps(schedule, x_t, time, output.eps))
+    x_0 = thresholding.clip(x0_from_eps(schedule, x_t, time, output.eps))
     sampler = kind.make(schedule, SamplerSettings(trained=LINEAR, eta=eta))
     found = step(sampler, x_t, x_0, time, jnp.asarray(noise, jnp.float32), score=output.score)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
 
 T = 1000
 SCHEDULES = {
-    "linear": diffusion.linear_schedule(T, beta_start=1e-4, beta_end=2e-2),
-    "cosine": diffusion.cosine_schedule(T),
+    "linear": linear_schedule(T, beta_start=1e-4, beta_end=2e-2),
+    "cosine": cosine_schedule(T),
 }
 LINEAR = SCHEDULES["linear"]
 
@@ -78,7 +78,7 @@ def published_sections(num_steps, counts):
 
 @pytest.mark.parametrize("num_steps", [1000, 50, 37])
 def test_strides_are_those_of_guided_diffusion(num_steps):
-    schedule = diffusion.cosine_schedule(num_steps)
+    schedule = cosine_schedule(num_steps)
     for count in range(1, num_steps + 1):
         expected = published_stride(num_steps, count)
         if expected is None:
@@ -91,7 +91,7 @@ def test_strides_are_those_of_guided_diffusion(num_steps):
 @pytest.mark.parametrize("num_steps", [1000, 50, 37])
 def test_ddim_starts_near_the_top(num_steps):
     """Its own stride where that leaves less than another one over; else the published, else one up to T - 1."""
-    schedule = diffusion.cosine_schedule(num_steps)
+    schedule = cosine_schedule(num_steps)
     for count in range(1, num_steps + 1):
         steps, own = spacing.ddim(schedule, count).tolist(), num_steps // count
         assert len(steps) == count

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion import timesteps
+from diffpath_jax.diffusion.schedule import at, eps_from_x0, linear_schedule, posterior_mean, q_sample, v_from_x0_eps
 from diffpath_jax.networks.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import NETWORK
 
-LINEAR = diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
+LINEAR = linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
 
 
 def full(value):
@@ -45,8 +45,8 @@ def test_probabilities_of_the_256_levels_add_up_to_one():
 def test_the_bound_is_zero_for_the_posterior_itself_and_grows_with_the_distance():
     x_0, x_t = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 3))
     t = jnp.array([7, 500, 999])
-    mean = diffusion.posterior_mean(LINEAR, x_0, x_t, t)
-    log_variance = jnp.broadcast_to(diffusion.at(LINEAR.posterior_log_variance, t, 4), x_t.shape)
+    mean = posterior_mean(LINEAR, x_0, x_t, t)
+    log_variance = jnp.broadcast_to(at(LINEAR.posterior_log_variance, t, 4), x_t.shape)
     np.testing.assert_allclose(losses.variational_bound(LINEAR, x_0, x_t, t, mean, log_variance), 0, atol=1e-6)
     shift = 0.1
     moved = losses.variational_bound(LINEAR, x_0, x_t, t, mean + shift, log_variance)
@@ -67,15 +67,13 @@ def test_errors_of_the_three_predictions_agree_with_that():
     key = jax.random.split(jax.random.key(1), 3)
     x_0, eps, guess = (jax.random.normal(k, (1, 4, 4, 3)) for k in key)
     t = jnp.array([300])
-    x_t = diffusion.q_sample(LINEAR, x_0, t, eps)
+    x_t = q_sample(LINEAR, x_0, t, eps)
     snr = (LINEAR.alpha_bar / (1 - LINEAR.alpha_bar))[300]
-    guess_eps = diffusion.eps_from_x0(LINEAR, x_t, t, guess)
+    guess_eps = eps_from_x0(LINEAR, x_t, t, guess)
     of_x0 = float(losses.squared_error(guess, x_0)[0])
     of_eps = float(losses.squared_error(guess_eps, eps)[0])
     of_v = float(
-        losses.squared_error(
-            diffusion.v_from_x0_eps(LINEAR, guess, t, guess_eps), diffusion.v_from_x0_eps(LINEAR, x_0, t, eps)
-        )[0]
+        losses.squared_error(v_from_x0_eps(LINEAR, guess, t, guess_eps), v_from_x0_eps(LINEAR, x_0, t, eps))[0]
     )
     np.testing.assert_allclose([of_eps, of_v], [snr * of_x0, (snr + 1) * of_x0], rtol=1e-4)
 
@@ -96,7 +94,7 @@ class Probe(PureNetwork):
 
 
 def run_task(count=4096, **objective):
-    probe, schedule = Probe(), diffusion.linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
+    probe, schedule = Probe(), linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
     made = diffusion_task(
         probe,
         PixelCodec(),

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from diffpath_jax.diffusion import schedule as diffusion
 from diffpath_jax.diffusion import timesteps
-from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
+from diffpath_jax.diffusion.schedule import (
+    cosine_schedule,
+    learned_log_variance,
+    linear_schedule,
+    posterior_mean,
+    q_sample,
+    split_variance,
+    x0_from_eps,
+)
 from diffpath_jax.networks.codecs import PixelCodec, to_unit
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
@@ -87,9 +94,9 @@ def test_betas(name, steps):
 @pytest.mark.parametrize("case", CASES)
 def test_posterior(case):
     schedule, t, x_0, eps, _ = fixed(case)
-    x_t = diffusion.q_sample(schedule, x_0, t, eps)
+    x_t = q_sample(schedule, x_0, t, eps)
     check(x_t, LOSSES[f"{case}/x_t"])
-    check(diffusion.posterior_mean(schedule, x_0, x_t, t), LOSSES[f"{case}/posterior_mean"])
+    check(posterior_mean(schedule, x_0, x_t, t), LOSSES[f"{case}/posterior_mean"])
     check(schedule.posterior_variance[t], LOSSES[f"{case}/posterior_variance"], 1e-7)
     check(schedule.posterior_log_variance[t], LOSSES[f"{case}/posterior_log_variance"], 1e-7)
 
@@ -98,10 +105,10 @@ def test_posterior(case):
 def test_step_of_a_learned_variance(case):
     schedule, t, _, _, output = fixed(case)
     x_t = jnp.asarray(LOSSES[f"{case}/x_t"])
-    eps, fraction = diffusion.split_variance(output, 3)
-    mean = diffusion.posterior_mean(schedule, diffusion.x0_from_eps(schedule, x_t, t, eps), x_t, t)
+    eps, fraction = split_variance(output, 3)
+    mean = posterior_mean(schedule, x0_from_eps(schedule, x_t, t, eps), x_t, t)
     check(mean, LOSSES[f"{case}/step_mean"])
-    check(diffusion.learned_log_variance(schedule, fraction, t), LOSSES[f"{case}/step_log_variance"])
+    check(learned_log_variance(schedule, fraction, t), LOSSES[f"{case}/step_log_variance"])
 
 
 @pytest.mark.parametrize("case", CASES)
