@@ -5,8 +5,11 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
-from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode, from_system
+from diffpath_jax.io.files import is_special
 
 # command: (module that holds add_arguments and main, one line of help). Imported only when used: `prep` never
 # loads JAX, and `--help` answers at once.
@@ -30,6 +33,14 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the options as every other error is said."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ``DiffpathError``."""
+        raise DiffpathError("option", where="the command line", why=message, fix=f"see {self.prog} --help")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -39,16 +50,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return int(_dispatch(argv))
-    except DiffpathError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return int(error.code)
+    except Exception as error:
+        refused = from_system(error)
+        if refused is None:
+            raise
+        print(f"error: {refused}", file=sys.stderr)
+        return int(refused.code)
     except KeyboardInterrupt:
         print("error: interrupted; run the same command to go on", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
 
 
 def _dispatch(argv: Sequence[str]) -> ExitCode:
-    parser = argparse.ArgumentParser(prog="diffpath", description=__doc__)
+    _check_words(argv)
+    parser = _Parser(prog="diffpath", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, (module_name, help_line) in COMMANDS.items():
@@ -56,12 +71,40 @@ def _dispatch(argv: Sequence[str]) -> ExitCode:
         if name == chosen:
             importlib.import_module(module_name).add_arguments(subparser)
     arguments, rest = parser.parse_known_args(argv)
+    _check_paths(arguments)
     command = importlib.import_module(COMMANDS[arguments.command][0])
     if getattr(arguments, "takes_overrides", False):
         return command.main(arguments, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return command.main(arguments)
+
+
+def _check_words(argv: Sequence[str]) -> None:
+    """Refuse words that no file of the project could hold.
+
+    Raises:
+        DiffpathError: one is not UTF-8.
+    """
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            fix = "rename the file or folder"
+            raise DiffpathError("option", where="the command line", why=f"{word!a} is not UTF-8", fix=fix) from None
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    """Refuse pipes and devices, of which one may have no end.
+
+    Raises:
+        DiffpathError: an option names one.
+    """
+    for name, value in vars(arguments).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and is_special(path):
+                why, fix = "it is a pipe or a device", "name a file or a directory"
+                raise DiffpathError(f"--{name}", where=path, why=why, fix=fix)
 
 
 def entry_point() -> None:

@@ -1,6 +1,8 @@
 """What a user is told when something cannot go on, and the exit code that goes with it."""
 
 import enum
+import errno
+import os
 
 
 class ExitCode(enum.IntEnum):
@@ -13,6 +15,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 4
     DAMAGED = 5
     DIVERGED = 6
+    SYSTEM = 7
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -39,3 +42,53 @@ class DiffpathError(Exception):
 
 def _rebuild(what: str, where: str, why: str, fix: str, code: ExitCode) -> DiffpathError:
     return DiffpathError(what, where=where, why=why, fix=fix, code=code)
+
+
+_ROOM = "make room there and run the same command again"
+_PLACE = "name another path, or change its permissions"
+_HANDLES = "raise the limit (ulimit -n 4096) and run the same command again"
+# The user named something else than was asked for: bad input, and no refusal of the machine.
+_NAMED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}
+# What the system refuses, and what helps. The text of an error can come through a library that hides its number.
+_FIXES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PLACE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), _HANDLES),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "name another path"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "check the disk, and run the same command again",
+    errno.ENOMEM: "free memory, or ask for less at once",
+}
+
+
+def from_system(error: BaseException) -> DiffpathError | None:
+    """What the operating system refused (room, permission, handles, memory, a name), as one line; none for a bug.
+
+    Libraries raise errors of their own over it: its number is looked for in what an error was raised from, and its
+    words in their texts.
+
+    Args:
+        error: anything that was raised.
+    """
+    if isinstance(error, DiffpathError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        members = [from_system(member) for member in error.exceptions]
+        return None if None in members else members[0]
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return DiffpathError("name", where=ascii(error.object), why="a file name is not UTF-8", fix="rename the file")
+    if isinstance(error, MemoryError):
+        return _refused("memory", "this machine", errno.ENOMEM)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _refused("file", error.filename or "the file system", error.errno)
+    for number in _FIXES:
+        if os.strerror(number) in str(error):
+            return _refused("file", "the file system", number)
+    return from_system(error.__cause__) if error.__cause__ else None
+
+
+def _refused(what: str, where: object, number: int) -> DiffpathError:
+    place = where.decode(errors="backslashreplace") if isinstance(where, bytes) else str(where)
+    fix = _FIXES.get(number, "check the path, and run the same command again")
+    code = ExitCode.BAD_INPUT if number in _NAMED else ExitCode.SYSTEM
+    return DiffpathError(what, where=place, why=os.strerror(number).lower(), fix=fix, code=code)

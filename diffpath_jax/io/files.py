@@ -42,7 +42,10 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it becomes ``path``, on failure it is removed."""
+    """Yield a temporary path beside ``path``; on success it becomes ``path``, on failure it is removed.
+
+    An error of the operating system names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes on two machines can share a number, and a cluster may run one unit twice.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
@@ -52,6 +55,10 @@ def replace_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,17 +81,43 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, *, what: str, fix: str) -> Any:
-    """Read a JSON file or raise one clear line.
+    """Read a JSON file that a user wrote, or raise one clear line.
 
     Raises:
-        DiffpathError: the file is missing, unreadable or not JSON.
+        DiffpathError: the file is missing or not JSON.
     """
+    data = read_bytes(path, what=what, fix=fix)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise DiffpathError(what, where=path, why="no such file", fix=fix) from None
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(data)
+    except (ValueError, RecursionError) as error:
         raise DiffpathError(what, where=path, why=f"cannot be read as JSON ({error})", fix=fix) from error
+
+
+def is_special(path: Path) -> bool:
+    """Returns whether a path is a pipe, a device or a socket, of which one may have no end."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def read_bytes(path: Path, *, what: str, fix: str) -> bytes:
+    """Returns the bytes of a file, which is no pipe or device.
+
+    Raises:
+        DiffpathError: there is no such file.
+    """
+    if not path.is_file():
+        why = "not a file" if path.exists() else "no such file"
+        raise DiffpathError(what, where=path, why=why, fix=fix)
+    return path.read_bytes()
+
+
+def parse_json(data: bytes) -> Any:
+    """Returns a JSON value.
+
+    Raises:
+        ValueError: it is none; NaN and infinity are none either.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(data.decode(), parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -99,7 +132,30 @@ def own_directory(directory: Path) -> Iterator[None]:
         DiffpathError: another job holds it (exit code 4).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / LOCK_NAME
+    with _locked(directory / LOCK_NAME, "output directory", directory):
+        yield
+
+
+@contextlib.contextmanager
+def own_file(path: Path) -> Iterator[None]:
+    """Hold a file that is about to be written; nothing is left beside it.
+
+    Raises:
+        DiffpathError: another job holds it (exit code 4).
+    """
+    lock = path.with_name(f".{path.name}{LOCK_NAME}")
+    with new_directory_or_nothing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, "output file", path):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str, where: Path) -> Iterator[None]:
+    """Hold a lock file; ``what`` and ``where`` are for errors."""
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,10 +163,10 @@ def own_directory(directory: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise DiffpathError(
-                "output directory",
-                where=directory,
+                what,
+                where=where,
                 why=f"in use by {owner}",
-                fix="wait for that job, or name another directory",
+                fix="wait for that job, or name another",
                 code=ExitCode.REFUSED,
             ) from None
         file.truncate(0)
@@ -123,13 +179,40 @@ def own_directory(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def own_results(directory: Path, *, marker: str) -> Iterator[None]:
+    """Hold a directory whose files a command writes anew each time it is run; a new one goes again if it fails.
+
+    Args:
+        directory: the output directory.
+        marker: file that every directory of this command has.
+
+    Raises:
+        DiffpathError: it holds other things, or another job holds it (exit code 4).
+    """
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    if marker not in names and any(name != LOCK_NAME and not name.endswith(TEMPORARY_SUFFIX) for name in names):
+        why = f"it holds other files and no {marker}"
+        fix = "name a new directory, or one of this command"
+        raise DiffpathError("output directory", where=directory, why=why, fix=fix, code=ExitCode.REFUSED)
+    with new_directory_or_nothing(directory), own_directory(directory):
+        yield
+
+
+@contextlib.contextmanager
 def new_directory_or_nothing(directory: Path) -> Iterator[None]:
-    """Remove ``directory`` again when the block fails on bad input and nothing but the lock was written."""
-    existed = directory.exists()
+    """Remove ``directory``, and those made above it, when the block fails and nothing but the lock was written."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         yield
-    except DiffpathError:
-        if not existed and directory.exists() and {p.name for p in directory.iterdir()} <= {LOCK_NAME}:
-            (directory / LOCK_NAME).unlink(missing_ok=True)
-            directory.rmdir()
+    except Exception:
+        for path in made:
+            if not path.is_dir() or {p.name for p in path.iterdir()} - {LOCK_NAME}:
+                break
+            (path / LOCK_NAME).unlink(missing_ok=True)
+            path.rmdir()
         raise
+
+
+def shareable(path: Path | str) -> str:
+    """Returns a path as it may be passed on: a relative one as it is, of an absolute one its last name."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
