@@ -220,6 +220,7 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
             splits=view.labels,
             details=view.details,
             card=card.dataset_card(job.name, schema, view.labels, view.details),
+            tables=[f"{PRIVATE}/{name}" for name in (patch_table.FILE, duplicates.FILE)] if view is all_folds else (),
         )
     return staged, dataset
 

@@ -8,12 +8,22 @@ sets the time of the last change itself, and no program can set it back.
 import hashlib
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import read_json, sha256_file, write_json
+from diffpath_jax.io.files import sha256_file
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 
 Stamp = list[int]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """Stamps of some files, and the digests that they had then."""
+
+    stamps: list[Stamp]
+    sha256: list[str]
 
 
 def stamp(path: Path) -> Stamp:
@@ -53,11 +63,12 @@ def sha256_remembered(paths: Sequence[Path], folder: Path) -> list[str]:
     memory = folder / f"{hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:32]}.json"
     now = [stamp(path) for path in paths]
     if memory.exists():
-        stored = read_json(memory, what="digest", fix="delete this file and run the same command again")
-        if stored.get("stamps") == now:
-            return stored["sha256"]
+        fix = "delete this file and run the same command again"
+        stored = read_sealed(memory, _Remembered, what="digest", fix=fix)
+        if stored.stamps == now:
+            return stored.sha256
     taken = [sha256(path) for path in paths]
-    write_json(memory, {"stamps": now, "sha256": taken})
+    write_sealed(memory, {"stamps": now, "sha256": taken})
     return taken
 
 

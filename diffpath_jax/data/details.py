@@ -6,8 +6,10 @@ but for :data:`_OTHER_CLASS`; what does not apply to a data set has no key.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from diffpath_jax.io.sealed import opened
 
 # How splits keep images apart: no patient is in two; one slide is cut into parts; each image for itself.
 SPLIT_BY = ("patient", "place", "image")
@@ -42,10 +44,9 @@ class SlideScale:
         """Returns what was stored.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            ValueError: it is something else.
         """
-        sequences = {name: tuple(content[name]) for name in ("doubts", "read_px", "read_mpp")}
-        return cls(**_known(cls, {**content, **sequences}))
+        return opened(dict(content), cls)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class AnnotationUse:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "AnnotationUse":
-        """Returns what was stored; raises ``TypeError`` where it is something else."""
-        return cls(**_known(cls, content))
+        """Returns what was stored; raises ``ValueError`` where it is something else."""
+        return opened(dict(content), cls)
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,6 @@ class DuplicateCounts:
     near: Mapping[str, int]
     other_class: int
     dropped: int
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "DuplicateCounts":
-        """Returns what was stored; raises ``KeyError`` or ``TypeError`` where it is something else."""
-        return cls(**_known(cls, {**content, "other_class": content[_OTHER_CLASS]}))
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored."""
@@ -164,25 +160,20 @@ def from_json(content: Mapping[str, Any]) -> Details:
     """Returns what a manifest of this or an earlier version says.
 
     Raises:
-        KeyError, TypeError, ValueError: a key is missing, or its value is not what it should be.
+        ValueError: a key is missing, or its value is not what it should be.
     """
-    values = _known(Details, content)
-    for name in ("annotations", "training_data"):
-        if name in values:
-            values[name] = tuple(values[name])
-    if "scales" in values:
-        values["scales"] = tuple(SlideScale.from_json(scale) for scale in values["scales"])
-    if values.get("duplicates") is not None:
-        values["duplicates"] = DuplicateCounts.from_json(values["duplicates"])
-    values.setdefault("split_by", _split_by(values.get("split_proof") or ""))
-    if values["kind"] not in KINDS:
-        raise ValueError(f"kind is {values['kind']!r}, none of {KINDS}")
+    counts = content.get("duplicates")
+    renamed = {"duplicates": _renamed(counts)} if isinstance(counts, Mapping) else {}
+    split_by = {"split_by": _split_by(str(content.get("split_proof") or ""))}
+    details = opened({**split_by, **content, **renamed}, Details)
+    if details.kind not in KINDS:
+        raise ValueError(f"kind is {details.kind!r}, none of {KINDS}")
     for name in ("mpp", "fov_um"):
-        if not 0 < values[name] < math.inf:  # NaN fails too
-            raise ValueError(f"{name} is {values[name]}")
-    if values["kind"] == "latents" and not values.get("source"):
+        if not 0 < getattr(details, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(details, name)}")
+    if details.kind == "latents" and not details.source:
         raise ValueError("it does not say which images its latents are made from")
-    return Details(**values)
+    return details
 
 
 def _split_by(proof: str) -> str | None:
@@ -191,7 +182,6 @@ def _split_by(proof: str) -> str | None:
     return next((kind for words, kind in said.items() if words in proof), None)
 
 
-def _known(schema: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a dataclass has a field for; later versions may say more."""
-    names = {each.name for each in fields(schema)}
-    return {name: value for name, value in content.items() if name in names}
+def _renamed(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns stored counts of duplicates under the names of the fields."""
+    return {"other_class" if name == _OTHER_CLASS else name: value for name, value in counts.items()}

@@ -11,6 +11,7 @@ import PIL.ImageOps
 from jaxtyping import UInt8
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import is_special
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # A patch is no larger; a small file can claim to be.
@@ -20,7 +21,7 @@ MAX_PIXELS = 4096**2
 def list_images(folder: Path) -> dict[str, list[Path]]:
     """The images of each class, by the name of its folder; images that lie in no folder have the class "".
 
-    Hidden files and files of other types are passed over.
+    Hidden files, files of other types, and what only looks like a file (pipes, devices) are passed over.
 
     Raises:
         DiffpathError: there is no image, or some lie in class folders and some do not.
@@ -28,7 +29,8 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(_files(folder)):
         below = path.relative_to(folder)
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in below.parts):
+        hidden = any(part.startswith(".") for part in below.parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and not is_special(path):
             found.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
     if not found:
         fix = f"name a folder with a folder of images ({', '.join(SUFFIXES)}) for each class"

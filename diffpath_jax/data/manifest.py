@@ -1,15 +1,18 @@
 """The manifest of a dataset directory: what it holds, with digests. Readers open only what it lists."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from array_record.python import array_record_module
 
 from diffpath_jax.data import details, records
 from diffpath_jax.data.details import Details
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_file, sha256_json
+from diffpath_jax.io.files import sha256_file, sha256_json
+from diffpath_jax.io.names import check_names
+from diffpath_jax.io.sealed import read_sealed
 
 MANIFEST = "manifest.json"
 FORMAT = "diffpath-dataset-1"
@@ -24,6 +27,35 @@ class Shard:
     file: str
     count: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The file as it is written; attributes are those of :class:`Dataset`.
+
+    Attributes:
+        format: of the directory.
+        name: dataset name.
+        image_px: (height, width).
+        classes: class names.
+        latent_shape: of latents.
+        splits: shards of each split.
+        class_counts: images per split and class.
+        digest: of the content.
+        details: of :func:`diffpath_jax.data.details.from_json`.
+        files: SHA-256 of the tables beside the shards, by path; they may be left out when the data set is passed on.
+    """
+
+    format: Literal["diffpath-dataset-1"]
+    name: str
+    image_px: tuple[int, int]
+    classes: tuple[str, ...]
+    latent_shape: tuple[int, int, int] | None = None
+    splits: dict[str, tuple[Shard, ...]]
+    class_counts: dict[str, dict[str, int]]
+    digest: str
+    details: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,30 +171,48 @@ def open_dataset(directory: Path, *, verify: bool = True) -> Dataset:
     if not path.is_file():
         why = "no such directory" if not directory.is_dir() else f"it has no {MANIFEST}"
         raise DiffpathError("dataset", where=directory, why=why, fix=_FIX)
-    content = read_json(path, what="manifest", fix=_REWRITE)
+    stored = read_stored(directory)
     try:
-        if content["format"] != FORMAT:
-            raise ValueError(f"format is {content['format']!r}, not {FORMAT!r}")
-        latent_shape = tuple(content["latent_shape"]) if "latent_shape" in content else None
-        schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]), latent_shape)
-        splits = {k: tuple(Shard(**shard) for shard in v) for k, v in content["splits"].items()}
-        dataset = Dataset(
-            directory=directory,
-            name=content["name"],
-            schema=schema,
-            splits=splits,
-            class_counts=content["class_counts"],
-            details=details.from_json(content["details"]),
-            digest=content_digest(schema, splits),
-        )
-        if content["digest"] != dataset.digest:
-            raise ValueError("its digest does not match its shard list")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        dataset = _described(directory, stored)
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, f"not a valid manifest: {error}") from error
     if verify:
-        for shard in (shard for shards in splits.values() for shard in shards):
+        for shard in (shard for shards in dataset.splits.values() for shard in shards):
             check_shard(directory / shard.file, shard)
+        for name, sha256 in stored.files.items():
+            if (directory / name).is_file() and sha256_file(directory / name) != sha256:
+                raise _damaged(directory / name, "its bytes do not match the digest in the manifest")
     return dataset
+
+
+def read_stored(directory: Path) -> Stored:
+    """Read a manifest and no more.
+
+    Raises:
+        DiffpathError: there is none (exit code 2), or it is damaged (exit code 5).
+    """
+    return read_sealed(directory / MANIFEST, Stored, what="manifest", fix=_REWRITE)
+
+
+def _described(directory: Path, stored: Stored) -> Dataset:
+    """Returns the data set of a manifest.
+
+    Raises:
+        ValueError: it contradicts itself, or names something that no data set may.
+    """
+    schema = records.Schema(stored.image_px, stored.classes, stored.latent_shape)
+    check_names(stored.name, *stored.classes, *stored.splits)
+    if stored.digest != content_digest(schema, stored.splits):
+        raise ValueError("its digest does not match its shard list")
+    return Dataset(
+        directory=directory,
+        name=stored.name,
+        schema=schema,
+        splits=stored.splits,
+        class_counts=stored.class_counts,
+        details=details.from_json(stored.details),
+        digest=stored.digest,
+    )
 
 
 def check_shard(path: Path, shard: Shard) -> None:

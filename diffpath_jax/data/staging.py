@@ -10,14 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffpath_jax.data import manifest
+from diffpath_jax.data import details, manifest
 from diffpath_jax.data.writer import write_shard
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_file, write_json
+from diffpath_jax.io.files import sha256_file
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 
 STAGING = ".staging"
 JOB = "job.json"
 Renew = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What is stored of a unit."""
+
+    shard: manifest.Shard
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Staging:
         if recorded.exists():
             refuse_other_job(out, renew(_recorded_job(out)), job)
         else:
-            write_json(recorded, job)
+            write_sealed(recorded, job)
 
     @classmethod
     def begun(cls, out: Path, *, where: str) -> "Staging":
@@ -81,24 +90,23 @@ class Staging:
         """The unit if it is finished and its records are as they were written, else nothing."""
         if not self._description(name).exists():
             return None
-        content = self._content(name)
-        shard = manifest.Shard(**content["shard"])
-        data = self._directory / shard.file
-        if not data.is_file() or sha256_file(data) != shard.sha256:
+        stored = self._stored(name)
+        data = self._directory / stored.shard.file
+        if data.name != stored.shard.file or not data.is_file() or sha256_file(data) != stored.shard.sha256:
             return None
-        return Unit(name, shard.count, content["details"])
+        return Unit(name, stored.shard.count, stored.details)
 
     def describe(self, name: str) -> Unit:
         """A unit that is known to be finished."""
-        content = self._content(name)
-        return Unit(name, content["shard"]["count"], content["details"])
+        stored = self._stored(name)
+        return Unit(name, stored.shard.count, stored.details)
 
     def _description(self, name: str) -> Path:
         return self._directory / f"{name}.json"
 
-    def _content(self, name: str) -> Any:
+    def _stored(self, name: str) -> _Description:
         fix = "delete this file and run the same command again"
-        return read_json(self._description(name), what="unit", fix=fix)
+        return read_sealed(self._description(name), _Description, what="unit", fix=fix)
 
     def commit(self, name: str, items: Iterable[bytes], details: Mapping[str, Any]) -> Unit:
         """Stage the records of a unit; its description comes last and makes it count.
@@ -109,7 +117,7 @@ class Staging:
             details: looked at when all records are taken, so that these may still add to it.
         """
         shard = write_shard(self._directory / f"{name}.array_record", items)
-        write_json(self._description(name), {"shard": asdict(shard), "details": details})
+        write_sealed(self._description(name), {"shard": asdict(shard), "details": details})
         return Unit(name, shard.count, details)
 
     def read(self, unit: Unit, indices: Sequence[int] | None = None) -> Iterator[bytes]:
@@ -126,8 +134,8 @@ class Staging:
         shutil.rmtree(self._directory)
 
 
-def _recorded_job(out: Path) -> Any:
-    return read_json(out / STAGING / JOB, what="job", fix="name a new output directory")
+def _recorded_job(out: Path) -> dict[str, Any]:
+    return read_sealed(out / STAGING / JOB, dict, what="job", fix="name a new output directory")
 
 
 def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -150,8 +158,7 @@ def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any
 def recorded_job(out: Path) -> Mapping[str, Any] | None:
     """Returns the job that began or finished the directory, as it was recorded; none where there is none."""
     if (out / manifest.MANIFEST).exists():
-        content = read_json(out / manifest.MANIFEST, what="manifest", fix="name a new output directory")
-        return content.get("details", {}).get("job")
+        return details.from_json(manifest.read_stored(out).details).job
     return _recorded_job(out) if (out / STAGING / JOB).exists() else None
 
 

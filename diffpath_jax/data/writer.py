@@ -18,8 +18,9 @@ from array_record.python import array_record_module
 
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data.details import Details
-from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import replace_file, sha256_file, write_json, write_text
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import replace_file, sha256_file, write_text
+from diffpath_jax.io.sealed import write_sealed
 
 # One record a group: any record can be read without its neighbours (65,000 random reads a second, not 4).
 WRITER_OPTIONS = "group_size:1"
@@ -58,7 +59,8 @@ def _write_records(path: Path, data: Iterable[bytes]) -> int:
 
 
 def _cannot_write(path: Path, why: str) -> DiffpathError:
-    return DiffpathError("shard", where=path, why=why, fix="make room on the disk and run the same command again")
+    fix = "make room on the disk and run the same command again"
+    return DiffpathError("shard", where=path, why=why, fix=fix, code=ExitCode.SYSTEM)
 
 
 def write_dataset(
@@ -70,6 +72,7 @@ def write_dataset(
     items: Mapping[str, Iterable[bytes]],
     details: Details,
     card: str,
+    tables: Sequence[str] = (),
 ) -> manifest.Dataset:
     """Write shards, TFDS metadata and dataset card, then the manifest.
 
@@ -81,9 +84,12 @@ def write_dataset(
         items: serialised records of each split, in the same order.
         details: provenance; goes into the manifest.
         card: Markdown text of the dataset card.
+        tables: paths below ``out`` of tables that lie there already: their digests go into the manifest.
     """
     shards = write_shards(out, name=name, schema=schema, splits=splits, items=items)
-    return write_description(out, name=name, schema=schema, shards=shards, splits=splits, details=details, card=card)
+    return write_description(
+        out, name=name, schema=schema, shards=shards, splits=splits, details=details, card=card, tables=tables
+    )
 
 
 def write_shards(
@@ -132,6 +138,7 @@ def write_description(
     splits: Mapping[str, Sequence[int]],
     details: Details,
     card: str,
+    tables: Sequence[str] = (),
 ) -> manifest.Dataset:
     """Write what makes a dataset of shards: TFDS metadata, dataset card, and last the manifest.
 
@@ -139,7 +146,7 @@ def write_description(
     """
     _write_tfds_metadata(out, name, schema, shards)
     write_text(out / "README.md", card)
-    write_json(
+    write_sealed(
         out / manifest.MANIFEST,
         {
             "format": manifest.FORMAT,
@@ -154,6 +161,7 @@ def write_description(
                 if labels
             },
             "digest": manifest.content_digest(schema, shards),
+            "files": {name: sha256_file(out / name) for name in tables},
             "details": details.to_json(),
         },
     )

@@ -1,9 +1,9 @@
 """Features on disk: computed once for each set of images and extractor, read back as a memory map."""
 
-import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -12,8 +12,9 @@ from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.evaluation.record import as_json
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import read_json, replace_file, sha256_file, sha256_json, write_json
+from diffpath_jax.io.files import replace_file, sha256_file, sha256_json
 from diffpath_jax.io.progress import console, track
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 
 # Raised whenever the same images and parameters give other features.
 FORMAT = 1
@@ -45,7 +46,7 @@ class FeatureStore:
         if not _intact(data, seal, rows=len(images)):
             with replace_file(data) as temporary:
                 _write(temporary, images, extractor)
-            write_json(
+            write_sealed(
                 seal, {"sha256": sha256_file(data), "images": as_json(images.about()), "features": extractor.name}
             )
         return np.load(data, mmap_mode="r", allow_pickle=False)
@@ -55,7 +56,7 @@ def _intact(data: Path, seal: Path, *, rows: int) -> bool:
     if not (data.exists() and seal.exists()):
         return False
     try:
-        if read_json(seal, what="features", fix="").get("sha256") == sha256_file(data):
+        if read_sealed(seal, dict, what="features", fix="").get("sha256") == sha256_file(data):
             return len(np.load(data, mmap_mode="r", allow_pickle=False)) == rows
     except (DiffpathError, ValueError, OSError):
         pass
@@ -65,19 +66,24 @@ def _intact(data: Path, seal: Path, *, rows: int) -> bool:
 
 def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
     """Computes the features block by block, into a file that never is in memory whole."""
+    start = 0
     title = f"{extractor.name} features of {images.where.name or images.where}"
-    with track(title, total=len(images), unit="img") as progress:
-        blocks = (np.asarray(extractor.extract(block), np.float32) for block in images.blocks())
-        first = next(blocks)
-        shape = (len(images), first.shape[1])
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for features in itertools.chain([first], blocks):
+    with track(title, total=len(images), unit="img") as progress, path.open("wb") as file:
+        for block in images.blocks():
+            features = np.asarray(extractor.extract(block), np.float32)
             _check_finite(features, start, images, extractor)
-            array[start : start + len(features)] = features
+            if start == 0:
+                _write_header(file, (len(images), features.shape[1]))
+            # Not through a memory map: on a full disk that ends in a signal that kills, not in an error.
+            file.write(np.ascontiguousarray(features, "<f4").data)
             start += len(features)
             progress.advance(len(features))
-    array.flush()
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """What numpy's own files of such an array begin with."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _check_finite(features: np.ndarray, start: int, images: ImageSet, extractor: FeatureExtractor) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from diffpath_jax.evaluation.record import ImageSetRecord, Number, as_json
-from diffpath_jax.io.files import write_json
+from diffpath_jax.io.sealed import write_sealed
 from diffpath_jax.metrics.memorization.membership import MembershipConfig, Outcome
 
 MEMBERSHIP = "membership.json"
@@ -143,4 +143,4 @@ class MembershipRecord:
 
 def write(path: Path, record: MembershipRecord) -> None:
     """Writes ``membership.json``."""
-    write_json(path, as_json(record))
+    write_sealed(path, as_json(record))

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import read_json, write_json
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 from diffpath_jax.metrics import fid
 from diffpath_jax.metrics.bootstrap import Estimate
 from diffpath_jax.metrics.memorization.audit import AuditConfig, Pair
@@ -369,20 +368,13 @@ def as_json(record: Any) -> Any:
 
 def write(path: Path, record: EvaluationRecord) -> None:
     """Writes ``metrics.json``."""
-    write_json(path, as_json(record))
+    write_sealed(path, as_json(record))
 
 
 def read(path: Path) -> EvaluationRecord:
     """Reads ``metrics.json``.
 
     Raises:
-        DiffpathError: there is no such file, or it holds something else.
+        DiffpathError: there is no such file, or it is damaged or holds something else (exit code 5).
     """
-    fix = "name the --out of `diffpath eval`"
-    content = read_json(path, what="metrics", fix=fix)
-    try:
-        return pydantic.TypeAdapter(EvaluationRecord).validate_python(content)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise DiffpathError("metrics", where=path, why=f"{place}: {first['msg']}", fix=fix) from error
+    return read_sealed(path, EvaluationRecord, what="metrics", fix="name the --out of `diffpath eval`")

@@ -14,7 +14,7 @@ from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import manifest, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.devices.batched import batched
-from diffpath_jax.io.files import write_json
+from diffpath_jax.io.sealed import write_sealed
 from diffpath_jax.latents.first_stage import round_trip
 from diffpath_jax.metrics import stain
 from diffpath_jax.metrics.reconstruction import codebook_usage, count_codes, psnr, reduced_and_enlarged, ssim
@@ -61,7 +61,7 @@ def reconstruct(
 
     dataset = derive.run(job, describe, title="reconstruct")
     found = dict(dataset.details.reconstruction or {})
-    write_json(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
+    write_sealed(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
     _draw(out / "qa" / SHEET, source, dataset, split, factor)
     return dataset, found
 

@@ -16,7 +16,9 @@ from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_json, write_json
+from diffpath_jax.io.files import sha256_json
+from diffpath_jax.io.names import check_names
+from diffpath_jax.io.sealed import opened, read_sealed, write_sealed
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
@@ -39,6 +41,20 @@ _OF_ONE_START = {"train": ("profile_at",)}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
 _FIX = "name the directory of a `diffpath train` run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """The file as it is written; attributes are those of :class:`Run`."""
+
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    image_px: tuple[int, int]
+    mpp: float
+    data: tuple[str, ...]
+    # Runs were described without this before there were latents.
+    images: tuple[str, ...] | None = None
+    latents: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,9 +149,9 @@ def create_or_resume(
     Raises:
         DiffpathError: the directory holds a run with other settings or data (exit code 4); the keys are named.
     """
-    path, content = workdir / RUN, _description(config, datasets, validation, latents)
+    path, content, before = workdir / RUN, _description(config, datasets, validation, latents), None
     if path.exists():
-        before = read_json(path, what="run", fix=_FIX)
+        before = _read(workdir)
         content = _as_it_began(content, before, with_defaults={**before, **_described(open_run(workdir))})
         _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
@@ -146,7 +162,8 @@ def create_or_resume(
         if latents and not (workdir / FIRST_STAGE).exists():
             flat = safetensors_file.flatten(latents.params)
             safetensors_file.write_parameters(workdir / FIRST_STAGE, flat, latents.as_json())
-        write_json(path, content)
+        if content != before:
+            write_sealed(path, content)
     processes.wait_for_all("run is described")
     return open_run(workdir)
 
@@ -167,6 +184,18 @@ def _description(
         **({"latents": latents.as_json()} if latents else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
+
+
+def _read(workdir: Path) -> dict[str, Any]:
+    """Returns the file, of which only this is sure: it is as it was written, and has a config."""
+    content = read_sealed(workdir / RUN, dict, what="run", fix=_FIX)
+    if not isinstance(content.get("config"), dict):
+        raise _damaged(workdir, "it holds no config")
+    return content
+
+
+def _damaged(workdir: Path, why: str) -> DiffpathError:
+    return DiffpathError("run", where=workdir / RUN, why=why, fix=_FIX, code=ExitCode.DAMAGED)
 
 
 def _described(run: Run) -> dict[str, Any]:
@@ -225,21 +254,22 @@ def open_run(workdir: Path) -> Run:
     Raises:
         DiffpathError: it is not one.
     """
-    content, where = read_json(workdir / RUN, what="run", fix=_FIX), str(workdir / RUN)
+    content, where = _read(workdir), str(workdir / RUN)
+    config = checks.run_config(content["config"], where=where)
     try:
+        stored = opened(content, _Stored)
+        check_names(*stored.classes)
         described: Mapping[str, Any] = {
-            "classes": tuple(content["classes"]),
-            "image_px": tuple(content["image_px"]),
-            "mpp": float(content["mpp"]),
-            "data": tuple(content["data"]),
-            # Runs were described without this before there were latents.
-            "images": tuple(content.get("images", content["data"])),
-            "latents": FirstStage.from_json(content["latents"], where=where) if "latents" in content else None,
+            "classes": stored.classes,
+            "image_px": stored.image_px,
+            "mpp": stored.mpp,
+            "data": stored.data,
+            "images": stored.images or stored.data,
+            "latents": FirstStage.from_json(stored.latents, where=where) if stored.latents else None,
             "compatibility_digest": _compatibility_digest(content),
         }
-        config = checks.run_config(content["config"], where=where)
     except (KeyError, TypeError, ValueError) as error:
-        raise DiffpathError("run", where=where, why=f"not a run ({error})", fix=_FIX) from error
+        raise _damaged(workdir, f"not a run: {error}") from error
     latents = {"latents": content["latents"]} if "latents" in content else {}
     digest = sha256_json({"config": content["config"], "data": content["data"], **latents})
     if isinstance(config, sections.DiffusionRun):

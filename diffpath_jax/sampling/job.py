@@ -281,4 +281,5 @@ def _assemble(
         items={SPLIT: (data for unit in units for data in staging.read(unit))},
         details=details,
         card=card.dataset_card(job.name, schema, {SPLIT: labels.tolist()}, details),
+        tables=[TABLE],
     )

@@ -5,6 +5,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from jax.sharding import Mesh
 from diffpath_jax.data.manifest import MANIFEST, Dataset
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import read_json, write_json
 from diffpath_jax.io.progress import console
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 from diffpath_jax.render import image_grid
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model
@@ -24,6 +25,13 @@ SUMMARY, CONTACT_SHEET = "sweep.json", "contact.png"
 # Images of a row on the contact sheet, over all classes; every class has one at least.
 SHEET_COLUMNS = 12
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What is stored of a sweep: the row of each point by its name."""
+
+    points: dict[str, dict[str, Any]]
 
 
 def points(texts: Sequence[str], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -75,7 +83,7 @@ def run(
     Image i has the same noise in every point, so what differs between rows is the sampler's doing.
     """
     path = out / SUMMARY
-    before = read_json(path, what="summary", fix="delete it")["points"] if path.exists() else {}
+    before = read_sealed(path, _Summary, what="summary", fix="delete it").points if path.exists() else {}
     rows: dict[str, dict[str, Any]] = {}
     sheets: dict[str, np.ndarray] = {}
     for number, (name, job) in enumerate(jobs.items(), 1):
@@ -97,7 +105,7 @@ def run(
             "sampling": sampling,
         }
     if processes.is_first():
-        write_json(path, {"points": {**before, **rows}})
+        write_sealed(path, {"points": {**before, **rows}})
         image_grid.write_png(out / CONTACT_SHEET, image_grid.sheet(sheets, _headings(jobs, model)))
         _print(rows)
         console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)

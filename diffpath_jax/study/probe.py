@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 from jaxtyping import Float, Int
 
 from diffpath_jax.data.manifest import Dataset
@@ -17,7 +16,8 @@ from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.evaluation.record import as_json
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, replace_file, sha256_file, write_json
+from diffpath_jax.io.files import replace_file, sha256_file
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 from diffpath_jax.metrics import classification, logistic
 from diffpath_jax.metrics.logistic import Linear
 
@@ -123,7 +123,7 @@ def write(directory: Path, probe: Linear, record: ProbeRecord) -> None:
     """Writes a probe, its record last; ``record.weights`` is filled in."""
     with replace_file(directory / WEIGHTS) as temporary, temporary.open("wb") as file:
         np.savez(file, weight=probe.weight, bias=probe.bias, mean=probe.mean, scale=probe.scale)
-    write_json(directory / RECORD, {**as_json(record), "weights": sha256_file(directory / WEIGHTS)})
+    write_sealed(directory / RECORD, {**as_json(record), "weights": sha256_file(directory / WEIGHTS)})
 
 
 def read(directory: Path) -> tuple[Linear, ProbeRecord]:
@@ -132,11 +132,7 @@ def read(directory: Path) -> tuple[Linear, ProbeRecord]:
     Raises:
         DiffpathError: there is none, or it is damaged (exit code 5).
     """
-    content = read_json(directory / RECORD, what="probe", fix="name the --out of `diffpath probe`")
-    try:
-        record = pydantic.TypeAdapter(ProbeRecord).validate_python(content)
-    except pydantic.ValidationError as error:
-        raise _damaged(directory / RECORD, error.errors()[0]["msg"]) from error
+    record = read_sealed(directory / RECORD, ProbeRecord, what="probe", fix="name the --out of `diffpath probe`")
     path = directory / WEIGHTS
     if not path.is_file() or sha256_file(path) != record.weights:
         raise _damaged(path, "its bytes are not those that were written")

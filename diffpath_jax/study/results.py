@@ -9,7 +9,7 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.evaluation import record
 from diffpath_jax.evaluation.record import FLOOR, MEASURED, OVERALL, Distances, EvaluationRecord
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import read_json
+from diffpath_jax.io.sealed import read_sealed
 from diffpath_jax.study.step import Step
 from diffpath_jax.study.table import Cell
 
@@ -48,7 +48,7 @@ class Results:
         Raises:
             DiffpathError: it is not there, or damaged.
         """
-        return read_json(step.out / file, what=file, fix="run the study again")
+        return read_sealed(step.out / file, dict, what=file, fix="run the study again")
 
     def source(self, step: Step, file: str, *pointer: str | int) -> str:
         """Returns file and JSON pointer of a number."""

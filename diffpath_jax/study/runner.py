@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_file, sha256_json, write_json
+from diffpath_jax.io.files import sha256_file, sha256_json
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 from diffpath_jax.study.step import Step
 
 RECORDS = "steps"
@@ -122,8 +123,7 @@ def finished(step: Step, done: dict[str, Done], workdir: Path) -> Done | None:
     path = record_path(step, workdir)
     if not path.exists():
         return None
-    content = read_json(path, what="record of a step", fix="remove it and run the study again")
-    record = Done(tuple(content["command"]), content["needs"], content["outputs"], content["seconds"])
+    record = read_sealed(path, Done, what="record of a step", fix="remove it and run the study again")
     same = record.command == step.command and record.needs == _digests(step.needs, done)
     return record if same and record.outputs == _outputs(step) else None
 
@@ -138,7 +138,7 @@ def _run(step: Step, done: dict[str, Done], workdir: Path, call: Call) -> tuple[
     if code not in (ExitCode.OK, ExitCode.PARTIAL):
         return code, None
     record = Done(step.command, _digests(step.needs, done), _outputs(step), round(time.monotonic() - start, 1))
-    write_json(record_path(step, workdir), asdict(record))
+    write_sealed(record_path(step, workdir), asdict(record))
     return code, record
 
 

@@ -8,6 +8,7 @@ of its files are written beside it. Only sealed steps whose files match are rest
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,22 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_file, write_json
+from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
+from diffpath_jax.io.sealed import read_sealed, write_sealed
 
 DIRECTORY = "checkpoints"
 _SEAL = "seal-{step}.json"
 # What the first process says instead of a step.
 _NONE, _ALL_DAMAGED = -1, -2
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """What a seal says: what its parameters mean, and the digests of its files."""
+
+    meaning: str
+    files: dict[str, str]
 
 
 class Checkpoints:
@@ -97,7 +107,7 @@ class Checkpoints:
         self._manager.wait_until_finished()
         if processes.is_first():
             content = {"meaning": self._compatibility_digest, "files": self._file_digests(self._unsealed)}
-            write_json(self._seal_path(self._unsealed), content)
+            write_sealed(self._seal_path(self._unsealed), content)
             kept = set(self._manager.all_steps())
             for path in self._directory.glob(_SEAL.format(step="*")):
                 if int(path.stem.partition("-")[2]) not in kept:
@@ -208,16 +218,13 @@ class Checkpoints:
         if not seal.exists():
             return "its writing was interrupted"
         try:
-            content = read_json(seal, what="seal", fix="")
-            sealed_for, sealed = content["meaning"], dict(content["files"])
+            sealed = read_sealed(seal, _Sealed, what="seal", fix="")
         except DiffpathError as error:
-            return str(error)
-        except (KeyError, TypeError, ValueError) as error:
-            return f"its seal is damaged ({error})"
-        if self._compatibility_digest and sealed_for != self._compatibility_digest:
+            return error.why
+        if self._compatibility_digest and sealed.meaning != self._compatibility_digest:
             return "it belongs to a run with another network, noise or list of classes than config.json says"
         digests = self._file_digests(step)
-        changed = [name for name in {*sealed, *digests} if sealed.get(name) != digests.get(name)]
+        changed = [name for name in {*sealed.files, *digests} if sealed.files.get(name) != digests.get(name)]
         return f"{sorted(changed)[0]} does not match its digest" if changed else None
 
 

@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import tensorboardX
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import write_text
+from diffpath_jax.io.files import parse_json, write_text
+from diffpath_jax.io.sealed import opened
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
 
 METRICS = "metrics.jsonl"
@@ -97,6 +99,25 @@ def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A line of the log."""
+
+    scalars: dict[str, int | float]
+
+
+def _row(line: str) -> dict[str, Any]:
+    """Returns the numbers of a line.
+
+    Raises:
+        ValueError: it is no JSON object of numbers, or names no step.
+    """
+    scalars = opened({"scalars": parse_json(line.encode())}, _Row).scalars
+    if "step" not in scalars:
+        raise ValueError("it names no step")
+    return scalars
+
+
 def read_metrics(workdir: Path, *, tolerant: bool = False) -> list[dict[str, Any]]:
     """Returns the rows of a run's metrics, in order.
 
@@ -114,14 +135,14 @@ def read_metrics(workdir: Path, *, tolerant: bool = False) -> list[dict[str, Any
     rows = []
     for number, line in enumerate(lines):
         try:
-            rows.append(json.loads(line))
+            rows.append(_row(line))
         except ValueError as error:
             if tolerant and number == len(lines) - 1:
                 break
             raise DiffpathError(
                 f"line {number + 1}",
                 where=path,
-                why=f"not JSON ({error})",
+                why=f"not a row of numbers ({error})",
                 fix="delete the line",
                 code=ExitCode.DAMAGED,
             ) from error

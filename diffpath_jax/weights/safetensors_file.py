@@ -1,6 +1,7 @@
 """Parameters as safetensors files, and how a network takes over those of another."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ import safetensors
 import safetensors.numpy
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import replace_file
+from diffpath_jax.io.files import parse_json, replace_file
+from diffpath_jax.io.sealed import opened, sealed
 from diffpath_jax.shapes import Tree
 
 Flat = dict[str, np.ndarray]
 # Names of both halves of a network with a state in a file.
 _PARAMS, _STATE = "params", "state"
+# Of the header: what is said about the arrays, and in it the digest of the arrays themselves.
+_ABOUT, _ARRAYS = "diffpath", "arrays_sha256"
 _FIX = "use the config of the network that the file holds"
 
 
@@ -54,10 +58,29 @@ def _name(path: tuple) -> str:
 
 
 def write_parameters(path: Path, params: Flat, about: Mapping[str, Any]) -> None:
-    """Write a safetensors file; ``about`` goes into its header as JSON under ``diffpath``."""
+    """Write a safetensors file; ``about`` goes into its header as JSON, with digests of itself and of the arrays.
+
+    Raises:
+        DiffpathError: there is no room for it (exit code 7).
+    """
     contiguous = {name: np.ascontiguousarray(array) for name, array in params.items()}
+    header = json.dumps(sealed({**about, _ARRAYS: _digest(contiguous)}))
     with replace_file(path) as temporary:
-        safetensors.numpy.save_file(contiguous, temporary, metadata={"diffpath": json.dumps(dict(about))})
+        try:
+            safetensors.numpy.save_file(contiguous, temporary, metadata={_ABOUT: header})
+        except safetensors.SafetensorError as error:
+            fix = "make room there and run the same command again"
+            raise DiffpathError("parameters", where=path, why=str(error), fix=fix, code=ExitCode.SYSTEM) from error
+
+
+def _digest(arrays: Flat) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {arrays[name].shape};".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
@@ -67,24 +90,30 @@ def read_parameters(path: Path) -> tuple[Flat, dict[str, Any]]:
         The arrays by name, and what was written about them.
 
     Raises:
-        DiffpathError: no such file, or not safetensors (exit code 5).
+        DiffpathError: no such file, or not safetensors or damaged (exit code 5).
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _about(file)
+        arrays, about = {name: file.get_tensor(name) for name in file.keys()}, _about(file)
+        # Files of earlier versions and of other programs have no digest.
+        if about.pop(_ARRAYS, None) not in (None, _digest(arrays)):
+            raise ValueError("its arrays do not match their digest")
+        return arrays, about
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """Returns what was written about the arrays of a safetensors file, which are not read.
 
     Raises:
-        DiffpathError: no such file, or not safetensors (exit code 5).
+        DiffpathError: no such file, or not safetensors or damaged (exit code 5).
     """
     with _opened(path) as file:
-        return _about(file)
+        about = _about(file)
+        about.pop(_ARRAYS, None)
+        return about
 
 
 def _about(file: Any) -> dict[str, Any]:
-    return json.loads((file.metadata() or {}).get("diffpath", "{}"))
+    return opened(parse_json((file.metadata() or {}).get(_ABOUT, "{}").encode()), dict)
 
 
 @contextlib.contextmanager
@@ -96,8 +125,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        why = f"not a safetensors file ({error})"
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        why = f"not a safetensors file, or damaged ({error})"
         raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
 
 

@@ -10,6 +10,7 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.evaluation import record
 from diffpath_jax.io.path_names import short_names
+from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 
 
@@ -62,6 +63,7 @@ def test_a_report_keeps_two_classifiers_of_one_name_apart(tmp_path, dataset, den
         shutil.copytree(resnet_run, path)
     config = json.loads((second / "config.json").read_text())
     config["config"]["seed"] = 7
+    del config[SEAL]
     (second / "config.json").write_text(json.dumps(config))
     words = ["eval", "--real", dataset, "--classifier", first, second, "--out", tmp_path / "out", "--resamples", 0]
     assert cli.main([str(word) for word in words]) == 0

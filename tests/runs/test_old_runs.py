@@ -8,6 +8,7 @@ import pytest
 from diffpath_jax.config import checks
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 from tests.conftest import TINY_DENOISER
 
@@ -33,6 +34,7 @@ def old(tmp_path, dataset):
     runs.create_or_resume(tmp_path, CONFIG, [open_dataset(dataset)])
     path = tmp_path / runs.RUN
     content = json.loads(path.read_text())
+    del content[SEAL]
     for section, key in NEWER:
         del content["config"][section][key]
     path.write_text(json.dumps(content))

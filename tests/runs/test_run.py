@@ -8,6 +8,7 @@ from diffpath_jax.config import checks
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
+from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 from tests.conftest import TINY_RESNET, write_run
 
@@ -29,6 +30,7 @@ def older(tmp_path, dataset):
     workdir = write_run(tmp_path / "run", dataset, TINY_RESNET)
     path = workdir / runs.RUN
     content = json.loads(path.read_text())
+    del content[SEAL]
     content["config"]["network"] |= {"width": 4}
     content["config"][LATER[0]].pop(LATER[1], None)
     path.write_text(json.dumps(content, indent=2))

@@ -24,6 +24,7 @@ from diffpath_jax.data import staging
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling import sweep
@@ -233,7 +234,7 @@ def test_a_sweep_draws_every_point_from_the_same_noise(denoiser_run, tmp_path, c
         (["--unconditional", "--guidance", "1"], "unconditional"),
         (["--classifier_scale", "1"], "add --classifier"),
         (["--patch_px", "33"], "stride 2.*multiple"),
-        (["--patch_px", "0"], "stride 2"),
+        (["--patch_px", "0"], "patch_px.*greater than or equal to 1"),
         (["--num_per_class", "0"], "num_per_class"),
         (["--num_per_class", "many"], "num_per_class"),
         (["--num_per_class", "pink=2,blue=1"], "unknown class 'blue'.*pink, purple"),
@@ -265,6 +266,7 @@ def test_names_of_earlier_versions_are_read(denoiser_run, tmp_path):
     manifest = json.loads((tmp_path / "now" / "manifest.json").read_text())
     record = manifest["details"]["job"]
     record["twins"], record["sampler"]["limit"] = record.pop("shared_noise"), record["sampler"].pop("thresholding")
+    del manifest[SEAL]
     (tmp_path / "now" / "manifest.json").write_text(json.dumps(manifest))
     assert cli.main(sample_command(denoiser_run, tmp_path / "now", *now)) == 0
     points = sweep.points(["limit=none"], {"thresholding": "auto"})
@@ -352,6 +354,7 @@ def test_a_checkpoint_of_another_config_is_refused(denoiser_run, tmp_path, capsy
     copied = shutil.copytree(denoiser_run, tmp_path / "run")
     content = json.loads((copied / "config.json").read_text())
     content["config"]["noise"]["schedule"] = "linear"
+    del content[SEAL]
     (copied / "config.json").write_text(json.dumps(content))
     assert "another network, noise" in refused(capsys, sample_command(copied, tmp_path / "x"), code=5)
     assert "another network, noise" in refused(
