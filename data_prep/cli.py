@@ -23,9 +23,12 @@ from data_prep.sources.slide import SlideSource
 from data_prep.sources.source import PRIVATE, Job, Source
 from data_prep.splits import splits
 from data_prep.splits.patients import PatientTable, read_patients
+from diffpath_jax.io import options
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_directory_or_nothing, own_directory, replace_file
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.ranges import Fraction, NonNegativeReal, Positive, PositiveReal, Seed, Share, Side, Workers
 
 KEY_FILE = "hash.key"
 # What only slides have.
@@ -61,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", type=Path, help="class map (JSON): used, ignored and excluded classes, overlaps (default: use all)"
     )
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
-    parser.add_argument("--name", default="patches", help="dataset name (default: %(default)s)")
+    parser.add_argument("--name", type=options.name, default="patches", help="dataset name (default: %(default)s)")
     parser.add_argument(
         "--patients",
         type=Path,
@@ -73,14 +76,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
     parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
     text = "of one patient's slide: blocks of this side in um stand in for patients, so that there are some at toy size"
-    parser.add_argument("--block_um", type=float, help=text)
-    parser.add_argument("--gap_um", type=float, help="gap of a spatial split in um (default: the field of view)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of the caps")
+    parser.add_argument("--block_um", type=ranged(PositiveReal), help=text)
+    parser.add_argument(
+        "--gap_um", type=ranged(NonNegativeReal), help="gap of a spatial split in um (default: the field of view)"
+    )
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help="seed of the split and of the caps")
     parser.add_argument("--key_file", type=Path, help="secret for slide and patient hashes (default: made once)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--workers",
-        type=int,
+        type=ranged(Workers),
         default=scheduling.usable_cores(),
         help="processes on this machine; 0: work in this one (default: its cores, here %(default)s)",
     )
@@ -91,26 +96,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the size of fields, of their places, and of how many are kept."""
-    parser.add_argument("--fov_um", type=float, help="side of a field of view in um")
-    parser.add_argument("--read_px", type=float, help="side of a field of view in px of --at_mpp, instead of --fov_um")
-    parser.add_argument("--at_mpp", type=float, help="um per px of --read_px")
-    parser.add_argument("--patch_px", type=int, help="side of the stored image in px")
-    parser.add_argument("--mpp", type=float, help="um per px of the stored image; that of the files for patches")
+    parser.add_argument("--fov_um", type=ranged(PositiveReal), help="side of a field of view in um")
+    parser.add_argument(
+        "--read_px", type=ranged(PositiveReal), help="side of a field of view in px of --at_mpp, instead of --fov_um"
+    )
+    parser.add_argument("--at_mpp", type=ranged(PositiveReal), help="um per px of --read_px")
+    parser.add_argument("--patch_px", type=ranged(Side), help="side of the stored image in px")
+    parser.add_argument(
+        "--mpp", type=ranged(PositiveReal), help="um per px of the stored image; that of the files for patches"
+    )
     parser.add_argument(
         "--preset",
         choices=list(field_sizes.PRESETS),
         help="a reading of the paper's fields of view, instead of the five above (README, docs/DEVIATIONS.md)",
     )
-    parser.add_argument("--stride_um", type=float, help="step of the grid in um (default: the field of view)")
-    parser.add_argument("--overlap", type=float, help="share that neighbours have in common, instead of --stride_um")
+    parser.add_argument(
+        "--stride_um", type=ranged(PositiveReal), help="step of the grid in um (default: the field of view)"
+    )
+    parser.add_argument(
+        "--overlap", type=ranged(Share), help="share that neighbours have in common, instead of --stride_um"
+    )
     parser.add_argument(
         "--origin_um", metavar="X,Y", help="where a field begins, in um from the slide's corner (default: 0,0)"
     )
     parser.add_argument(
-        "--max_per_slide", type=int, help="most fields of each class from one slide, drawn among those that pass"
+        "--max_per_slide",
+        type=ranged(Positive),
+        help="most fields of each class from one slide, drawn among those that pass",
     )
     parser.add_argument(
-        "--max_per_class", type=int, help="most fields of each class in all, before duplicates are dropped"
+        "--max_per_class", type=ranged(Positive), help="most fields of each class in all, before duplicates are dropped"
     )
 
 
@@ -124,7 +139,7 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         ("--pen_max", "most ink in a stored image, as a share", LIMITS.pen_max),
     ):
         less = "" if name.removeprefix("--") in SLIDE_OPTIONS else "; no limit for patches"
-        parser.add_argument(name, type=float, help=f"{what} (default: {default}{less})")
+        parser.add_argument(name, type=ranged(Fraction), help=f"{what} (default: {default}{less})")
     parser.add_argument(
         "--duplicates",
         choices=duplicates.RULES,
@@ -152,15 +167,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 def _scheduler(arguments: argparse.Namespace, count: int) -> AbstractContextManager[scheduling.Scheduler]:
     """Returns the scheduler on which ``count`` slides are prepared."""
-    if arguments.workers < 0:
-        raise DiffpathError("--workers", where="the command line", why="less than 0", fix="give 0 or more")
     return scheduling.choose(workers=min(arguments.workers, count), cluster=arguments.scheduler)
 
 
 def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source, ...]]:
     """Read and check everything but the slides or images themselves: settings of the job, and its sources."""
-    if not arguments.name.replace("_", "").isalnum():
-        raise DiffpathError("--name", where="the command line", why="letters, digits and _ only", fix="rename it")
     spec = _split_spec(arguments)
     column = "slide" if arguments.slides else "image"
     table = read_patients(arguments.patients, column=column, splits=spec.names) if arguments.patients else None
@@ -322,8 +333,12 @@ def _secret(path: Path | None, out: Path) -> bytes:
             temporary.touch(mode=0o600)
             temporary.write_text(secrets.token_hex(32))
     try:
-        return (path or own).read_bytes().strip()
+        key = (path or own).read_bytes().strip()
     except OSError as error:
         raise DiffpathError(
             "hash key", where=path or own, why=f"cannot be read ({error.strerror})", fix="check --key_file"
         ) from error
+    if not key:
+        fix = "put a long random text into it: whoever has it can tell slides from their hashes"
+        raise DiffpathError("hash key", where=path or own, why="it is empty, and no secret", fix=fix)
+    return key

@@ -10,7 +10,14 @@ _MOST = 2**31 - 1
 # Whole numbers.
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
 Natural = Annotated[int, Field(ge=0, le=_MOST)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=_MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+# Replicates of an interval; each is as long as the set.
+Resamples = Annotated[int, Field(ge=0, le=100_000)]
+# Side of an image in pixels.
+Side = Annotated[int, Field(ge=1, le=2**15)]
+# Of JPEG.
+Quality = Annotated[int, Field(ge=1, le=100)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 # Channels of a layer (or of a head, or groups of them), and layers or blocks one after the other.
 Width = Annotated[int, Field(ge=1, le=2**16)]

@@ -313,7 +313,7 @@ def _settings(study: Study) -> list[tuple[str, str]]:
     """Returns every setting and digest, as (title, JSON)."""
 
     def of_run(run: runs.Run) -> dict[str, Any]:
-        return {"config": run.config.as_json(), "training data": list(run.data), "run digest": run.digest}
+        return {"config": run.config.as_shared_json(), "training data": list(run.data), "run digest": run.digest}
 
     sections: dict[str, Any] = {
         "data set": {"digest": study.dataset.digest, **study.dataset.details.to_json()},

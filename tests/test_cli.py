@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import socket
 from pathlib import Path
 
 import pyarrow.parquet
@@ -11,8 +13,11 @@ from diffpath_jax import cli
 from diffpath_jax.data import writer
 from diffpath_jax.devices import hardware
 from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.sealed import SEAL
 from tests.conftest import write_annotations, write_slide
 
+# A short name stands in random bytes too.
+HOST = socket.gethostname().ljust(8).encode()
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32"]
 DEBUG = "configs/demo_ddpm.py:debug"
 
@@ -149,7 +154,7 @@ def test_an_interrupted_prep_goes_on_to_the_same_bytes(tmp_path, monkeypatch, da
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "write_json", broken)
+        patch.setattr(writer, "write_sealed", broken)
         assert cli.main(command) == 130
     with monkeypatch.context() as patch:
         patch.setattr(writer, "_write_tfds_metadata", broken)
@@ -229,3 +234,46 @@ def test_huge_pages_are_lacking_where_they_are_to_be_had_for_the_asking(tmp_path
     if offered is not None:
         (tmp_path / "enabled").write_text(offered)
     assert hardware.lacks_huge_pages(tmp_path / "enabled", asked) == lacking
+
+
+def test_an_empty_key_is_no_secret(capsys, tmp_path, prep):
+    (tmp_path / "key").write_text(" \n")
+    assert "no secret" in fails(capsys, *prep(**{"--key_file": tmp_path / "key"}))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/abs/x", "a\nb", "CON", "x" * 300])
+def test_classes_of_a_received_run_or_set_name_no_other_place(capsys, tmp_path, samples, denoiser_run, name):
+    """As an earlier version wrote them: the digests of today would already say that something is wrong."""
+    for source, file, option in ((samples, "manifest.json", "--real"), (denoiser_run, "config.json", "--workdir")):
+        copy = shutil.copytree(source, tmp_path / file)
+        content = json.loads((copy / file).read_text())
+        del content[SEAL]
+        content["classes"][0] = name
+        (copy / file).write_text(json.dumps(content))
+        words = {"--real": ["eval", "--generated", samples], "--workdir": ["sample", "--num_per_class", "1", "--png"]}[
+            option
+        ]
+        assert "is no name" in fails(capsys, *words, option, copy, "--out", tmp_path / "out" / "deep", code=5)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "config.json"}
+
+
+def test_an_export_says_neither_where_it_was_made_nor_by_whom(tmp_path, denoiser_run):
+    assert cli.main(["export", "--workdir", str(denoiser_run), "--out", str(tmp_path / "x.safetensors")]) == 0
+    data = (tmp_path / "x.safetensors").read_bytes()
+    assert HOST not in data and str(tmp_path.parent).encode() not in data
+
+
+def test_what_is_passed_on_of_a_data_set_names_no_place(dataset, samples):
+    for directory in (dataset, samples):
+        for path in directory.rglob("*"):
+            if path.is_file() and not {"private", "qa"} & set(path.parts):
+                assert str(directory.parent).encode() not in path.read_bytes(), path
+                assert HOST not in path.read_bytes(), path
+
+
+def test_a_report_is_not_written_over_something_else(capsys, tmp_path, dataset, denoiser_run):
+    (tmp_path / "thesis.html").write_text("<html>mine")
+    words = ["report", "--dataset", dataset, "--workdir", denoiser_run, "--out", tmp_path / "thesis.html"]
+    assert "no report" in fails(capsys, *words, code=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.html"]

@@ -31,9 +31,9 @@ FLOORS = {
         cli
         commands
     """,
-    # It stands on three folders of the other package, and nothing stands on it.
+    # It stands on ranges and three folders of the other package, and nothing stands on it.
     "data_prep": """
-        diffpath_jax.io  diffpath_jax.data  diffpath_jax.render
+        diffpath_jax.ranges  diffpath_jax.io  diffpath_jax.data  diffpath_jax.render
         tables
         slide.readers
         slide

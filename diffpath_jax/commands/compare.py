@@ -1,8 +1,6 @@
 """``diffpath compare``: classifiers trained on different images, tested on the same patients; which arm is better?"""
 
 import argparse
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,14 @@ from diffpath_jax.data import writer
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import image_sets
 from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
+from diffpath_jax.io.csv_text import csv_text
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, write_json, write_text
+from diffpath_jax.io.files import own_results, read_json, write_text
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.io.sealed import write_sealed
 from diffpath_jax.metrics.paired import RESAMPLES
+from diffpath_jax.ranges import Resamples, Seed
 from diffpath_jax.study import arms as study
 
 TABLE, FOUND = "comparison.csv", "comparison.json"
@@ -38,16 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--classes", type=Path, help=text)
     parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
     parser.add_argument("--out", required=True, type=Path, help="directory to write")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help="draws of patients (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of these draws (default: %(default)s)")
+    parser.add_argument(
+        "--resamples", type=ranged(Resamples), default=RESAMPLES, help="draws of patients (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help="of these draws (default: %(default)s)")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
     """Compare.
 
     Raises:
-        DiffpathError: a run is no classifier of such images, or arms cannot be paired.
+        DiffpathError: a run is no classifier of such images, arms cannot be paired, or another's directory.
     """
+    with own_results(arguments.out, marker=FOUND):
+        content = _compared(arguments)
+    for line in _lines(content):
+        console.print(line, markup=False, soft_wrap=True)
+    return ExitCode.OK
+
+
+def _compared(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was compared, and writes it."""
     store = FeatureStore(arguments.cache)
     arms = [_arm(word, store) for word in arguments.arms]
     if len({arm.name for arm in arms}) < len(arms):
@@ -58,14 +71,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     study.check_arms(arms, images, mapped=bool(names))
     tested = [study.test_arm(arm, images) for arm in arms]
     content = study.comparison(tested, images, seed=arguments.seed, resamples=arguments.resamples)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     settings = {"seed": arguments.seed, "resamples": arguments.resamples, "versions": writer.versions("jax")}
     settings |= {"classes": names} if names else {}
-    write_json(arguments.out / FOUND, {**content, "settings": settings})
-    write_text(arguments.out / TABLE, _table(content))
-    for line in _lines(content):
-        console.print(line, markup=False, soft_wrap=True)
-    return ExitCode.OK
+    write_sealed(arguments.out / FOUND, {**content, "settings": settings})
+    write_text(arguments.out / TABLE, csv_text(COLUMNS, _rows(content)))
+    return content
 
 
 def _names(path: Path | None) -> dict[str, str | None]:
@@ -101,14 +111,6 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
         for arm, less, scores in named
         for score, interval in scores.items()
     ]
-
-
-def _table(content: Mapping[str, Any]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(_rows(content))
-    return text.getvalue()
 
 
 def _lines(content: Mapping[str, Any]) -> Sequence[str]:

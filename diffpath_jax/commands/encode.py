@@ -7,6 +7,7 @@ from typing import get_args
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.symmetries import Augmentation
 from diffpath_jax.devices import hardware
+from diffpath_jax.io import options
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory
 from diffpath_jax.io.progress import console
@@ -34,7 +35,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
         "--first_stage", required=True, type=Path, help="run directory of an autoencoder, or a safetensors file"
     )
     parser.add_argument("--out", required=True, type=Path, help="data set directory to write")
-    parser.add_argument("--name", default=name, help="data set name (default: %(default)s)")
+    parser.add_argument("--name", type=options.name, default=name, help="data set name (default: %(default)s)")
     parser.add_argument(
         "--dtype", default=DTYPES[0], choices=DTYPES, help="of the network's activations (default: %(default)s)"
     )

@@ -14,7 +14,9 @@ from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.evaluation.job import Evaluation
 from diffpath_jax.evaluation.record import SkippedAudit
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.ranges import Positive
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model, for_each_class
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--num_per_class", help="images that each draws of each class: N, or CLASS=N,CLASS=N,...")
     group.add_argument(
-        "--batch_size", type=int, default=64, help="images a device draws at once (default: %(default)s)"
+        "--batch_size", type=ranged(Positive), default=64, help="images a device draws at once (default: %(default)s)"
     )
     sample.add_sampler_arguments(group, SAMPLER_OPTIONS)
 

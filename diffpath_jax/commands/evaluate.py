@@ -17,10 +17,13 @@ from diffpath_jax.evaluation.features.open import open_extractor, sources
 from diffpath_jax.evaluation.features.resize import check_resize
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import own_results
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.metrics.metric import Source
 from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.ranges import AtLeastTwo, Resamples, Seed
 
 NONE, AUTO = "none", "auto"
 TEST_SPLIT = "test"
@@ -63,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"({AUTO}: --real, if the samples say that it is; {NONE}: no audit)",
     )
     parser.add_argument(
-        "--held_out", type=int, default=2000, help="most held-out images that the audit is calibrated on (%(default)s)"
+        "--held_out",
+        type=ranged(AtLeastTwo),
+        default=2000,
+        help="most held-out images that the audit is calibrated on (%(default)s)",
     )
     parser.add_argument("--out", required=True, type=Path, help="directory to write: metrics.json, index.html, ...")
     _add_interval_arguments(parser)
@@ -73,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_interval_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say how sure numbers are."""
-    parser.add_argument("--resamples", type=int, default=100, help="for intervals; 0 gives none (default: %(default)s)")
+    parser.add_argument(
+        "--resamples", type=ranged(Resamples), default=100, help="for intervals; 0 gives none (default: %(default)s)"
+    )
     parser.add_argument(
         "--intervals",
         choices=(INFLUENCE, BOOTSTRAP),
@@ -81,7 +89,7 @@ def _add_interval_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the Frechet distance: from its derivatives, where there are enough images; or from resamples, which "
         "takes long in thousands of features (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of random subsets, resamples and drawn noise")
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help="of random subsets, resamples and drawn noise")
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -93,6 +101,16 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     _check(arguments)
     if arguments.workdir:
         return eval_checkpoints.main(arguments, _measures(arguments))
+    with own_results(arguments.out, marker=record.METRICS):
+        measured = _measured(arguments)
+    for line in table.lines(measured):
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"{(arguments.out / page.PAGE).resolve()}", soft_wrap=True, markup=False)
+    return ExitCode.OK
+
+
+def _measured(arguments: argparse.Namespace) -> record.EvaluationRecord:
+    """Returns what was measured, and writes it."""
     other = image_sets.open_set(arguments.generated, split=arguments.generated_split) if arguments.generated else None
     evaluation = replace(
         _evaluation(arguments, other),
@@ -103,10 +121,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     record.write(arguments.out / record.METRICS, measured)
     table.write_csv(arguments.out / table.TABLE, measured)
     page.write_page(arguments.out, measured, evaluation.image_sets, _pairs(evaluation, measured))
-    for line in table.lines(measured):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(f"{(arguments.out / page.PAGE).resolve()}", soft_wrap=True, markup=False)
-    return ExitCode.OK
+    return measured
 
 
 def _pairs(evaluation: job.Evaluation, measured: record.EvaluationRecord) -> list[audit.PairPicture]:
@@ -169,10 +184,6 @@ def _check(arguments: argparse.Namespace) -> None:
     check_resize(arguments.resize)
     for path in (arguments.out, arguments.cache):
         check_writable(path)
-    for name, least in (("resamples", 0), ("held_out", 2), ("seed", 0)):
-        if getattr(arguments, name) < least:
-            why = f"{getattr(arguments, name)} is too few"
-            raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
 
 
 def _check_what_is_measured(arguments: argparse.Namespace) -> None:

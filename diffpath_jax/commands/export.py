@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         "step": trained.step,
         "digest": trained.digest,
         "run_digest": run.digest,
-        "config": run.config.as_json(),
+        "config": run.config.as_shared_json(),
     }
     flat = flatten_network(trained.params, trained.model_state)
     write_parameters(arguments.out, flat, about)

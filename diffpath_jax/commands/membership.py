@@ -15,8 +15,11 @@ from diffpath_jax.evaluation.features.resize import check_resize
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.evaluation.job import check_comparable
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import own_results
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.memorization.membership import MembershipConfig
+from diffpath_jax.ranges import AtLeastTwo, Positive, Seed
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling.draw import Model
 
@@ -34,11 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     resize = "of Inception's images: tf_bilinear, as published; or clean"
     parser.add_argument("--resize", default="tf_bilinear", help=resize)
-    parser.add_argument("--images", type=int, default=2000, help="most members, and most non-members (%(default)s)")
-    parser.add_argument("--draws", type=int, default=4, help="noise draws of each loss (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=ranged(AtLeastTwo), default=2000, help="most members, and most non-members (%(default)s)"
+    )
+    parser.add_argument(
+        "--draws", type=ranged(Positive), default=4, help="noise draws of each loss (default: %(default)s)"
+    )
     parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
     parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
-    parser.add_argument("--seed", type=int, default=0, help="of noise, choices and permutations (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=ranged(Seed), default=0, help="of noise, choices and permutations (default: %(default)s)"
+    )
     parser.add_argument("--out", required=True, type=Path, help="directory to write: membership.json, index.html, ...")
     parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
 
@@ -51,6 +60,16 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     _check(arguments)
     hardware.use_compilation_cache()
+    with own_results(arguments.out, marker=membership_record.MEMBERSHIP):
+        record = _measured(arguments)
+    for line in membership_page.lines(record):
+        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"{(arguments.out / membership_page.PAGE).resolve()}", soft_wrap=True, markup=False)
+    return ExitCode.OK
+
+
+def _measured(arguments: argparse.Namespace) -> membership_record.MembershipRecord:
+    """Returns what was measured, and writes it."""
     chosen = _sources(arguments)
     settings = membership.Settings(MembershipConfig(seed=arguments.seed), arguments.draws)
     record, scored = membership.measure(chosen, FeatureStore(arguments.cache), settings)
@@ -58,20 +77,13 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     membership_page.write_csv(arguments.out / membership_page.TABLE, record)
     membership_page.write_scores(arguments.out / membership_page.SCORES, chosen, scored)
     membership_page.write_page(arguments.out / membership_page.PAGE, record, scored)
-    for line in membership_page.lines(record):
-        console.print(line, soft_wrap=True, markup=False)
-    console.print(f"{(arguments.out / membership_page.PAGE).resolve()}", soft_wrap=True, markup=False)
-    return ExitCode.OK
+    return record
 
 
 def _check(arguments: argparse.Namespace) -> None:
     check_resize(arguments.resize)
     for path in (arguments.out, arguments.cache):
         check_writable(path)
-    for name, least in (("images", 2), ("draws", 1), ("seed", 0)):
-        if getattr(arguments, name) < least:
-            why = f"{getattr(arguments, name)} is too few"
-            raise DiffpathError(f"--{name}", where="the command line", why=why, fix=f"give {least} or more")
     if arguments.features and not arguments.generated:
         why, fix = "there are no generated images to compare in them", "add --generated"
         raise DiffpathError("--features", where="the command line", why=why, fix=fix)

@@ -10,8 +10,10 @@ from diffpath_jax.evaluation.feature_cache import FeatureStore, default_director
 from diffpath_jax.evaluation.features.open import open_extractor, sources
 from diffpath_jax.evaluation.features.resize import check_resize
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.files import own_results
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.ranges import Seed
 from diffpath_jax.study import probe
 
 
@@ -26,9 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "amount of each data set in units of the first one's images, class by class, e.g. 1,0.5; default: all of each"
     )
     parser.add_argument("--mixture", default="", help=text)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="which images of a mixture are taken (default: %(default)s)"
-    )
+    text = "which images of a mixture are taken (default: %(default)s)"
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help=text)
     parser.add_argument("--out", required=True, type=Path, help="directory to write")
     parser.add_argument("--cache", type=Path, default=default_directory(), help="features are kept here: %(default)s")
 
@@ -40,8 +41,6 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         DiffpathError: features, data or a mixture that cannot be, or an output directory in use.
     """
     check_resize(arguments.resize)
-    if arguments.seed < 0:
-        raise DiffpathError("--seed", where="the command line", why="it is negative", fix="give 0 or more")
     hardware.use_compilation_cache()
     paths, amounts = [Path(each) for each in arguments.data.split(",") if each], _amounts(arguments.mixture)
     if not paths:
@@ -49,7 +48,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     datasets = [open_dataset(path) for path in paths]
     checks.check_alike(datasets)
     extractor = open_extractor(arguments.features, resize=arguments.resize)
-    with own_directory(arguments.out):
+    with own_results(arguments.out, marker=probe.RECORD):
         linear, told = probe.train(datasets, amounts, extractor, FeatureStore(arguments.cache), seed=arguments.seed)
         record = probe.ProbeRecord(
             features=str(arguments.features),

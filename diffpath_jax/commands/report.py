@@ -9,6 +9,7 @@ from diffpath_jax import report
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import record
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import own_file
 from diffpath_jax.io.path_names import short_names
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import run as runs
@@ -32,7 +33,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """Write the report.
 
     Raises:
-        DiffpathError: an input is missing or damaged.
+        DiffpathError: an input is missing or damaged, or the output is something else than a report.
     """
     if (arguments.autoencoder is None) != (arguments.reconstructions is None):
         missing = "--reconstructions" if arguments.autoencoder else "--autoencoder"
@@ -45,7 +46,9 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         classifiers=_named(arguments.classifiers, runs.open_run),
         evaluations=[record.read(path / record.METRICS) for path in arguments.evals],
     )
-    report.save(arguments.out, study)
+    with own_file(arguments.out):
+        _refuse_foreign(arguments.out)
+        report.save(arguments.out, study)
     console.print(f"{arguments.out.resolve()}", soft_wrap=True)
     return ExitCode.OK
 
@@ -53,6 +56,17 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 def _named(paths: Sequence[Path], read: Callable[[Path], T]) -> dict[str, T]:
     """Returns what lies at some paths, by their names."""
     return {name: read(path) for name, path in zip(short_names(paths), paths, strict=True)}
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse to write over what is no report.
+
+    Raises:
+        DiffpathError: there is another file (exit code 4).
+    """
+    if path.exists() and not (path.is_file() and b"<title>diffpath report" in path.read_bytes()[:4096]):
+        why = "there is something else, no report of this command"
+        raise DiffpathError("--out", where=path, why=why, fix="name another file", code=ExitCode.REFUSED)
 
 
 def _first_stage(arguments: argparse.Namespace) -> report.AutoencoderStudy | None:

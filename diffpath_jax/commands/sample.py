@@ -24,8 +24,11 @@ from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.options import check_memory, ranged
+from diffpath_jax.io.options import name as named
 from diffpath_jax.io.progress import console
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
+from diffpath_jax.ranges import Positive, PositiveReal, Seed, Side
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep
@@ -53,12 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath sample``."""
     parser.add_argument("--workdir", required=True, type=Path, help="run directory of a diffusion model")
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
-    parser.add_argument("--name", default="generated", help="dataset name (default: %(default)s)")
+    parser.add_argument("--name", type=named, default="generated", help="dataset name (default: %(default)s)")
     counts = parser.add_mutually_exclusive_group(required=True)
     counts.add_argument("--num_per_class", help="images of each class: N, or CLASS=N,CLASS=N,...")
     text = "as many images of each class as this data set has for training, times --times, less those of --less"
     counts.add_argument("--counts_of", type=Path, metavar="DATASET", help=text)
-    parser.add_argument("--times", type=float, default=1.0, help="factor of --counts_of (default: %(default)s)")
+    parser.add_argument(
+        "--times", type=ranged(PositiveReal), default=1.0, help="factor of --counts_of (default: %(default)s)"
+    )
     parser.add_argument(
         "--less", type=Path, metavar="DATASET", help="data set that --counts_of is to be topped up from"
     )
@@ -67,13 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--condition", action="append", default=[], help=told)
     sampler = parser.add_argument_group("sampler")
     add_sampler_arguments(sampler, (*_SAMPLER_HELP, *_choices()))
-    sampler.add_argument("--guidance_scale", type=float, help="the same as s = 1 + w, as in latent diffusion")
+    sampler.add_argument(
+        "--guidance_scale", type=ranged(PositiveReal), help="the same as s = 1 + w, as in latent diffusion"
+    )
     sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
     sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
-    parser.add_argument("--patch_px", type=int, help="side of the images (default: as in training)")
-    parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed for all noise (default: %(default)s)")
+    parser.add_argument("--patch_px", type=ranged(Side), help="side of the images (default: as in training)")
+    parser.add_argument(
+        "--batch_size", type=ranged(Positive), default=64, help="images a device (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help="random seed for all noise (default: %(default)s)")
     parser.add_argument("--shared_noise", action="store_true", help="the same noise for all classes")
     parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
     parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
@@ -199,6 +208,9 @@ def _job(
     image_px = run.image_px if side is None else (side, side)
     fix = "choose a multiple of it with --patch_px"
     checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
+    # What a sampler holds of each image at the very least: x_t, eps, x_0 and noise in float32.
+    held = 4 * 4 * 3 * math.prod(image_px) * arguments.batch_size
+    check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
     job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,

@@ -13,7 +13,9 @@ from diffpath_jax.config import files as config_files
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory, write_text
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.ranges import PositiveFraction, PositiveReal
 from diffpath_jax.study import estimate, page, public_slide, runner, snakemake
 from diffpath_jax.study.config import StudyConfig, study_config, with_defaults
 from diffpath_jax.study.results import Results
@@ -33,8 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="directory; an existing study goes on there")
     parser.add_argument("--only", help="rows, separated by commas, such as T3,T5a (default: all)")
     parser.add_argument("--dry_run", action="store_true", help="print steps, hours and disk; run nothing")
-    parser.add_argument("--peak_tflops", type=float, default=989.0, help="of one device, for hours (an H100's bf16)")
-    parser.add_argument("--share", type=float, default=0.4, help="share of the peak to expect (default: %(default)s)")
+    parser.add_argument(
+        "--peak_tflops", type=ranged(PositiveReal), default=989.0, help="of one device, for hours (an H100's bf16)"
+    )
+    parser.add_argument(
+        "--share", type=ranged(PositiveFraction), default=0.4, help="share of the peak to expect (default: %(default)s)"
+    )
     parser.add_argument("--snakemake", type=Path, metavar="FILE", help="write the steps as a Snakemake workflow")
     parser.add_argument("--step", help="run one step (what a workflow calls)")
     parser.add_argument("--page", action="store_true", help="write the page of what is done; run nothing")

@@ -19,9 +19,11 @@ from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.evaluation import hooks
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
 from diffpath_jax.latents import first_stage
 from diffpath_jax.networks.conditions import readers
+from diffpath_jax.ranges import Positive, PositiveFraction, PositiveReal
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs import topology, warm_start
 from diffpath_jax.runs.cost import Plan, plan, shapes_of
@@ -31,6 +33,8 @@ from diffpath_jax.training.tasks.task import Task
 # What `--dry_run` assumes where no data set is named: the paper's.
 PAPER_PX, PAPER_CLASSES = 128, 5
 GIB = 2**30
+# Images of a class below which that is said.
+FEW_IMAGES = 50
 SIZE_FIX = "choose fewer levels in network.channel_mult, or prepare patches of another size"
 
 
@@ -44,12 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     processes.add_arguments(parser)
     dry = parser.add_argument_group("dry run")
     dry.add_argument("--dry_run", action="store_true", help="print size and cost, train nothing")
-    dry.add_argument("--devices", type=int, help="devices to plan for (default: those of this machine)")
-    dry.add_argument("--peak_tflops", type=float, help="peak of one device (default: measured here)")
+    dry.add_argument("--devices", type=ranged(Positive), help="devices to plan for (default: those of this machine)")
+    dry.add_argument("--peak_tflops", type=ranged(PositiveReal), help="peak of one device (default: measured here)")
     dry.add_argument(
         "--topology", help="compile the step for this slice of TPUs, e.g. v5p:4x4x4; needs no TPU, takes minutes"
     )
-    dry.add_argument("--share", type=float, default=0.4, help="share of the peak to expect (default: %(default)s)")
+    dry.add_argument(
+        "--share", type=ranged(PositiveFraction), default=0.4, help="share of the peak to expect (default: %(default)s)"
+    )
     parser.set_defaults(takes_overrides=True)
 
 
@@ -75,6 +81,8 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     watched = validation.open_validation(settings.data.val, datasets)
     checks.check_augmentation(settings, [*datasets, watched])
     counts = mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture))
+    for hint in _hints(counts, datasets[0].schema.classes, settings.data.batch_size):
+        console.print(f"note: {hint}", markup=False, soft_wrap=True)
     stage = first_stage.prepare(settings, [*datasets, watched], workdir=arguments.workdir, where=arguments.config)
     image_px = datasets[0].schema.image_px
     checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
@@ -90,6 +98,15 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
         total = settings.train.num_steps
         console.print(f"{arguments.workdir}: step {done} of {total}, complete{early if done < total else ''}")
     return ExitCode.OK
+
+
+def _hints(counts: np.ndarray, classes: Sequence[str], batch_size: int) -> Iterator[str]:
+    """Yields what speaks against so few training images."""
+    if counts.sum() < batch_size:
+        yield f"{int(counts.sum())} training images fill no batch of {batch_size}: each batch repeats some"
+    few = [f"{name} {int(count)}" for name, count in zip(classes, counts, strict=True) if count < FEW_IMAGES]
+    if few:
+        yield f"fewer than {FEW_IMAGES} training images of {', '.join(few)}"
 
 
 def _train(

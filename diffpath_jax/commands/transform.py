@@ -16,29 +16,38 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.data.selection import Selection
 from diffpath_jax.evaluation import filters
+from diffpath_jax.io import options
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
+from diffpath_jax.ranges import Positive, PositiveFraction, Quality, Seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``diffpath transform``; operations are done in the order in which help lists them."""
     parser.add_argument("--data", required=True, type=Path, help="data set of images, real or generated")
     parser.add_argument("--out", required=True, type=Path, help="data set directory to write")
-    parser.add_argument("--name", default="transformed", help="data set name (default: %(default)s)")
+    parser.add_argument("--name", type=options.name, default="transformed", help="data set name (default: %(default)s)")
     parser.add_argument("--splits", default=TRAIN, help="splits that are changed, separated by commas; others stay")
-    parser.add_argument("--seed", type=int, default=0, help="of every draw (default: %(default)s)")
+    parser.add_argument("--seed", type=ranged(Seed), default=0, help="of every draw (default: %(default)s)")
     parser.add_argument("--dry_run", action="store_true", help="print how many images stay of each class")
     operation = parser.add_argument_group("operations")
-    operation.add_argument("--patients_share", type=float, help="share of the patients, at least one of every class")
+    operation.add_argument(
+        "--patients_share", type=ranged(PositiveFraction), help="share of the patients, at least one of every class"
+    )
     text = "CLASS=SHARE: a share of the patients of one class; repeatable"
     operation.add_argument("--class_share", action="append", default=[], help=text)
     operation.add_argument("--confident", type=Path, metavar="RUN", help="images whose label a classifier is sure of")
-    operation.add_argument("--at_least", type=float, default=0.9, help="its probability (default: %(default)s)")
+    operation.add_argument(
+        "--at_least", type=ranged(PositiveFraction), default=0.9, help="its probability (default: %(default)s)"
+    )
     operation.add_argument("--clean", type=Path, metavar="EVAL", help="images that the audit of `diffpath eval` passed")
-    operation.add_argument("--num_per_class", type=int, help="so many images of each class")
+    operation.add_argument("--num_per_class", type=ranged(Positive), help="so many images of each class")
     operation.add_argument("--shuffle_labels", action="store_true", help="labels dealt out among the images at random")
-    operation.add_argument("--jpeg", type=int, metavar="QUALITY", help="images as they come back from JPEG, 1 to 100")
+    operation.add_argument(
+        "--jpeg", type=ranged(Quality), metavar="QUALITY", help="images as they come back from JPEG, 1 to 100"
+    )
 
 
 def main(arguments: argparse.Namespace) -> ExitCode:
@@ -70,18 +79,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    shares = {"--patients_share": arguments.patients_share, "--at_least": arguments.at_least}
-    shares |= {f"--class_share {word}": _share(word) for word in arguments.class_share}
+    shares = {f"--class_share {word}": _share(word) for word in arguments.class_share}
     for option, share in shares.items():
-        if share is not None and not 0 < share <= 1:
+        if not 0 < share <= 1:
             why, fix = f"{share} is not above 0, up to 1", "change it"
             raise DiffpathError(option, where="the command line", why=why, fix=fix)
-    for option, number, most in (("--num_per_class", arguments.num_per_class, 2**31), ("--jpeg", arguments.jpeg, 100)):
-        if number is not None and not 1 <= number <= most:
-            why = f"{number} is not from 1 to {most}"
-            raise DiffpathError(option, where="the command line", why=why, fix="change it")
-    if arguments.seed < 0:
-        raise DiffpathError("--seed", where="the command line", why="it is negative", fix="give 0 or more")
 
 
 def _share(word: str) -> float:

@@ -21,6 +21,7 @@ from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SECTIONS, SPACINGS
 from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
+from diffpath_jax.io.files import shareable
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.config import NetworkConfig, TaskName
 from diffpath_jax.ranges import (
@@ -153,6 +154,13 @@ class ClassifierConfig:
     randaugment_magnitude: Magnitude = 0.0
 
 
+# Keys whose values are paths on the machine that trained, separated by commas.
+_PLACES = (
+    *(("data", "train"), ("codec", "first_stage"), ("autoencoding", "lpips")),
+    *(("train", "init_from"), ("train", "fd_features")),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole training run, as resolved from a config file and its overrides; each task narrows it.
@@ -181,6 +189,15 @@ class RunConfig:
         """Every key, as it is stored with the run: lists for tuples, as JSON gives it back."""
         content = {**dataclasses.asdict(self), "network": network_section(self.network)}
         return json.loads(json.dumps(content))
+
+    def as_shared_json(self) -> dict[str, Any]:
+        """The same for what may be passed on: of absolute paths the last names alone."""
+        content = self.as_json()
+        for section, key in _PLACES:
+            if content.get(section):
+                paths = content[section][key].split(",")
+                content[section][key] = ",".join(shareable(path) for path in paths)
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)

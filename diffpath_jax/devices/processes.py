@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 
 from diffpath_jax.io import files
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.options import ranged
+from diffpath_jax.ranges import Natural, Positive
 
 # A process that has not been heard of for so long is taken for dead, and the others stop.
 HEARTBEAT_SECONDS = 20
@@ -27,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = parser.add_argument_group("several processes", "run the same command once for each")
     several.add_argument("--distributed", action="store_true", help="find the others from the cluster (TPU, SLURM...)")
     several.add_argument("--coordinator", help="HOST:PORT of process 0, where the cluster does not say")
-    several.add_argument("--num_processes", type=int, help="how many there are")
-    several.add_argument("--process_id", type=int, help="number of this one, from 0")
+    several.add_argument("--num_processes", type=ranged(Positive), help="how many there are")
+    several.add_argument("--process_id", type=ranged(Natural), help="number of this one, from 0")
 
 
 def start_if_asked(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,6 @@ between them is what the model has learnt. The best one is a choice, and a choic
 made on into the model; so it is made on validation images alone, and test images stay what they are.
 """
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,9 @@ from diffpath_jax.evaluation.record import (
     SkippedAudit,
     as_json,
 )
-from diffpath_jax.io.files import replace_file, write_json
+from diffpath_jax.io.csv_text import csv_text
+from diffpath_jax.io.files import write_text
+from diffpath_jax.io.sealed import write_sealed
 from diffpath_jax.runs.run import Run
 from diffpath_jax.sampling.job import SPLIT
 
@@ -256,12 +257,9 @@ def _overlap(x: Number, y: Number) -> bool:
 
 def write(out: Path, record: CurveRecord) -> None:
     """Writes ``checkpoints.json`` and ``checkpoints.csv``, a line a number."""
-    write_json(out / RECORD, as_json(record))
-    with replace_file(out / TABLE) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ("step", *table.COLUMNS))
-        writer.writeheader()
-        for step, evaluation in evaluations(record).items():
-            writer.writerows({"step": step, **row} for row in table.rows_of(evaluation))
+    write_sealed(out / RECORD, as_json(record))
+    rows = ({"step": step, **row} for step, each in evaluations(record).items() for row in table.rows_of(each))
+    write_text(out / TABLE, csv_text(("step", *table.COLUMNS), rows))
 
 
 def evaluations(record: CurveRecord) -> dict[int | str, EvaluationRecord]:

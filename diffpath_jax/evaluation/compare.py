@@ -1,5 +1,6 @@
 """One set of images measured against another: every metric overall and for each class, with its interval."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,8 @@ from diffpath_jax.metrics.table import metrics_of
 # Share of images by which a class may differ between two sets before their overall distance is qualified.
 MAX_MIX_DIFFERENCE = 0.05
 TRAINING_SPLIT = "train"
+# Images of a class below which that is said.
+MIN_CLASS = 50
 # um/px by which two sets may differ before it is said.
 MPP_TOLERANCE = 0.01
 # Below this many images a metric is not yet nearly linear in their weights, and replicates cost little.
@@ -143,11 +146,29 @@ def _unit_notes(comparison: Comparison, config: BootstrapConfig) -> list[str]:
     return [f"{why}: images are drawn singly, and intervals are too narrow"]
 
 
+def _same_images(reference: ImageSet, other: ImageSet) -> bool:
+    """Returns whether two sets have the same pixels in any order."""
+    if len(reference) != len(other) or reference.image_px != other.image_px:
+        return False
+
+    def digests(images: ImageSet) -> list[bytes]:
+        return sorted(hashlib.sha256(image.tobytes()).digest() for block in images.blocks() for image in block)
+
+    return digests(reference) == digests(other)
+
+
 def _qualifications(reference: ImageSet, other: ImageSet) -> list[str]:
     """Returns what an overall distance measures beside image quality."""
     notes = []
     if reference.digest == other.digest:
         notes.append("the set is the reference itself")
+    elif _same_images(reference, other):
+        notes.append("both sets hold the same images: their distance is 0 because nothing is compared")
+    least = min(
+        (len(images.of_class(name)) for images in (reference, other) for name in images.classes), default=MIN_CLASS
+    )
+    if least < MIN_CLASS:
+        notes.append(f"a class has {least} images, fewer than {MIN_CLASS}: its numbers say little")
     if reference.split == TRAINING_SPLIT and reference.dataset in other.training_data:
         notes.append("the reference is what the model was trained on")
     if reference.mpp and other.mpp and abs(reference.mpp / other.mpp - 1) > MPP_TOLERANCE:

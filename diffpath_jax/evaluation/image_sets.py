@@ -16,11 +16,13 @@ from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.data.pipeline import Records
 from diffpath_jax.evaluation.record import ImageSetRecord, SetRecord
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import sha256_file, sha256_json
+from diffpath_jax.io.files import sha256_file, sha256_json, shareable
 
 # Images that are held at once.
 BLOCK = 512
 STATISTICS = ".npz"
+# Twice the covariance of 8,192 features in double precision.
+MAX_STATISTICS_BYTES = 2**30
 # Largest difference between a covariance and its transpose, in units of its largest number.
 ASYMMETRY = 1e-6
 # What numpy raises over damaged archives.
@@ -89,7 +91,7 @@ class ImageSet:
     def about(self) -> ImageSetRecord:
         """Returns what ``metrics.json`` says of the set."""
         return ImageSetRecord(
-            where=str(self.where),
+            where=shareable(self.where),
             split=self.split,
             kind=self.kind,
             digest=self.digest,
@@ -119,7 +121,7 @@ class Statistics:
 
     def about(self) -> SetRecord:
         """Returns what ``metrics.json`` says of the statistics."""
-        return SetRecord(str(self.where), split="", kind="statistics", digest=self.digest, dataset="", n=None)
+        return SetRecord(shareable(self.where), split="", kind="statistics", digest=self.digest, dataset="", n=None)
 
 
 def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
@@ -235,6 +237,7 @@ def read_statistics(path: Path) -> Statistics:
         why = "it is a directory" if path.is_dir() else "no such file"
         raise DiffpathError("statistics", where=path, why=why, fix="name a file of statistics")
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as arrays:
             mean, covariance = (_real(arrays[name]) for name in ("mu", "sigma"))
         _check_moments(mean, covariance)
@@ -243,6 +246,14 @@ def read_statistics(path: Path) -> Statistics:
         fix = "give an .npz file with arrays mu (d) and sigma (d x d)"
         raise DiffpathError("statistics", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
     return Statistics(path, sha256_file(path), mean, covariance)
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse an archive that says it is larger, unpacked, than any statistics; no more than it says is read."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_STATISTICS_BYTES:
+        raise ValueError(f"unpacked it has {size / 2**30:.1f} GiB")
 
 
 def _real(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What ``diffpath membership`` says as CSV files, as lines of text, and as one page."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from matplotlib.axes import Axes
 from diffpath_jax.evaluation.membership import Scored, Sources
 from diffpath_jax.evaluation.membership_record import MembershipRecord
 from diffpath_jax.evaluation.record import Number, as_json
-from diffpath_jax.io.files import replace_file
+from diffpath_jax.io.csv_text import csv_text
+from diffpath_jax.io.files import write_text
 from diffpath_jax.metrics import roc
 from diffpath_jax.render import html
 
@@ -40,11 +40,10 @@ def rows(record: MembershipRecord) -> Iterator[tuple[str, str, Number, float | N
 
 def write_csv(path: Path, record: MembershipRecord) -> None:
     """Writes every number with its interval, one a line."""
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for name, metric, number, chance in rows(record):
-            writer.writerow([name, metric, number.value, number.low, number.high, chance])
+    lines = (
+        (name, metric, number.value, number.low, number.high, chance) for name, metric, number, chance in rows(record)
+    )
+    write_text(path, csv_text(COLUMNS, (dict(zip(COLUMNS, line, strict=True)) for line in lines)))
 
 
 def write_scores(path: Path, sources: Sources, scored: Scored) -> None:
@@ -56,10 +55,9 @@ def write_scores(path: Path, sources: Sources, scored: Scored) -> None:
         for number, label, patient in zip(side.numbers, side.images.labels, side.images.patients, strict=True)
     ]
     numbers = np.column_stack([scored.losses, *scored.scores.values()])
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["side", "split", "number", "class", "patient", *levels, *scored.scores])
-        writer.writerows([*words, *values] for words, values in zip(about, numbers.tolist(), strict=True))
+    columns = ("side", "split", "number", "class", "patient", *levels, *scored.scores)
+    lines = ([*words, *values] for words, values in zip(about, numbers.tolist(), strict=True))
+    write_text(path, csv_text(columns, (dict(zip(columns, line, strict=True)) for line in lines)))
 
 
 def lines(record: MembershipRecord) -> Iterator[str]:

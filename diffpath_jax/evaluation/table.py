@@ -1,13 +1,13 @@
 """An evaluation as a CSV file, as lines of text, and as cells of tables."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffpath_jax.evaluation.record import OVERALL, Distances, EvaluationRecord, FeatureSpace, Number, Row, SkippedAudit
-from diffpath_jax.io.files import replace_file
+from diffpath_jax.io.csv_text import csv_text
+from diffpath_jax.io.files import write_text
 from diffpath_jax.metrics.metric import Metric
 from diffpath_jax.metrics.table import metrics_of
 
@@ -60,10 +60,7 @@ def headlines(space: FeatureSpace) -> dict[str, Metric]:
 
 def write_csv(path: Path, record: EvaluationRecord) -> None:
     """Writes every number with its interval, one a line."""
-    with replace_file(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows_of(record))
+    write_text(path, csv_text(COLUMNS, rows_of(record)))
 
 
 def rows_of(record: EvaluationRecord) -> Iterator[dict[str, Any]]:

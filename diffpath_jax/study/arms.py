@@ -13,6 +13,7 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.files import shareable
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics import classification, paired
 from diffpath_jax.metrics.classification import SCORES
@@ -174,7 +175,7 @@ def _about(tested: Tested, images: ImageSet) -> dict[str, Any]:
     return {
         "name": tested.arm.name,
         "runs": [
-            {"workdir": str(one.workdir), "digest": one.digest, "seed": one.seed, "step": step}
+            {"workdir": shareable(one.workdir), "digest": one.digest, "seed": one.seed, "step": step}
             for one, step in zip(tested.arm.predictors, tested.steps, strict=True)
         ],
         "mixture": list(tested.arm.predictors[0].mixture),
@@ -220,7 +221,7 @@ def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
             patients, unknown = _seen_by(datasets[path], at_hand)
             seen |= patients
             if unknown:
-                yield f"arm {arm.name!r}: whose images are behind {path} is not known: {unknown}"
+                yield f"arm {arm.name!r}: whose images are behind {shareable(path)} is not known: {unknown}"
         leak = paired.leak(sorted(seen), images.patients)
         if leak.patients:
             yield (

@@ -1,9 +1,9 @@
 """What a row of a study shows: tables whose every number says where it stands, figures, and a sentence."""
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+
+from diffpath_jax.io.csv_text import csv_text
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,11 @@ CSV_COLUMNS = ("row", "column", "value", "low", "high", "n", "patients", "source
 
 def as_csv(table: Table) -> str:
     """Returns a table as CSV, one number a line with its interval and its source."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row, column, cell in table.cells:
-        numbers = {key: value for key, value in asdict(cell).items() if key in CSV_COLUMNS}
-        writer.writerow({"row": row, "column": column, **numbers})
-    return text.getvalue()
+    numbers = (
+        {"row": row, "column": column, **{key: value for key, value in asdict(cell).items() if key in CSV_COLUMNS}}
+        for row, column, cell in table.cells
+    )
+    return csv_text(CSV_COLUMNS, numbers)
 
 
 _LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}

@@ -21,6 +21,7 @@ from diffpath_jax.evaluation import denoising_losses
 from diffpath_jax.evaluation import membership as looking
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
+from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.metrics.memorization import membership
 from diffpath_jax.metrics.memorization.membership import LEAKS, NO_SIGN, UNKNOWN, MembershipConfig
 from diffpath_jax.networks.codecs import to_unit
@@ -208,7 +209,7 @@ def test_a_model_trained_for_long_on_50_images_leaks_and_one_of_fresh_draws_does
     [
         (["--held_out", "train"], "what --members names"),
         (["--held_out", "nowhere"], "no such split"),
-        (["--draws", "0"], "0 is too few"),
+        (["--draws", "0"], "--draws: '0'"),
         (["--features", "nowhere"], "no generated images"),
         (["--workdir", "nowhere"], "no such file"),
         (["--generated", "nowhere"], "no such directory"),
@@ -230,6 +231,7 @@ def test_only_a_diffusion_model_and_only_its_own_data_have_members(capsys, tmp_p
     schema = records.Schema(tuple(content["image_px"]), tuple(content["classes"]))
     splits = {name: [manifest.Shard(**shard) for shard in shards] for name, shards in content["splits"].items()}
     content["digest"] = manifest.content_digest(schema, splits)
+    del content[SEAL]
     (other / "manifest.json").write_text(json.dumps(content))
     command = words(tmp_path / "out", "--workdir", denoiser_run, "--data", other)
     assert "was not trained on it" in fails(capsys, *command)

@@ -75,7 +75,11 @@ def test_damage_is_named(trained, dataset, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["--mixture", "one"], "no amounts"), (["--mixture", "1,2"], "2 amounts for 1"), (["--seed", "-1"], "negative")],
+    [
+        (["--mixture", "one"], "no amounts"),
+        (["--mixture", "1,2"], "2 amounts for 1"),
+        (["--seed", "-1"], "--seed: '-1'"),
+    ],
 )
 def test_bad_words_are_one_line(features, dataset, tmp_path, capsys, words, why):
     assert train(features, dataset, tmp_path / "out", *words) == 2
