@@ -1,8 +1,8 @@
-"""The tables of speed in README.md, made from ``benchmarks/results``.
+"""The tables of speed in docs/SPEED.md, made from ``benchmarks/results``.
 
     python -m benchmarks.tables [--write]
 
-Prints each block; ``--write`` puts it between its marks in README.md, where a test looks for the very same text.
+Prints each block; ``--write`` puts it between its marks in docs/SPEED.md, where a test looks for the very same text.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-RESULTS, README = ROOT / "benchmarks" / "results", ROOT / "README.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "SPEED.md"
 # Time of ours over PyTorch's at most, and share of the peak at least.
 CPU_GOALS = {"forward": 1.15, "train step": 1.45, "memory": 2.0}
 SHARE_GOALS = {"ADM 256 channels": 0.5, "ADM 128 channels": 0.4}
@@ -156,9 +156,9 @@ def renewed(text: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Print the blocks, or renew the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="renew README.md")
+    parser.add_argument("--write", action="store_true", help="renew docs/SPEED.md")
     if parser.parse_args(argv).write:
-        README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print("\n\n".join("\n".join(lines()) for lines in BLOCKS.values()))
     return 0

@@ -108,7 +108,7 @@ def _add_field_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=list(field_sizes.PRESETS),
-        help="a reading of the paper's fields of view, instead of the five above (README, docs/DEVIATIONS.md)",
+        help="a reading of the paper's fields of view, instead of the five above (docs/SLIDES.md, docs/DEVIATIONS.md)",
     )
     parser.add_argument(
         "--stride_um", type=ranged(PositiveReal), help="step of the grid in um (default: the field of view)"

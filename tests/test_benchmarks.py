@@ -114,8 +114,8 @@ def test_time_in_which_any_kernel_runs():
     assert trace._covered(events) == 10 + 20
 
 
-def test_readme_has_the_tables_of_the_results():
-    page = tables.README.read_text()
+def test_the_page_has_the_tables_of_the_results():
+    page = tables.PAGE.read_text()
     assert tables.renewed(page) == page, "python -m benchmarks.tables --write"
     # Whatever stands between the marks is replaced; a page without marks is an error.
     assert tables.renewed(page.replace("1.10", "9.99")) == page

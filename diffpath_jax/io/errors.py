@@ -6,7 +6,7 @@ import os
 
 
 class ExitCode(enum.IntEnum):
-    """Exit codes of every command (documented in the README)."""
+    """Exit codes of every command (documented in docs/FILES.md)."""
 
     OK = 0
     BUG = 1
