@@ -10,8 +10,8 @@ each replicate, and is of the same order of accuracy. The two sets are drawn ind
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from diffpath_jax.metrics.bootstrap import LEVEL, MIN_GROUPS, Estimate, Groups, group_sums
 
@@ -50,7 +50,7 @@ def estimate(
     if total == 0:
         return Estimate(influence.value, influence.value, influence.value, 0.0)
     freedom = total**2 / (np.square(parts) / [reference.count - 1, other.count - 1]).sum()
-    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total)
+    reach = stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total)
     low, high = np.clip([influence.value - reach, influence.value + reach], lower, upper)
     return Estimate(influence.value, float(low), float(high), float(np.sqrt(total)))
 
