@@ -168,7 +168,8 @@ def test_what_data_prep_imports_loads_no_jax():
         # Grain starts its processes with flags.
         ("absl.flags", {"diffpath_jax/config/files.py", "diffpath_jax/data/pipeline.py"}),
         ("ml_collections", {"diffpath_jax/config/files.py"}),
-        ("tensorboardX", {"diffpath_jax/training/metrics_log.py"}),
+        # It imports PyTorch, unless it is kept from it.
+        ("tensorboardX", {"diffpath_jax/training/tensorboard_without_torch.py"}),
         # It imports TensorFlow, unless it is kept from it.
         ("clu.metric_writers", {"diffpath_jax/training/clu_without_tensorflow.py"}),
         ("clu.parameter_overview", {"diffpath_jax/runs/cost.py", "diffpath_jax/training/loop.py"}),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
 
 BINS = 15
 
@@ -65,8 +64,9 @@ def auroc(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> fl
     misses = positive.size - hits
     if not hits or not misses:
         return float("nan")
-    ranks = rankdata(scores)[positive].sum()
-    return float((ranks - hits * (hits + 1) / 2) / (hits * misses))
+    below, above = np.sort(scores[~positive]), scores[positive]
+    wins = (np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")) / 2
+    return float(wins.sum() / (hits * misses))
 
 
 def macro_auroc(labels: Labels, logits: Logits) -> float:

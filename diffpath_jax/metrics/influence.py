@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from diffpath_jax.metrics.bootstrap import LEVEL, MIN_GROUPS, Estimate, Groups, group_sums
 
@@ -70,7 +70,7 @@ def interval(
     if total == 0:
         return Estimate(value, value, value, 0.0)
     freedom = total**2 / (np.square(variances) / (counts - 1)).sum()
-    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(total)
+    reach = stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total)
     low, high = np.clip([value - reach, value + reach], lower, upper)
     return Estimate(value, float(low), float(high), float(np.sqrt(total)))
 

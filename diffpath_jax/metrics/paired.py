@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 LEVEL = 0.95
 # With fewer patients than this, an interval over patients means nothing.
@@ -134,7 +134,7 @@ def _interval(per_seed: PerSeed, patients: Sequence[str] | np.ndarray, *, seed: 
     replicates = np.array([per_seed(np.concatenate([images[index] for index in draw])) for draw in draws])
     variance, freedom = _variance(values, replicates, patients=len(names))
     error = float(np.sqrt(variance))
-    reach = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+    reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     return Interval(value, value - reach, value + reach, error, len(names), seeds)
 
 

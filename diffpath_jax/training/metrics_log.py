@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import tensorboardX
-
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import parse_json, write_text
 from diffpath_jax.io.sealed import opened
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
+from diffpath_jax.training.tensorboard_without_torch import tensorboardX
 
 METRICS = "metrics.jsonl"
 # What TensorBoard and XProf open: events, and profiles.

@@ -74,8 +74,12 @@ def test_what_is_no_scalar_is_refused(tmp_path):
         log.close()
 
 
-def test_tensorflow_is_not_imported_where_it_is_installed(tmp_path):
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow is imported')")
+def test_neither_tensorflow_nor_pytorch_is_imported_where_it_is_installed(tmp_path):
+    for name in ("tensorflow", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} is imported')")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    code = "import diffpath_jax.training.metrics_log, diffpath_jax.training.loop"
+    # PyTorch can be loaded later all the same: `diffpath convert` reads its files with it.
+    code = (
+        "import sys, diffpath_jax.training.metrics_log, diffpath_jax.training.loop; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
