@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
-from data_prep.slide import slides
+from data_prep.slide import colour, slides
 from data_prep.sources import digests
 from data_prep.sources.source import (
     DIGESTS,
@@ -213,7 +213,7 @@ def _candidate(job: Job, picture: Picture, box: slides.Box) -> Candidate:
     image = _stored(picture, round(box.width), job.fields.patch_px)
     digest = _digest(picture.content)
     number = caps.number_of(job.split.seed, digest, box)
-    judged = tiling.judge(replace(field, number=number), image, job.quality)
+    judged = tiling.judge(replace(field, number=number), image, job.quality, colour.STAINS[job.stain])
     return Candidate(judged, image, job.hashed(digest), job.hashed(picture.patient) if picture.patient else "")
 
 
