@@ -15,7 +15,7 @@ from data_prep.annotations.class_map import ClassMap, known_class, read_class_ma
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
 from data_prep.job import duplicates, job, scheduling
-from data_prep.slide import scales, slides
+from data_prep.slide import colour, scales, slides
 from data_prep.slide.readers import registry
 from data_prep.sources import find_slides, image_folder, tfds_images
 from data_prep.sources.images import ImageBatch, usual_side
@@ -135,11 +135,19 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
         ("--roi_min", "least share of a field in its class's regions", ROI_MIN),
         ("--tissue_min", "least share of tissue in a field", TISSUE_MIN),
         ("--blur_max", "most blur of a stored image, from 0 (sharp) to 1", LIMITS.blur_max),
-        ("--saturation_min", "least saturation of a stored image", LIMITS.saturation_min),
+        ("--saturation_min", "least saturation of a stored image; 0 with --stain other", LIMITS.saturation_min),
         ("--pen_max", "most ink in a stored image, as a share", LIMITS.pen_max),
     ):
         less = "" if name.removeprefix("--") in SLIDE_OPTIONS else "; no limit for patches"
         parser.add_argument(name, type=ranged(Fraction), help=f"{what} (default: {default}{less})")
+    parser.add_argument(
+        "--stain",
+        choices=list(colour.STAINS),
+        default=colour.HE,
+        help="what colours tissue has, and what is a pen's ink: haematoxylin and eosin (PAS, Congo red too); brown "
+        "diaminobenzidine with haematoxylin; any other (trichrome, Alcian blue, silver), where no colour is taken for "
+        "ink, and what has no texture is no tissue (default: %(default)s)",
+    )
     parser.add_argument(
         "--duplicates",
         choices=duplicates.RULES,
@@ -192,6 +200,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "split": dataclasses.replace(spec, gap_um=gap_um),
         "quality": _limits(arguments, LIMITS if arguments.slides else NO_LIMITS),
         "duplicates": arguments.duplicates,
+        "stain": arguments.stain,
         "block_um": _block_um(arguments, sources),
     }
     return settings, sources
@@ -215,6 +224,8 @@ def _block_um(arguments: argparse.Namespace, sources: Sequence[Source]) -> float
 
 
 def _limits(arguments: argparse.Namespace, default: quality.QualitySpec) -> quality.QualitySpec:
+    if colour.STAINS[arguments.stain].is_grey:
+        default = dataclasses.replace(default, saturation_min=0.0)
     options = {name: getattr(arguments, name) for name in dataclasses.asdict(default)}
     return quality.check_spec(
         dataclasses.replace(default, **{name: value for name, value in options.items() if value is not None})

@@ -66,14 +66,14 @@ def check_spec(spec: QualitySpec) -> QualitySpec:
     return spec
 
 
-def measure(image: UInt8[np.ndarray, "h w 3"]) -> Scores:
-    """All scores of one image."""
+def measure(image: UInt8[np.ndarray, "h w 3"], stain: colour.Stain = colour.STAINS[colour.HE]) -> Scores:
+    """All scores of one image; what is ink depends on the stain."""
     small = cv2.resize(image, (_PLACES, _PLACES), interpolation=cv2.INTER_AREA)
     scores = Scores(
         # Not rounded to whole grey levels: the steps of a very smooth image would count as sharp.
         blur=blur(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY)),
         saturation=cv2.mean(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))[1] / 255,
-        pen_share=float(colour.find_ink(colour.measure(small)).mean()),
+        pen_share=float(colour.find_ink(colour.measure(small), stain).mean()),
     )
     return Scores(**{name: round(value, 4) for name, value in asdict(scores).items()})
 

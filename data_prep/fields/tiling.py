@@ -11,6 +11,7 @@ from data_prep.annotations.outlines import polygons_of
 from data_prep.annotations.regions import Region
 from data_prep.fields import quality
 from data_prep.fields.sizes import FieldSize
+from data_prep.slide import colour
 from data_prep.slide.slides import Box, Scale, Slide
 from data_prep.slide.tissue import TissueMask
 from diffpath_jax.io.errors import DiffpathError
@@ -88,9 +89,9 @@ def field_spec(
     return FieldSpec(**asdict(size), stride_um=stride_um, origin_um=origin_um, roi_min=roi_min, tissue_min=tissue_min)
 
 
-def judge(field: Field, image: UInt8[np.ndarray, "px px 3"], limits: quality.QualitySpec) -> Field:
+def judge(field: Field, image: UInt8[np.ndarray, "px px 3"], limits: quality.QualitySpec, stain: colour.Stain) -> Field:
     """The field with the scores of its image, kept or rejected for one of them."""
-    scores = quality.measure(image)
+    scores = quality.measure(image, stain)
     judged, reason = replace(field, scores=scores), quality.reject(scores, limits)
     return replace(judged, label="", outcome=reason) if reason else judged
 

@@ -71,6 +71,9 @@ def run(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> ExitCode:
         staged, dataset = _assemble(job, staged, staging, scheduler)
         console.print(card.summary(dataset), soft_wrap=True)
         _print_failures(staged.failed[before:])
+    for source, prepared in staged.done:
+        if source.is_spatial and (why := prepared.why_empty):
+            console.print(f"note: {source.where.name}: {why}", markup=False, soft_wrap=True)
     if staged.failed:
         total = f"{sum(source.size for source in sources)} {sources[0].item_noun}s"
         console.print(f"{len(staged.failed)} of {total} failed; the same command tries them again")
@@ -186,7 +189,7 @@ def _nothing(job: Job, sources: Sequence[Source], staged: Staged, staging: Stagi
         "fields of view",
         where=sources[0].where,
         why="none passed the filters" + (f" ({said})" if said else ""),
-        fix="annotate larger regions, or relax the limit that rejects most",
+        fix="annotate larger regions, name the --stain, or relax the limit that rejects most",
     )
 
 

@@ -209,7 +209,11 @@ def _source(
         "rejected": {
             name: count for name, count in outcomes.most_common() if name not in (tiling.KEPT, tiling.OUTSIDE)
         },
-        "notes": [*prepared.scale.doubts, *card.annotation_notes([prepared.annotations])],
+        "notes": [
+            *filter(None, [prepared.why_empty if source.is_spatial else ""]),
+            *prepared.scale.doubts,
+            *card.annotation_notes([prepared.annotations]),
+        ],
         **_pictures(content, prepared.name, outcomes),
     }
 

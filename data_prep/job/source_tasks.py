@@ -61,6 +61,15 @@ class Prepared:
         """Fields that were kept."""
         return sum(sum(classes.values()) for classes in self.kept.values())
 
+    @property
+    def why_empty(self) -> str:
+        """Why no field was kept, by how many fields there were; empty where one was."""
+        if self.count:
+            return ""
+        reasons = Counter(self.outcomes).most_common()
+        said = ", ".join(f"{outcome}: {count}" for outcome, count in reasons) or "no field touches a region"
+        return f"none of its fields is kept ({said})"
+
 
 @dataclass(frozen=True)
 class SplitAssignment:

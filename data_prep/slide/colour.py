@@ -9,7 +9,8 @@ Cytometry 39:275-284): a thicker or thinner layer of a dye changes the density a
 
 Haematoxylin has the hue 66 degrees, eosin 122, diaminobenzidine 204 (stain vectors of Ruifrok and Johnston 2001,
 table 1), and what mixes them lies between. Green and blue ink absorb what no mixture of these does; red ink has the
-hue of blood and is told from it by its density and chroma alone, black ink by its lack of any hue.
+hue of blood and is told from it by its density and chroma alone, black ink by its lack of any hue. Other stains have
+the hues of inks, or none: which may be on a slide is its :class:`Stain`.
 """
 
 import functools
@@ -22,13 +23,37 @@ from jaxtyping import Bool, Float32, UInt8
 WHITE = (255.0, 255.0, 255.0)
 # Darker than this a scanner sees noise, whose colour says nothing.
 _BLACKEST = 24
-# Hues in degrees. Pale blue mucin is as blue as some ink, and told from it by its density.
-_OF_TISSUE = (20, 215)
-_OF_DENSE_TISSUE = (55, 215)
-_OF_RED_INK = (162, 205)
+# Grey tissue is denser than this: it takes an eighth of the light that goes through glass.
+_GREY = 0.06
 # Difference of the densities in two channels from which a colour counts as stained: 11 grey levels of a light pixel.
 # Noise and the tint of glass stay below it, the palest eosin does not.
 _STAINED = 0.02
+
+
+@dataclass(frozen=True)
+class Stain:
+    """The colours of the tissue of a stain; what else absorbs light is ink. Hues in degrees.
+
+    Attributes:
+        hues: of tissue, however pale.
+        dense_hues: of dense tissue: pale mucin is as blue as some ink, and told from it by its density.
+        red_ink: hues that are those of red ink where they are dense and of high chroma; none where the stain has them.
+        is_grey: grey and black are tissue, as silver is, and not ink or a shadow.
+    """
+
+    hues: tuple[int, int]
+    dense_hues: tuple[int, int]
+    red_ink: tuple[int, int] | None
+    is_grey: bool = False
+
+
+HE = "he"
+# Brown diaminobenzidine that little blue light goes through, the last channel that is dark, has a hue of up to 225.
+STAINS = {
+    HE: Stain((20, 215), (55, 215), (162, 205)),
+    "dab": Stain((20, 230), (55, 230), None),
+    "other": Stain((0, 360), (0, 360), None, is_grey=True),
+}
 
 
 @dataclass(frozen=True)
@@ -70,21 +95,23 @@ def _densities(light: float) -> Float32[np.ndarray, "256"]:
     return np.maximum(np.log10(light / np.maximum(np.arange(256), _BLACKEST)), 0).astype(np.float32)
 
 
-def find_stained(colours: Colours) -> Bool[np.ndarray, "h w"]:
+def find_stained(colours: Colours, stain: Stain) -> Bool[np.ndarray, "h w"]:
     """Returns a mask of the dyes that tissue may be stained with, however pale."""
-    return (colours.spread > _STAINED) & _between(colours.hue, _OF_TISSUE)
+    dyed = (colours.spread > _STAINED) & _between(colours.hue, stain.hues)
+    return dyed | (colours.density > _GREY) if stain.is_grey else dyed
 
 
-def find_ink(colours: Colours) -> Bool[np.ndarray, "h w"]:
+def find_ink(colours: Colours, stain: Stain) -> Bool[np.ndarray, "h w"]:
     """Returns a mask of the ink of pens, and of mere black.
 
     Dense ink is sure; what is fainter is ink where it touches dense ink of the same kind.
     """
     density, chroma = colours.density, colours.chroma
-    foreign = ~_between(colours.hue, _OF_DENSE_TISSUE) & (chroma > 0.2)
-    red = _between(colours.hue, _OF_RED_INK) & (chroma > 0.75)
-    black = chroma < 0.12
-    kinds = ((foreign, 0.15, 0.05), (red, 0.45, 0.2), (black, 0.45, 0.2))
+    kinds = [(~_between(colours.hue, stain.dense_hues) & (chroma > 0.2), 0.15, 0.05)]
+    if stain.red_ink:
+        kinds.append((_between(colours.hue, stain.red_ink) & (chroma > 0.75), 0.45, 0.2))
+    if not stain.is_grey:
+        kinds.append((chroma < 0.12, 0.45, 0.2))
     masks = [_touching(kind & (density > sure), kind & (density > faint)) for kind, sure, faint in kinds]
     return np.logical_or.reduce(masks)
 

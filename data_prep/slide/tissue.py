@@ -45,16 +45,20 @@ class TissueMask:
         return inside / ((x1 - x0) * (y1 - y0))
 
 
-def find_tissue(slide: Slide) -> TissueMask:
+def find_tissue(slide: Slide, stain: colour.Stain = colour.STAINS[colour.HE]) -> TissueMask:
     """Tissue is what is stained and no ink: grey glass edges, shadows and black borders have no hue of a stain.
+
+    Where a stain may be grey, they are told from tissue by having no texture.
 
     The threshold is a fixed density above the slide's own glass, and not one that splits the slide in two groups
     (Otsu): such a one hides a pale piece beside a deeply stained one, and finds two groups on bare glass too.
     """
     picture = cv2.medianBlur(read_thumbnail(slide, max_px=MASK_PX), 5)
     colours = colour.measure(picture, _glass(picture))
-    strokes = cv2.morphologyEx(colour.find_ink(colours).astype(np.uint8), cv2.MORPH_OPEN, _SPECK)
-    mask = colour.find_stained(colours) & (cv2.dilate(strokes, _STROKE_EDGE) == 0)
+    strokes = cv2.morphologyEx(colour.find_ink(colours, stain).astype(np.uint8), cv2.MORPH_OPEN, _SPECK)
+    mask = colour.find_stained(colours, stain) & (cv2.dilate(strokes, _STROKE_EDGE) == 0)
+    if stain.is_grey:
+        mask &= ~_in_flat(picture)
     rows, columns = mask.shape
     return TissueMask(mask, (slide.size[0] / columns, slide.size[1] / rows))
 
@@ -73,6 +77,11 @@ def _glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
         return colour.WHITE
     red, green, blue = np.percentile(glass, 90, axis=0).tolist()
     return red, green, blue
+
+
+def _in_flat(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Returns where a pixel lies in any flat window, and not only in the middle of one."""
+    return cv2.dilate(_is_flat(picture).astype(np.uint8), np.ones((_WINDOW, _WINDOW), np.uint8)) > 0
 
 
 def _is_flat(picture: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:

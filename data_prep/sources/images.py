@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
-from data_prep.slide import slides
+from data_prep.slide import colour, slides
 from data_prep.sources import digests
 from data_prep.sources.source import (
     DIGESTS,
@@ -32,7 +32,7 @@ from data_prep.sources.source import (
     StagedSource,
 )
 from diffpath_jax.data.details import AnnotationUse, SlideScale
-from diffpath_jax.data.image_files import decode_image
+from diffpath_jax.data.image_files import decode_image, has_transparency
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.render import image_grid
@@ -147,6 +147,7 @@ class ImageBatch:
         side = _side(job, self.mpp)
         box = slides.Box(0.0, 0.0, float(side), float(side))
         keys, positions, failed = list[str](), list[int](), list[tuple[int, str]]()
+        transparent = 0
         for position, picture in enumerate(self.images.read()):
             try:
                 candidate = _candidate(job, picture, box)
@@ -154,11 +155,13 @@ class ImageBatch:
                 failed.append((position, error.why))
                 continue
             positions.append(position)
+            transparent += isinstance(picture.content, bytes) and has_transparency(picture.content)
             if candidate.field.outcome == tiling.KEPT:
                 keys.append(candidate.slide)
             yield candidate
         mpp = (self.mpp, self.mpp)
-        scale = SlideScale(*mpp, "--mpp", (), read_px=(side, side), read_mpp=mpp, slide=identity.slide)
+        doubts = (f"{transparent} images have transparent pixels, which show white",) if transparent else ()
+        scale = SlideScale(*mpp, "--mpp", doubts, read_px=(side, side), read_mpp=mpp, slide=identity.slide)
         size = f"{self.size:,} images of {side} x {side} px"
         return SourceSummary(size, scale, AnnotationUse(), keys, positions, failed)
 
@@ -213,7 +216,7 @@ def _candidate(job: Job, picture: Picture, box: slides.Box) -> Candidate:
     image = _stored(picture, round(box.width), job.fields.patch_px)
     digest = _digest(picture.content)
     number = caps.number_of(job.split.seed, digest, box)
-    judged = tiling.judge(replace(field, number=number), image, job.quality)
+    judged = tiling.judge(replace(field, number=number), image, job.quality, colour.STAINS[job.stain])
     return Candidate(judged, image, job.hashed(digest), job.hashed(picture.patient) if picture.patient else "")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from data_prep.annotations import regions as annotations
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
-from data_prep.slide import slides, tissue
+from data_prep.slide import colour, slides, tissue
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources import digests
 from data_prep.sources.source import (
@@ -92,7 +92,7 @@ class SlideSource:
         """
         with self._open() as slide:
             regions = self._regions(slide, job)
-            mask, priority = tissue.find_tissue(slide), job.class_map.priority
+            mask, priority = tissue.find_tissue(slide, colour.STAINS[job.stain]), job.class_map.priority
             planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority)
             (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
             fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
@@ -119,7 +119,7 @@ class SlideSource:
             if field.tissue_share is not None and field.tissue_share >= MOSTLY and image.min() == 255:
                 why = "one of its levels is white where another shows tissue"
                 raise DiffpathError("slide", where=self.slide, why=why, fix="export it again, or leave it out")
-            yield tiling.judge(field, image, job.quality), image
+            yield tiling.judge(field, image, job.quality, colour.STAINS[job.stain]), image
 
     def _patient(self, job: Job, identity: Identity, slide: slides.Slide, field: tiling.Field) -> str:
         """Returns the keyed hash of the patient, or of the block of the slide that stands in for one."""

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from data_prep.annotations.class_map import ClassMap
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields.duplicates import Fingerprint
-from data_prep.slide import slides
+from data_prep.slide import colour, slides
 from data_prep.sources import digests
 from data_prep.splits import splits
 from diffpath_jax.data.details import AnnotationUse, SlideScale
@@ -230,6 +230,7 @@ class Job:
         duplicates: what is done with images that are there twice, one of ``duplicates.RULES``.
         key: secret for the hashes that stand for slide and patient in the records.
         block_um: side of the blocks of a slide that stand in for patients, in um; 0 for none.
+        stain: one of :data:`data_prep.slide.colour.STAINS`.
     """
 
     out: Path
@@ -242,6 +243,7 @@ class Job:
     duplicates: str
     key: bytes
     block_um: float = 0.0
+    stain: str = colour.HE
 
     def settings(self) -> dict[str, Any]:
         """Everything but the slides that decides what the records are; a rerun must match it."""
@@ -256,6 +258,7 @@ class Job:
             "quality": asdict(self.quality),
             "duplicates": self.duplicates,
             **({"block_um": self.block_um} if self.block_um else {}),
+            **({"stain": self.stain} if self.stain != colour.HE else {}),
         }
 
     def hashed(self, text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+import PIL.TiffImagePlugin
 from jaxtyping import UInt8
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -54,10 +55,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """One image file, upright (EXIF) and converted to RGB.
+    """One image file, upright (EXIF) and converted to RGB; what is transparent shows white, as glass does.
 
     Raises:
-        DiffpathError: it is damaged, too large, or has more than 8 bits a channel.
+        DiffpathError: it is damaged, too large, has several pages, or has more than 8 bits a channel.
     """
     return _decode(path, where=path)
 
@@ -75,18 +76,53 @@ def decode_image(data: bytes, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
     return _decode(io.BytesIO(data), where=where)
 
 
+def has_transparency(data: bytes) -> bool:
+    """Returns whether a pixel of an image file that can be decoded is not opaque."""
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        if not image.has_transparency_data:
+            return False
+        opacity, _ = image.convert("RGBA").getchannel("A").getextrema()
+        return opacity != 255
+
+
 def _decode(file: Path | io.BytesIO, *, where: object) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with PIL.Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} px is no patch")
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"its pixels are of type {image.mode}, not 8 bits a channel")
-            return np.array(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+            _check_kind(image)
+            upright = PIL.ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                colours = upright.convert("RGBA")
+                upright = PIL.Image.alpha_composite(PIL.Image.new("RGBA", colours.size, "white"), colours)
+            return np.array(upright.convert("RGB"))
     except PIL.UnidentifiedImageError as error:
         raise _unreadable(where, "it is empty, damaged, or no image") from error
     except (OSError, ValueError, TypeError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise _unreadable(where, str(error)) from error
+
+
+def _check_kind(image: PIL.Image.Image) -> None:
+    """Refuse an image of which reading one page as 8 bits a channel would lose something.
+
+    Raises:
+        ValueError: it has several pages, or more bits: Pillow keeps the upper eight, and a camera of 12 bits fills four
+            of them.
+    """
+    if (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"it has {pages} pages; save the one that is meant by itself")
+    if (bits := _stored_bits(image)) > 8:
+        raise ValueError(f"it has {bits} bits a channel; save it with 8 bits a channel, white at 255")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels are of type {image.mode}, not 8 bits a channel")
+
+
+def _stored_bits(image: PIL.Image.Image) -> int:
+    """Returns the bits a channel of a TIFF or PNG file, which Pillow tells in its tags or the raw mode of its data."""
+    if isinstance(image, PIL.TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(PIL.TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    modes = [str(tile.args[0] if isinstance(tile.args, tuple) else tile.args) for tile in getattr(image, "tile", ())]
+    return 16 if any(";16" in mode for mode in modes) else 8
 
 
 def _unreadable(where: object, why: str) -> DiffpathError:

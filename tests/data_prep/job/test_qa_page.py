@@ -12,7 +12,7 @@ from data_prep.fields import duplicates, quality, tiling
 from data_prep.qa import pictures
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
-from tests.data_prep.drawn_tissue import GLASS, INKS, save, tissue
+from tests.data_prep.drawn_tissue import GLASS, INKS, METHYL_BLUE, PONCEAU_FUCHSIN, save, tissue
 
 SIDE = 512
 NAMES = ("Smith_John_1.svs", "Doe_Jane_2.svs", "Smith_John_copy.svs", "Roe_Richard_3.svs")
@@ -164,3 +164,22 @@ def test_limits_out_of_range_are_refused(folder, tmp_path, capsys, words):
     assert prepare(folder, tmp_path / "out", *words) == 2
     assert f"error: {words[0]}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_without_a_field_is_named_with_its_reasons_and_its_stain_gives_them_back(tmp_path, capsys):
+    (tmp_path / "slides").mkdir()
+    for name, dyes in (("red", {}), ("blue", {"dyes": (METHYL_BLUE, PONCEAU_FUCHSIN)})):
+        save(tmp_path / "slides" / f"{name}.svs", tissue(np.random.default_rng(1), (256, 256), **dyes))
+    (tmp_path / "patients.csv").write_text("slide,patient,split\nred,P1,train\nblue,P2,test\n")
+    (tmp_path / "labels.csv").write_text("slide,class\nred,Well\nblue,Well\n")
+    words = ["prep", "--slides", tmp_path / "slides", "--slide_labels", tmp_path / "labels.csv", "--workers", 0]
+    words += ["--patients", tmp_path / "patients.csv", "--fov_um", 32, "--patch_px", 64]
+    assert cli.main([str(word) for word in [*words, "--out", tmp_path / "he"]]) == 0
+    printed = capsys.readouterr()
+    named = [line for line in (printed.out + printed.err).splitlines() if "none of its fields is kept" in line]
+    assert named == [f"note: blue.svs: none of its fields is kept ({tiling.NO_TISSUE}: 16)"]
+    assert f"one of its fields is kept ({tiling.NO_TISSUE}: 16)" in (tmp_path / "he/qa/index.html").read_text()
+    assert cli.main([str(word) for word in [*words, "--out", tmp_path / "other", "--stain", "other"]]) == 0
+    dataset = open_dataset(tmp_path / "other")
+    assert dataset.count("train") == dataset.count("test") == 16 and dataset.details.job["stain"] == "other"
+    assert "stain" not in open_dataset(tmp_path / "he").details.job

@@ -6,23 +6,38 @@ import pytest
 
 from data_prep.slide import colour, slides
 from data_prep.slide.tissue import find_tissue
-from tests.data_prep.drawn_tissue import GLASS, INKS, cloud, save, tissue
+from tests.data_prep.drawn_tissue import (
+    ALCIAN_BLUE,
+    DAB,
+    EOSIN,
+    GLASS,
+    HAEMATOXYLIN,
+    INKS,
+    METHYL_BLUE,
+    PONCEAU_FUCHSIN,
+    SILVER,
+    cloud,
+    save,
+    tissue,
+)
+
+HE = colour.STAINS["he"]
 
 SHAPE = (900, 1200)
 BLOB = cv2.ellipse(np.zeros(SHAPE, np.uint8), (520, 450), (330, 260), 20, 0, 360, 1, -1).astype(bool)
 
 
-def draw(*, strength=1.0, glass=GLASS, seed=0):
+def draw(*, strength=1.0, glass=GLASS, seed=0, dyes=(EOSIN, HAEMATOXYLIN)):
     """One piece of tissue on glass."""
     rng = np.random.default_rng(seed)
     image = np.clip(np.array(glass) + rng.normal(0, 1, (*SHAPE, 3)), 0, 255).astype(np.uint8)
-    image[BLOB] = tissue(rng, SHAPE, strength=strength, glass=glass)[BLOB]
+    image[BLOB] = tissue(rng, SHAPE, strength=strength, glass=glass, dyes=dyes)[BLOB]
     return image
 
 
-def overlap(tmp_path, image, truth):
+def overlap(tmp_path, image, truth, stain="he"):
     """Intersection over union of the mask and the truth."""
-    mask = find_tissue(slides.open_slide(save(tmp_path / "drawn.svs", image))).mask
+    mask = find_tissue(slides.open_slide(save(tmp_path / "drawn.svs", image)), colour.STAINS[stain]).mask
     return (mask & truth).sum() / (mask | truth).sum()
 
 
@@ -129,16 +144,62 @@ def test_stain_vectors_have_their_published_hues():
 )
 def test_colours_of_tissue_are_stain_and_no_ink(pixels):
     found = colour.measure(np.full((8, 8, 3), pixels, np.uint8))
-    assert colour.find_stained(found).all() and not colour.find_ink(found).any()
+    assert colour.find_stained(found, HE).all() and not colour.find_ink(found, HE).any()
 
 
 @pytest.mark.parametrize("pixels", [*INKS.values(), (100, 180, 160), (110, 160, 210), (25, 90, 75)])
 def test_colours_of_pens_are_ink(pixels):
-    assert colour.find_ink(colour.measure(np.full((8, 8, 3), pixels, np.uint8))).all()
+    assert colour.find_ink(colour.measure(np.full((8, 8, 3), pixels, np.uint8)), HE).all()
 
 
 def test_faint_ink_counts_where_it_touches_dense_ink():
     image = np.full((9, 20, 3), 250, np.uint8)
     image[:, 2:4], image[:, 4:7], image[:, 12:15] = INKS["blue"], (190, 200, 228), (190, 200, 228)
-    columns = colour.find_ink(colour.measure(image)).any(axis=0)
+    columns = colour.find_ink(colour.measure(image), HE).any(axis=0)
     assert np.flatnonzero(columns).tolist() == [2, 3, 4, 5, 6]
+
+
+OTHERS = {
+    "dab": ("dab", (DAB, HAEMATOXYLIN)),
+    "dab in nuclei": ("dab", (HAEMATOXYLIN / 2, DAB)),
+    "trichrome": ("other", (METHYL_BLUE, PONCEAU_FUCHSIN)),
+    "alcian blue": ("other", (ALCIAN_BLUE, HAEMATOXYLIN)),
+    "silver": ("other", (SILVER, SILVER)),
+}
+
+
+@pytest.mark.parametrize("strength", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_stains(tmp_path, name, strength):
+    stain, dyes = OTHERS[name]
+    assert overlap(tmp_path, draw(strength=strength, dyes=dyes), BLOB, stain) > 0.95
+
+
+@pytest.mark.parametrize("name", ["trichrome", "alcian blue", "silver"])
+def test_tissue_of_an_ink_s_colours_is_lost_unless_its_stain_is_named(tmp_path, name):
+    assert overlap(tmp_path, draw(dyes=OTHERS[name][1]), BLOB) < 0.5
+
+
+def test_brown_is_neither_red_ink_nor_too_yellow_for_tissue():
+    """Dense diaminobenzidine, of hue 216.6 (worked by hand), and reddish brown of the hue and chroma of red ink."""
+    brown = np.round(243 * 10 ** -np.array([[(0.20, 0.50, 0.95), (0.06, 0.75, 0.85)]])).astype(np.uint8)
+    measured = colour.measure(np.repeat(brown, 8, axis=0), (243.0, 243.0, 243.0))
+    assert measured.hue[0] == pytest.approx([216.6, 186.7], abs=1.5)
+    assert colour.find_ink(measured, HE).all()
+    dab = colour.STAINS["dab"]
+    assert colour.find_stained(measured, dab).all() and not colour.find_ink(measured, dab).any()
+
+
+@pytest.mark.parametrize("ink", ["blue", "green", "black"])
+def test_pens_beside_brown_tissue(tmp_path, ink):
+    image = draw(dyes=OTHERS["dab"][1])
+    cv2.line(image, (930, 60), (1130, 840), INKS[ink], 36)
+    assert overlap(tmp_path, image, BLOB, "dab") > 0.95
+
+
+def test_what_has_no_texture_is_no_tissue_of_any_stain(tmp_path):
+    """A black border, a shadow and a stroke of even ink, beside silver."""
+    image = draw(dyes=OTHERS["silver"][1])
+    image[:70], image[840:] = (6, 6, 6), (150, 150, 150)
+    image[:, 1100:1160] = INKS["green"]
+    assert overlap(tmp_path, image, BLOB, "other") > 0.95

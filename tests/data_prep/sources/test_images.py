@@ -113,6 +113,10 @@ def bad_images(folder):
     write(folder / "wide.png", np.zeros((SIDE, 2 * SIDE, 3), np.uint8))
     write(folder / "large.png", patch(1, 2 * SIDE))
     PIL.Image.fromarray(np.zeros((SIDE, SIDE), np.uint16)).save(folder / "deep.png")
+    cv2.imwrite(str(folder / "deep colours.tif"), patch(1).astype(np.uint16) * 16)
+    PIL.Image.fromarray(patch(1)).save(
+        folder / "pages.tif", save_all=True, append_images=[PIL.Image.fromarray(patch(2))]
+    )
     PIL.Image.new("1", (16_000, 16_000)).save(folder / "bomb.png")
     (folder / "dangling.png").symlink_to(folder / "nowhere")
     return {
@@ -122,6 +126,8 @@ def bad_images(folder):
         "wide.png": f"{2 * SIDE} x {SIDE} px, and most have {SIDE} x {SIDE}",
         "large.png": f"{2 * SIDE} x {2 * SIDE} px",
         "deep.png": "8 bits a channel",
+        "deep colours.tif": "it has 16 bits a channel",
+        "pages.tif": "it has 2 pages",
         "bomb.png": "pixels",
         "dangling.png": "cannot be read",
     }
@@ -184,6 +190,20 @@ def test_unusual_images_are_patches(prep, tmp_path):
     (record,) = (record for record in found if record.slide == key)
     np.testing.assert_array_equal(record.image, np.rot90(patch(5), -1))
     assert len(found) == 5
+
+
+def test_transparent_pixels_are_counted_and_show_white(prep, tmp_path):
+    cut = np.dstack([patch(3), np.full((SIDE, SIDE), 255, np.uint8)])
+    cut[: SIDE // 2, :, 3] = 0
+    for number, image in enumerate((patch(1), patch(2), cut)):
+        write(tmp_path / "images" / "a" / f"{number}.png", image[..., :3])
+    PIL.Image.fromarray(cut).save(tmp_path / "images" / "a" / "2.png")
+    code, errors, shown = prep("--images", tmp_path / "images", "--mpp", 0.5, "--fractions", "1,0,0")
+    assert (code, errors) == (0, []) and "1 images have transparent pixels, which show white" in shown
+    _, found = records_of(tmp_path / "out")
+    half = np.where(np.arange(SIDE)[:, None, None] < SIDE // 2, 255, patch(3))
+    assert sum(np.array_equal(record.image, half) for record in found) == 1
+    assert "transparent" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_copies_of_files_are_listed_or_left_out(images, prep, tmp_path):
