@@ -371,7 +371,7 @@ def test_losses_of_single_images_are_taken_in_latents(ldm_run, dataset, monkeypa
     steps = np.array([300])
     losses = denoising_losses.denoising_losses(draws.Model(run, trained), items, steps, draws=1, seed=0, title="losses")
     image = items[1]["image"]
-    x_0 = run.codec.encode(trained.codec_params, {"image": image[None]}, jax.random.key(0))
+    x_0 = run.codec.encode(trained.codec_params, {"image": jnp.asarray(image[None])}, jax.random.key(0))
     key = jax.random.fold_in(jax.random.key(0), denoising_losses.image_key(image))
     eps = jax.random.normal(jax.random.fold_in(key, 0), x_0.shape[1:])[None]
     form, levels = run.config.diffusion.prediction, noise.schedule(run.config.noise)
