@@ -132,8 +132,15 @@ def own_directory(directory: Path) -> Iterator[None]:
         DiffpathError: another job holds it (exit code 4).
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / LOCK_NAME, "output directory", directory):
-        yield
+    lock = directory / LOCK_NAME
+    first = not lock.exists()
+    with _locked(lock, "output directory", directory):
+        try:
+            yield
+        except Exception:
+            if first:
+                lock.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

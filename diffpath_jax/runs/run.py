@@ -18,16 +18,17 @@ from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.names import check_names
-from diffpath_jax.io.sealed import opened, read_sealed, write_sealed
+from diffpath_jax.io.sealed import opened, write_sealed
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
+from diffpath_jax.runs import description
+from diffpath_jax.runs.description import RUN
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
 
-RUN = "config.json"
 # The run's own copy of the autoencoder whose latents it works in.
 FIRST_STAGE = "first_stage.safetensors"
 # Where things lie and how the work is laid out: the results are the same. Which images follows from which data.
@@ -40,21 +41,6 @@ _MAY_CHANGE = {
 _OF_ONE_START = {"train": ("profile_at",)}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
-_FIX = "name the directory of a `diffpath train` run"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """The file as it is written; attributes are those of :class:`Run`."""
-
-    config: dict[str, Any]
-    classes: tuple[str, ...]
-    image_px: tuple[int, int]
-    mpp: float
-    data: tuple[str, ...]
-    # Runs were described without this before there were latents.
-    images: tuple[str, ...] | None = None
-    latents: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +137,7 @@ def create_or_resume(
     """
     path, content, before = workdir / RUN, _description(config, datasets, validation, latents), None
     if path.exists():
-        before = _read(workdir)
+        before = description.read(workdir)
         content = _as_it_began(content, before, with_defaults={**before, **_described(open_run(workdir))})
         _refuse_changes(workdir, before, content, allow_change)
     source = config.train.init_from
@@ -184,18 +170,6 @@ def _description(
         **({"latents": latents.as_json()} if latents else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
-
-
-def _read(workdir: Path) -> dict[str, Any]:
-    """Returns the file, of which only this is sure: it is as it was written, and has a config."""
-    content = read_sealed(workdir / RUN, dict, what="run", fix=_FIX)
-    if not isinstance(content.get("config"), dict):
-        raise _damaged(workdir, "it holds no config")
-    return content
-
-
-def _damaged(workdir: Path, why: str) -> DiffpathError:
-    return DiffpathError("run", where=workdir / RUN, why=why, fix=_FIX, code=ExitCode.DAMAGED)
 
 
 def _described(run: Run) -> dict[str, Any]:
@@ -254,10 +228,10 @@ def open_run(workdir: Path) -> Run:
     Raises:
         DiffpathError: it is not one.
     """
-    content, where = _read(workdir), str(workdir / RUN)
+    content, where = description.read(workdir), str(workdir / RUN)
     config = checks.run_config(content["config"], where=where)
     try:
-        stored = opened(content, _Stored)
+        stored = opened(content, description.Stored)
         check_names(*stored.classes)
         described: Mapping[str, Any] = {
             "classes": stored.classes,
@@ -269,7 +243,7 @@ def open_run(workdir: Path) -> Run:
             "compatibility_digest": _compatibility_digest(content),
         }
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(workdir, f"not a run: {error}") from error
+        raise description.damaged(workdir, f"not a run: {error}") from error
     latents = {"latents": content["latents"]} if "latents" in content else {}
     digest = sha256_json({"config": content["config"], "data": content["data"], **latents})
     if isinstance(config, sections.DiffusionRun):

@@ -68,6 +68,7 @@ def test_a_run_from_before_data_val_keeps_its_digest(tmp_path, dataset):
     workdir = write_run(tmp_path / "run", dataset, TINY_RESNET)
     content = json.loads((workdir / runs.RUN).read_text())
     del content["config"]["data"]["val"]
+    del content[SEAL]
     (workdir / runs.RUN).write_text(json.dumps(content))
     before = runs.open_run(workdir).digest
     assert resumed(workdir, dataset).digest == before
