@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import registry as formats
+from data_prep.annotations import tissue_masks
 from data_prep.annotations.class_map import ClassMap, known_class, read_class_map
 from data_prep.fields import caps, quality, tiling
 from data_prep.fields import sizes as field_sizes
@@ -33,7 +34,7 @@ from diffpath_jax.ranges import Fraction, NonNegativeReal, Positive, PositiveRea
 KEY_FILE = "hash.key"
 # What only slides have.
 SLIDE_OPTIONS = (
-    *("annotations", "slide_labels", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
+    *("annotations", "slide_labels", "tissue_masks", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
     *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "gap_um", "block_um", "max_per_slide"),
 )
 ROI_MIN, TISSUE_MIN = 0.75, 0.5
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--slide_labels", type=Path, help="CSV with the columns slide,class: for slides without an annotation file"
+    )
+    parser.add_argument(
+        "--tissue_masks",
+        type=Path,
+        help=f"folder of SLIDE with one of {' '.join((*tissue_masks.IMAGES, *tissue_masks.OUTLINES))}: where tissue "
+        "is, instead of an estimate",
     )
     parser.add_argument(
         "--classes", type=Path, help="class map (JSON): used, ignored and excluded classes, overlaps (default: use all)"
@@ -266,6 +273,7 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         patients=table,
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
+        masks=arguments.tissue_masks.absolute() if arguments.tissue_masks else None,
     )
     for note in cohort.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)

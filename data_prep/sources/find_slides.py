@@ -8,6 +8,7 @@ from pathlib import Path
 from data_prep import tables
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import registry as formats
+from data_prep.annotations import tissue_masks
 from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
@@ -39,12 +40,13 @@ def find_sources(
     patients: PatientTable | None,
     slide_labels: Path | None,
     scales: Mapping[str, float],
+    masks: Path | None = None,
 ) -> FoundSlides:
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations and label, several slides without a patient table, or
-            one annotation file for two slides.
+        DiffpathError: no slide, a slide without annotations and label or without a mask in ``masks``, several slides
+            without a patient table, or one annotation file for two slides.
     """
     readers = _find_readers(slide_path)
     slides = list(readers)
@@ -62,7 +64,8 @@ def find_sources(
         names = tables.names_of(slide)
         owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
         mpp = tables.lookup(scales, names)
-        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp))
+        mask = tissue_masks.find_mask(masks, slide) if masks else None
+        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp, mask))
     unused = [*_unread_files(slide_path, slides), *_shared_names(slides, rows), *_unmatched_rows(slides, rows)]
     return FoundSlides(tuple(sources), (*unused, *_unmatched_annotations(annotation_path, sources)))
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_prep.annotations import regions as annotations
+from data_prep.annotations import tissue_masks
 from data_prep.fields import caps, tiling
 from data_prep.qa import pictures
 from data_prep.slide import colour, slides, tissue
@@ -47,6 +48,7 @@ class SlideSource:
         patient: whose it is.
         split: where the user wants it, if anywhere.
         mpp: um per level-0 pixel, for a slide that does not state it.
+        tissue_mask: file of its tissue; estimated where there is none.
     """
 
     slide: Path
@@ -56,6 +58,7 @@ class SlideSource:
     patient: str
     split: str | None
     mpp: float | None
+    tissue_mask: Path | None = None
     item_noun: ClassVar[str] = "slide"
     size: ClassVar[int] = 1
     knows_patients: ClassVar[bool] = True
@@ -77,10 +80,13 @@ class SlideSource:
             DiffpathError: one of them cannot be read.
         """
         (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
+        regions = digests.sha256(self.regions) if self.regions else sha256_json({"label": self.label})
+        if self.tissue_mask:
+            regions = sha256_json({"regions": regions, "tissue": digests.sha256(self.tissue_mask)})
         return Identity(
             slide=job.hashed(digest),
             patient=job.hashed(self.patient),
-            regions=digests.sha256(self.regions) if self.regions else sha256_json({"label": self.label}),
+            regions=regions,
             mpp=self.mpp,
         )
 
@@ -92,7 +98,7 @@ class SlideSource:
         """
         with self._open() as slide:
             regions = self._regions(slide, job)
-            mask, priority = tissue.find_tissue(slide, colour.STAINS[job.stain]), job.class_map.priority
+            mask, priority = self._tissue(slide, job), job.class_map.priority
             planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority)
             (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
             fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
@@ -163,6 +169,11 @@ class SlideSource:
     def _open(self) -> slides.Slide:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}
         return slides.open_slide(self.slide, kind=self.reader, scale_table=table)
+
+    def _tissue(self, slide: slides.Slide, job: Job) -> tissue.TissueMask:
+        if self.tissue_mask:
+            return tissue_masks.read_mask(self.tissue_mask, slide)
+        return tissue.find_tissue(slide, colour.STAINS[job.stain])
 
     def _regions(self, slide: slides.Slide, job: Job) -> annotations.Annotated:
         return annotations.of_slide(slide, self.regions, self.label, job.class_map)
