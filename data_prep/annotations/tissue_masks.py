@@ -56,7 +56,7 @@ def _image(path: Path) -> Bool[np.ndarray, "h w"]:
     Raises:
         DiffpathError: it cannot be read, or has transparent pixels, which could mean either.
     """
-    mask = read_image(path).any(axis=-1)
+    mask = np.any(read_image(path) != 0, axis=-1)
     if has_transparency(path.read_bytes()):
         why, fix = "it has transparent pixels", "export it as a grey image, 0 where no tissue is"
         raise DiffpathError("tissue mask", where=path, why=why, fix=fix)
