@@ -298,9 +298,6 @@ def counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
             fix = "leave --times and --less out, or give --counts_of"
             raise DiffpathError("--num_per_class", where="the command line", why="it is a number already", fix=fix)
         return stated_counts(arguments.num_per_class, run)
-    if not 0 < arguments.times <= MAX_IMAGES:
-        why = f"{arguments.times} is not above 0, up to {MAX_IMAGES}"
-        raise DiffpathError("--times", where="the command line", why=why, fix="change it")
     there = _training_counts(arguments.counts_of, run)
     less = _training_counts(arguments.less, run) if arguments.less else (0,) * len(there)
     wanted = tuple(max(math.ceil(arguments.times * count) - own, 0) for count, own in zip(there, less, strict=True))

@@ -52,9 +52,9 @@ def test_labels_are_dealt_out_again(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--jpeg", "0"], "not from 1 to 100"),
-        (["--patients_share", "0"], "not above 0"),
-        (["--patients_share", "nan"], "not above 0"),
+        (["--jpeg", "0"], "--jpeg: '0'"),
+        (["--patients_share", "0"], "--patients_share: '0'"),
+        (["--patients_share", "nan"], "--patients_share: 'nan'"),
         (["--class_share", "pink"], "not CLASS=SHARE"),
         (["--class_share", "nothing=0.5"], "no class 'nothing'"),
         (["--splits", "nowhere"], "no such split"),

@@ -24,18 +24,11 @@ def test_as_many_as_a_data_set_has(denoiser_run, dataset):
     assert counts(denoiser_run, "--counts_of", dataset, "--times", 3, "--less", dataset) == tuple(2 * n for n in there)
 
 
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["--times", "0"], "not above 0"),
-        (["--times", "nan"], "not above 0"),
-        (["--times", "inf"], "not above 0"),
-        (["--less", "{dataset}"], "makes 0 images"),
-    ],
-)
-def test_counts_that_cannot_be(denoiser_run, dataset, words, why):
-    with pytest.raises(DiffpathError, match=why):
-        counts(denoiser_run, "--counts_of", dataset, *(word.format(dataset=dataset) for word in words))
+def test_counts_that_cannot_be(denoiser_run, dataset):
+    with pytest.raises(DiffpathError, match="makes 0 images"):
+        counts(denoiser_run, "--counts_of", dataset, "--less", dataset)
+    with pytest.raises(DiffpathError, match="makes .* images"):
+        counts(denoiser_run, "--counts_of", dataset, "--times", 1e8)
 
 
 def test_a_number_is_not_multiplied(denoiser_run):

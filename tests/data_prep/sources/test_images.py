@@ -254,8 +254,8 @@ def test_limits_reject_patches_where_they_are_given(prep, tmp_path):
     ("words", "said"),
     [
         ([], "um/px in --mpp: image files do not state it"),
-        (["--mpp", "0"], "um/px in --mpp: 0.0 is not from"),
-        (["--mpp", "nan"], "um/px in --mpp: nan is not from"),
+        (["--mpp", "0"], "argument --mpp: '0'"),
+        (["--mpp", "nan"], "argument --mpp: 'nan'"),
         (["--mpp", "0.5", "--patch_px", "33"], "images of 32 px would be enlarged to 33"),
         (["--mpp", "0.5", "--fov_um", "16"], "--fov_um in the command line"),
         (["--mpp", "0.5", "--annotations", "x"], "--annotations in the command line"),
