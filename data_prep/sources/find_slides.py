@@ -14,7 +14,6 @@ from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
 from data_prep.splits.patients import Owner, PatientTable
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import is_special
 
 # Names that a note lists.
 MAX_NAMES = 10
@@ -79,9 +78,7 @@ def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
     if not slide_path.exists():
         why, fix = "no such file or directory", "check the path given to --slides"
         raise DiffpathError("slides", where=slide_path, why=why, fix=fix)
-    files = (
-        sorted(path for path in slide_path.iterdir() if not is_special(path)) if slide_path.is_dir() else [slide_path]
-    )
+    files = sorted(slide_path.iterdir()) if slide_path.is_dir() else [slide_path]
     kinds = {path: registry.kind_of(path) for path in files if not path.name.startswith(".")}
     readers = {path: kind for path, kind in kinds.items() if kind}
     if not readers:
