@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
@@ -106,7 +107,7 @@ def test_numbers_of_the_study_from_the_images_themselves(demo):
     def seen(dataset, split):
         records = list(dataset.read(split))
         images = np.stack([record.image for record in records]).astype(np.float32) / 127.5 - 1
-        (logits, pooled), _ = run.network.apply(trained.params, trained.model_state, images, train=False)
+        (logits, pooled), _ = run.network.apply(trained.params, trained.model_state, jnp.asarray(images), train=False)
         return np.array([record.label for record in records]), np.asarray(logits), np.asarray(pooled, np.float64)
 
     _, _, reference = seen(real, "test")

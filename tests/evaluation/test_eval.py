@@ -219,11 +219,16 @@ def test_features_are_computed_once(evaluated, dataset, samples, resnet_run, tmp
     assert content(tmp_path / "again")["distances"] == content(evaluated)["distances"]
 
 
+def resnet_features(cache, n):
+    """The stored features of the fixture's ResNet, which have 32 numbers; those of nuclei lie beside them."""
+    return [path for path in cache.glob("*.npy") if np.load(path, mmap_mode="r").shape == (n, 32)]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
 def test_damaged_features_are_named_and_computed_again(tmp_path, samples, resnet_run, capsys, damage):
     words = ["--real", samples, "--split", "train", "--generated", samples, "--features", resnet_run, "--floor", "none"]
     assert cli.main(eval_words(tmp_path / "a", *words)) == 0
-    (path,) = (tmp_path / "cache").glob("*.npy")
+    (path,) = resnet_features(tmp_path / "cache", 24)
     data = path.read_bytes()
     path.write_bytes(data[:-100] if damage == "truncate" else data[:-1] + bytes([data[-1] ^ 1]))
     capsys.readouterr()
@@ -272,7 +277,7 @@ def test_stored_statistics(tmp_path, dataset, samples, resnet_run):
     """Those of the real images, as the public tools write them: the same distance, and no more than that."""
     words = ["--real", dataset, "--generated", samples, "--features", resnet_run, "--floor", "none"]
     assert cli.main(eval_words(tmp_path / "full", *words)) == 0
-    (path,) = (p for p in (tmp_path / "cache").glob("*.npy") if len(np.load(p, mmap_mode="r")) == 88)
+    (path,) = resnet_features(tmp_path / "cache", 88)
     features = np.load(path).astype(np.float64)
     np.savez(tmp_path / "real.npz", mu=features.mean(axis=0), sigma=np.cov(features, rowvar=False))
     words[1] = tmp_path / "real.npz"

@@ -47,6 +47,7 @@ WORDS = {
     "export": "--workdir {denoiser_run} --out {out}.safetensors --checkpoint 77",
     "report": "--dataset {dataset} --workdir {denoiser_run} --evals nowhere --out {out}.html",
     "membership": "--workdir {denoiser_run} --data {dataset} --out {out} --cache {cache} --checkpoint 77",
+    "probe": "--features {resnet_run} --data {dataset},nowhere --out {out} --cache {cache}",
     "transform": "--data {dataset} --out {out} --confident nowhere",
     "study": "--config nowhere.py --workdir {out}",
 }

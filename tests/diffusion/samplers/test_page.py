@@ -9,7 +9,7 @@ from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
 
-LINES = (Path(__file__).parents[3] / "docs" / "SAMPLERS.md").read_text().splitlines()
+LINES = (Path(__file__).parents[3] / "docs" / "SAMPLING.md").read_text().splitlines()
 
 
 def sampler_line(kind):
