@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -70,6 +69,47 @@ class Study:
 
 
 @dataclass(frozen=True)
+class AutoencoderSection:
+    """What the page shows of an autoencoder.
+
+    Attributes:
+        reconstruction: errors of held-out images beside those of as few pixels.
+        sheet: PNG of images and their reconstructions.
+        curves: PNG of the curves of its training.
+    """
+
+    reconstruction: Mapping[str, float | int | str]
+    sheet: bytes
+    curves: bytes
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """PNG of images of one source.
+
+    Attributes:
+        source: name of a generated set, or of the real images.
+        picture: the PNG.
+    """
+
+    source: str
+    picture: bytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one class.
+
+    Attributes:
+        class_name: the class.
+        rows: images of it, a row a source.
+    """
+
+    class_name: str
+    rows: list[SourceImage]
+
+
+@dataclass(frozen=True)
 class DistanceCell:
     """Metrics of a set in one class.
 
@@ -126,7 +166,7 @@ def save(path: Path, study: Study) -> None:
         dataset=study.dataset,
         counts=study.dataset.class_counts,
         overlays=[path.read_bytes() for path in sorted((study.dataset.directory / "qa").glob("*.png"))],
-        first_stage=_first_stage(study.first_stage) if study.first_stage else None,
+        first_stage=_autoencoder_section(study.first_stage) if study.first_stage else None,
         galleries=_galleries(study),
         trajectories=_trajectories(study),
         losses=_loss_figure(study),
@@ -138,12 +178,17 @@ def save(path: Path, study: Study) -> None:
     )
 
 
-def _first_stage(study: AutoencoderStudy) -> dict[str, Any]:
-    """Returns errors of held-out images beside those of as few pixels; pictures, and curves of the training."""
-    details = study.reconstructions.details.reconstruction
+def _autoencoder_section(study: AutoencoderStudy) -> AutoencoderSection:
+    reconstruction = study.reconstructions.details.reconstruction or {}
+    sheet = (study.reconstructions.directory / "qa" / SHEET).read_bytes()
+    return AutoencoderSection(reconstruction, sheet, _autoencoder_curves(study.run))
+
+
+def _autoencoder_curves(run: runs.Run) -> bytes:
+    """Draws error and use of the codebook over the training."""
     figure = html.new_figure(13.0, 3.0)
     left, right = figure.subplots(1, 2)
-    rows = [row for row in read_metrics(study.run.workdir) if "learning_rate" in row]
+    rows = [row for row in read_metrics(run.workdir) if "learning_rate" in row]
     for axes, ending, title in (
         (left, "l1", "autoencoder: mean absolute error"),
         (right, "codebook_perplexity", "codes in even use that a batch is worth"),
@@ -153,35 +198,31 @@ def _first_stage(study: AutoencoderStudy) -> dict[str, Any]:
         axes.plot(*zip(*curve, strict=True) if curve else ([], []), color=html.COLOURS[0], linewidth=0.8)
         html.tidy(axes, title, x="step")
     left.set_yscale("log")
-    return {
-        "details": details,
-        "sheet": (study.reconstructions.directory / "qa" / SHEET).read_bytes(),
-        "learning": html.png_of(figure),
-    }
+    return html.png_of(figure)
 
 
-def _galleries(study: Study) -> list[dict[str, Any]]:
+def _galleries(study: Study) -> list[Gallery]:
     """Returns for each class real training images, then as many of each generated set."""
-    sources = {"real (train)": (study.dataset, "train")}
-    sources |= {name: (samples, "train") for name, samples in study.samples.items()}
-    galleries = []
-    for label, name in enumerate(study.dataset.schema.classes):
-        rows = []
-        for source, (dataset, split) in sources.items():
-            images = [record.image for record in dataset.read(split) if record.label == label]
-            chosen = np.linspace(0, len(images) - 1, min(SHOWN_PER_CLASS, len(images))).round().astype(int)
-            sheet = image_grid.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS)
-            rows.append({"source": source, "picture": image_grid.encode_png(sheet)})
-        galleries.append({"class": name, "rows": rows})
-    return galleries
+    sources = {"real (train)": study.dataset, **study.samples}
+    return [
+        Gallery(name, [SourceImage(source, _row_of_images(dataset, label)) for source, dataset in sources.items()])
+        for label, name in enumerate(study.dataset.schema.classes)
+    ]
 
 
-def _trajectories(study: Study) -> list[dict[str, Any]]:
+def _row_of_images(dataset: Dataset, label: int) -> bytes:
+    """Returns a PNG of training images of a class, evenly spread over the set."""
+    images = [record.image for record in dataset.read("train") if record.label == label]
+    chosen = np.linspace(0, len(images) - 1, min(SHOWN_PER_CLASS, len(images))).round().astype(int)
+    return image_grid.encode_png(image_grid.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS))
+
+
+def _trajectories(study: Study) -> list[SourceImage]:
     """Returns the picture of each sampler's way, as a set of today or of an earlier version has it."""
     rows = []
     for name, dataset in study.samples.items():
         paths = [dataset.directory / "qa" / file for file in ("trajectory.png", "film.png")]
-        rows += [{"source": name, "picture": path.read_bytes()} for path in paths if path.exists()][:1]
+        rows += [SourceImage(name, path.read_bytes()) for path in paths if path.exists()][:1]
     return rows
 
 
@@ -312,10 +353,10 @@ def _autoencoder_size(latents: FirstStage | None) -> list[tuple[str, str, str]]:
 def _settings(study: Study) -> list[tuple[str, str]]:
     """Returns every setting and digest, as (title, JSON)."""
 
-    def of_run(run: runs.Run) -> dict[str, Any]:
+    def of_run(run: runs.Run) -> dict[str, object]:
         return {"config": run.config.as_shared_json(), "training data": list(run.data), "run digest": run.digest}
 
-    sections: dict[str, Any] = {
+    sections: dict[str, object] = {
         "data set": {"digest": study.dataset.digest, **study.dataset.details.to_json()},
         "diffusion model": of_run(study.run),
     }
