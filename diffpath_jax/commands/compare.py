@@ -105,7 +105,7 @@ def _arm(word: str, store: FeatureStore) -> study.Arm:
 def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every score of every arm, then every difference."""
     named = [(arm["name"], "", arm["scores"]) for arm in content["arms"]]
-    named += [(found["arm"], found["from"], found["scores"]) for found in content["differences"]]
+    named += [(difference["arm"], difference["from"], difference["scores"]) for difference in content["differences"]]
     return [
         {"arm": arm, "less": less, "score": score, **interval}
         for arm, less, scores in named
@@ -115,8 +115,8 @@ def _rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _lines(content: Mapping[str, Any]) -> Sequence[str]:
     """For the console: the balanced accuracy of each arm, what it gains, and what is to be doubted."""
-    shown = [row for row in _rows(content) if row["score"] == "balanced_accuracy"]
-    lines = [_line(row) for row in shown]
+    accuracies = [row for row in _rows(content) if row["score"] == "balanced_accuracy"]
+    lines = [_line(row) for row in accuracies]
     return [*lines, *(f"warning: {warning}" for warning in content["warnings"])]
 
 

@@ -62,14 +62,14 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             augment=arguments.augment,
             dtype=arguments.dtype,
         )
-    found, shape = dataset.details.latents or {}, "x".join(map(str, dataset.schema.latent_shape or ()))
+    latents, shape = dataset.details.latents or {}, "x".join(map(str, dataset.schema.latent_shape or ()))
     total = sum(dataset.count(split) for split in dataset.splits)
     console.print(
-        f"{arguments.out}: {total} latents of {shape}, augmented by {found['augment']}, scale {found['scale']:.4g}",
+        f"{arguments.out}: {total} latents of {shape}, augmented by {latents['augment']}, scale {latents['scale']:.4g}",
         soft_wrap=True,
     )
     console.print(
-        f"  --config.data.train={arguments.out} --config.data.augment={found['augment']} "
+        f"  --config.data.train={arguments.out} --config.data.augment={latents['augment']} "
         f"--config.codec.first_stage={arguments.first_stage}",
         soft_wrap=True,
     )

@@ -119,9 +119,9 @@ def _generated(arguments: argparse.Namespace) -> ImageSet | None:
     """
     if arguments.generated is None:
         return None
-    found = image_sets.open_set(arguments.generated, split=arguments.generated_split)
-    if isinstance(found, ImageSet):
-        return found
+    images = image_sets.open_set(arguments.generated, split=arguments.generated_split)
+    if isinstance(images, ImageSet):
+        return images
     raise DiffpathError(
         "generated images", where=arguments.generated, why="statistics have no images", fix="name a sample set"
     )

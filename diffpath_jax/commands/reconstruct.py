@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     source.shards(arguments.split)
     stage = first_stage.open_for(arguments.first_stage, source)
     with own_directory(arguments.out):
-        _, found = reconstruct.reconstruct(
+        _, errors = reconstruct.reconstruct(
             source,
             stage,
             split=arguments.split,
@@ -38,17 +38,17 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             dtype=arguments.dtype,
         )
     console.print(
-        f"{arguments.out}: {found['images']} images of {arguments.split}: PSNR {found['psnr']:.2f} dB, "
-        f"SSIM {found['ssim']:.3f}",
+        f"{arguments.out}: {errors['images']} images of {arguments.split}: PSNR {errors['psnr']:.2f} dB, "
+        f"SSIM {errors['ssim']:.3f}",
         soft_wrap=True,
     )
     console.print(
-        f"  {found['baseline']}: PSNR {found['baseline_psnr']:.2f} dB, SSIM {found['baseline_ssim']:.3f}",
+        f"  {errors['baseline']}: PSNR {errors['baseline_psnr']:.2f} dB, SSIM {errors['baseline_ssim']:.3f}",
         soft_wrap=True,
     )
-    if "codes_used" in found:
+    if "codes_used" in errors:
         console.print(
-            f"  {found['codes_used']:.1%} of the codes are used, as evenly as {found['codes_perplexity']:.0f} codes",
+            f"  {errors['codes_used']:.1%} of the codes are used, as evenly as {errors['codes_perplexity']:.0f} codes",
             soft_wrap=True,
         )
     measured = f"--real {arguments.data} --split {arguments.split} --generated {arguments.out}"

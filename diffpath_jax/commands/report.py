@@ -72,8 +72,8 @@ def _refuse_foreign(path: Path) -> None:
 def _first_stage(arguments: argparse.Namespace) -> report.AutoencoderStudy | None:
     if arguments.autoencoder is None:
         return None
-    found = report.AutoencoderStudy(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
-    if found.reconstructions.details.reconstruction is None:
+    study = report.AutoencoderStudy(runs.open_run(arguments.autoencoder), open_dataset(arguments.reconstructions))
+    if study.reconstructions.details.reconstruction is None:
         fix = "name the --out of `diffpath reconstruct`"
         raise DiffpathError("--reconstructions", where=arguments.reconstructions, why="another kind of set", fix=fix)
-    return found
+    return study

@@ -156,12 +156,12 @@ def _transform(
         chosen = selections.get(split)
         if chosen is None:
             return images, {}
-        made = [
+        records_kept = [
             replace(record, label=int(chosen.labels[i]), image=change(record.image) if change else record.image)
             for i, record in enumerate(images, start)
             if chosen.kept[i]
         ]
-        return made, {}
+        return records_kept, {}
 
     return transform
 

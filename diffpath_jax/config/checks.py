@@ -57,14 +57,14 @@ def with_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(kind, str) and kind in KINDS:
         sections["network"] = KINDS[kind].config
         left_out = KINDS[kind].config.FROM_DATA
-    whole = dict(content)
+    completed = dict(content)
     for name, section in sections.items():
-        if isinstance(whole.get(name), Mapping):
+        if isinstance(completed.get(name), Mapping):
             defaults = {key: value for key, value in defaults_of(section).items() if key not in left_out}
-            whole[name] = {**defaults, **whole[name]}
+            completed[name] = {**defaults, **completed[name]}
     if isinstance(network, Mapping):
-        whole["network"] = {FROM: "", **whole["network"]}
-    return whole
+        completed["network"] = {FROM: "", **completed["network"]}
+    return completed
 
 
 def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:

@@ -52,8 +52,8 @@ def load(
     # What the packaged configs share is found from anywhere, so that a copy of one of them works.
     with _importable(file.resolve().parent, packaged.folder("configs")):
         written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
-    whole = ConfigDict(complete(written))
-    return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=whole))
+    completed = ConfigDict(complete(written))
+    return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=completed))
 
 
 @contextlib.contextmanager

@@ -167,5 +167,5 @@ def _notes(schema: records.Schema, details: Details) -> list[str]:
     return text
 
 
-def _pairs(found: Mapping[str, Any] | None) -> list[str]:
-    return [f"{name}: {value}" for name, value in (found or {}).items()]
+def _pairs(values: Mapping[str, Any] | None) -> list[str]:
+    return [f"{name}: {value}" for name, value in (values or {}).items()]

@@ -27,19 +27,19 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
     Raises:
         DiffpathError: there is no image, or some lie in class folders and some do not.
     """
-    found: dict[str, list[Path]] = {}
+    by_class: dict[str, list[Path]] = {}
     for path in sorted(_files(folder)):
         below = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in below.parts)
         if path.suffix.lower() in SUFFIXES and not hidden and not is_special(path):
-            found.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
-    if not found:
+            by_class.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
+    if not by_class:
         fix = f"name a folder with a folder of images ({', '.join(SUFFIXES)}) for each class"
         raise DiffpathError("images", where=folder, why="there are none", fix=fix)
-    if "" in found and len(found) > 1:
-        why = f"{len(found[''])} lie beside the class folders {sorted(set(found) - {''})}"
+    if "" in by_class and len(by_class) > 1:
+        why = f"{len(by_class[''])} lie beside the class folders {sorted(set(by_class) - {''})}"
         raise DiffpathError("images", where=folder, why=why, fix="move them into the folder of their class")
-    return found
+    return by_class
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -85,10 +85,10 @@ def _transformed(
         for piece in (piece for piece, of in chunks.items() if of == split):
             chunk = list(islice(images, piece.size))
             if piece in missing:
-                made, remembered = derivation.transform(chunk, split, start)
-                made = list(made)
-                details = {"labels": [record.label for record in made], **remembered}
-                yield job.Done(piece, (records.encode(record) for record in made), details)
+                transformed, remembered = derivation.transform(chunk, split, start)
+                transformed = list(transformed)
+                details = {"labels": [record.label for record in transformed], **remembered}
+                yield job.Done(piece, (records.encode(record) for record in transformed), details)
             start += len(chunk)
 
 

@@ -39,11 +39,11 @@ def write_shard(path: Path, data: Iterable[bytes]) -> manifest.Shard:
         except (RuntimeError, OSError) as error:
             raise _cannot_write(path, str(error)) from error
         try:
-            found = sum(1 for _ in manifest.read_shard(temporary))
+            read_back = sum(1 for _ in manifest.read_shard(temporary))
         except DiffpathError as error:
             raise _cannot_write(path, str(error)) from error
-        if found != count:
-            raise _cannot_write(path, f"{count} records went in and {found} came back")
+        if read_back != count:
+            raise _cannot_write(path, f"{count} records went in and {read_back} came back")
         digest = sha256_file(temporary)
     return manifest.Shard(path.name, count, digest)
 

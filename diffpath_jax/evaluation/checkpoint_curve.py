@@ -173,9 +173,9 @@ def measure_curve(
     """
     # Before anything is drawn.
     job.check_comparable(base.reference, undrawn(run), base.extractors)
-    shown: dict[str, ImageSet] = {}
+    measured_sets: dict[str, ImageSet] = {}
     if isinstance(base.reference, ImageSet):
-        shown[f"real {base.reference.split}".strip()] = base.reference
+        measured_sets[f"real {base.reference.split}".strip()] = base.reference
     checkpoints: list[CheckpointRecord] = []
     floor, sampling = None, dict[str, Any]()
     for dataset in drawn:
@@ -188,7 +188,7 @@ def measure_curve(
         if real is not None:
             floor = replace(_only(measured, FLOOR), classification=[], audit=SkippedAudit("of real images"))
         checkpoints.append(CheckpointRecord(step, parameters, dataset.digest, _only(measured, MEASURED)))
-        shown[step_name(step)] = images
+        measured_sets[step_name(step)] = images
     record = CurveRecord(
         workdir=str(run.workdir),
         run=run.digest,
@@ -197,7 +197,7 @@ def measure_curve(
         checkpoints=checkpoints,
         best=choose(checkpoints),
     )
-    return Curve(record, shown)
+    return Curve(record, measured_sets)
 
 
 def _only(measured: EvaluationRecord, name: str) -> EvaluationRecord:

@@ -98,11 +98,10 @@ def write_page(out: Path, measured: Curve) -> None:
 
 def _subtitle(record: CurveRecord, first: EvaluationRecord) -> str:
     sampling = record.sampling
-    how = (
-        f"{sampling['sampler']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}, seed {sampling['seed']}"
-    )
+    sampler = f"{sampling['sampler']}, {sampling['steps']} steps, guidance {sampling['guidance']:g}"
     return (
-        f"{len(record.checkpoints)} checkpoints, each drawn by {how}; measured against {page.words(first.reference)}."
+        f"{len(record.checkpoints)} checkpoints, each drawn by {sampler}, seed {sampling['seed']}; "
+        f"measured against {page.words(first.reference)}."
     )
 
 

@@ -76,15 +76,15 @@ def hooks(run: runs.Run, task: Task, trained_on: Dataset, watched: Dataset, mesh
 
 def real_images(run: runs.Run, dataset: Dataset, split: str, codec: Tree, *, limit: int) -> np.ndarray:
     """Images of a split; where latents are stored instead, what their autoencoder makes of them."""
-    found = read_arrays(dataset, split, limit=limit)
-    if "image" in found:
-        return found["image"]
+    arrays = read_arrays(dataset, split, limit=limit)
+    if "image" in arrays:
+        return arrays["image"]
     functions = run.codec
     decode = jax.jit(
         lambda weights, part, key: functions.decode(weights, functions.encode(weights, {"latent": part}, key))
     )
     starts = range(0, limit, DECODED_AT_ONCE)
-    parts = [found["latent"][start : start + DECODED_AT_ONCE] for start in starts]
+    parts = [arrays["latent"][start : start + DECODED_AT_ONCE] for start in starts]
     return np.concatenate([decode(codec[CODEC], part, jax.random.key(0)) for part in parts if len(part)])
 
 

@@ -203,9 +203,9 @@ def _matching_score(real: ImageSet, generated: ImageSet, images: Population) -> 
         matches = matching.find(queries, reference, keys=keys, candidates=CANDIDATES, shift_px=SHIFT_PX)
         return matches.distances[:, 0]
 
-    made = matching.index(as_matching_images(generated), np.full(len(generated), -1))
+    index = matching.index(as_matching_images(generated), np.full(len(generated), -1))
     return membership.distance_score(
-        nearest(made, images.owner), nearest(matching.index(queries, images.owner), images.owner)
+        nearest(index, images.owner), nearest(matching.index(queries, images.owner), images.owner)
     )
 
 

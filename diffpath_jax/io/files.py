@@ -208,11 +208,11 @@ def own_results(directory: Path, *, marker: str) -> Iterator[None]:
 @contextlib.contextmanager
 def new_directory_or_nothing(directory: Path) -> Iterator[None]:
     """Remove ``directory``, and those made above it, when the block fails and nothing but the lock was written."""
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
     try:
         yield
     except Exception:
-        for path in made:
+        for path in new:
             if not path.is_dir() or {p.name for p in path.iterdir()} - {LOCK_NAME}:
                 break
             (path / LOCK_NAME).unlink(missing_ok=True)

@@ -60,9 +60,9 @@ def open_for(path: Path, source: Dataset) -> FirstStage:
     source.check_images()
     if not path.exists():
         raise DiffpathError("first stage", where=path, why="no such file or run", fix="check the path")
-    found = open_first_stage(path)
-    checks.check_latent_size(found, source.schema.image_px, where=str(source.directory))
-    return found
+    stage = open_first_stage(path)
+    checks.check_latent_size(stage, source.schema.image_px, where=str(source.directory))
+    return stage
 
 
 def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, where: str) -> FirstStage | None:
@@ -81,26 +81,26 @@ def prepare(config: RunConfig, datasets: Sequence[Dataset], *, workdir: Path, wh
             fix = "use a config with a section 'codec', or the data set that the latents were made from"
             raise DiffpathError("data set", where=datasets[0].directory, why="it holds latents, not images", fix=fix)
         return None
-    given, copy = Path(config.codec.first_stage), workdir / runs.FIRST_STAGE
+    named, copy = Path(config.codec.first_stage), workdir / runs.FIRST_STAGE
     if not config.codec.first_stage:
         fix = "name a run, or a converted file"
         raise DiffpathError("key 'codec.first_stage'", where=where, why="names no autoencoder", fix=fix)
-    if not given.exists() and not copy.exists():
-        raise DiffpathError("first stage", where=given, why="no such file or run", fix="check codec.first_stage")
-    found = open_first_stage(given if given.exists() else copy)
+    if not named.exists() and not copy.exists():
+        raise DiffpathError("first stage", where=named, why="no such file or run", fix="check codec.first_stage")
+    stage = open_first_stage(named if named.exists() else copy)
     for dataset, latents in zip(datasets, stored, strict=True):
-        if latents and latents["digest"] != found.digest:
+        if latents and latents["digest"] != stage.digest:
             raise DiffpathError(
                 "latents",
                 where=dataset.directory,
-                why=f"made by another first stage ({latents['digest'][:16]}, not {found.digest[:16]})",
+                why=f"made by another first stage ({latents['digest'][:16]}, not {stage.digest[:16]})",
                 fix="run `diffpath encode` with this first stage, or name theirs",
                 code=ExitCode.REFUSED,
             )
     began = open_first_stage(copy).scale if copy.exists() else 0.0
     of_latents = next((latents["scale"] for latents in stored if latents), 0.0)
-    known = began or config.codec.scale or found.scale or of_latents
-    return replace(found, scale=known or measure_scale(found, datasets[0]))
+    known = began or config.codec.scale or stage.scale or of_latents
+    return replace(stage, scale=known or measure_scale(stage, datasets[0]))
 
 
 def perceptual(config: RunConfig) -> Tree | None:

@@ -60,10 +60,10 @@ def reconstruct(
         }
 
     dataset = derive.run(job, describe, title="reconstruct")
-    found = dict(dataset.details.reconstruction or {})
-    write_sealed(out / METRICS, {**found, "first_stage": stage.digest, "data": source.digest})
+    averages = dict(dataset.details.reconstruction or {})
+    write_sealed(out / METRICS, {**averages, "first_stage": stage.digest, "data": source.digest})
     _draw(out / "qa" / SHEET, source, dataset, split, factor)
-    return dataset, found
+    return dataset, averages
 
 
 def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transform:
@@ -75,12 +75,12 @@ def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transfo
     ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
         real = derive.stacked(images)
         (back, codes), plain = run(stage.params, real), reduced_and_enlarged(real, factor)
-        found = (psnr(back, real), ssim(back, real), psnr(plain, real), ssim(plain, real))
+        measured = (psnr(back, real), ssim(back, real), psnr(plain, real), ssim(plain, real))
         moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
-        made = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
-        values = {measure: values.tolist() for measure, values in zip(MEASURES, found, strict=True)}
+        reconstructions = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
+        values = {measure: values.tolist() for measure, values in zip(MEASURES, measured, strict=True)}
         usage = {} if codes is None else {"codes": count_codes(codes, stage.network.codebook_size).tolist()}
-        return made, {**values, **usage, "stain": moments}
+        return reconstructions, {**values, **usage, "stain": moments}
 
     return transform
 

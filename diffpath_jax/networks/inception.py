@@ -216,13 +216,13 @@ class Mixed(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
         """Apply."""
-        found = {INPUT: x, **self._pointwise(x)}
+        outputs = {INPUT: x, **self._pointwise(x)}
         if self.block.pool != "mean":
-            found[POOL] = pool(x, self.block.pool)
+            outputs[POOL] = pool(x, self.block.pool)
         for layer in self.block.layers:
-            if layer.name not in found:
-                found[layer.name] = self.layers[layer.name](found[layer.source])
-        return jnp.concatenate([found[name] for name in self.block.outputs], axis=-1)
+            if layer.name not in outputs:
+                outputs[layer.name] = self.layers[layer.name](outputs[layer.source])
+        return jnp.concatenate([outputs[name] for name in self.block.outputs], axis=-1)
 
     def _pointwise(self, x: Float[Array, "b h w c"]) -> dict[str, Float[Array, "b h w c2"]]:
         """Output of each 1x1 convolution of the input or of its mean pool, by name, from one product.

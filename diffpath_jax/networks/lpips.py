@@ -44,14 +44,14 @@ class Lpips(nnx.Module):
 
     def _features(self, x: jax.Array) -> list[jax.Array]:
         h = (x - jnp.array(SHIFT)) / jnp.array(SCALE)
-        found: list[jax.Array] = []
+        features: list[jax.Array] = []
         for convs in self.trunk:
-            if found:
+            if features:
                 h = nnx.max_pool(h, (2, 2), strides=(2, 2))
             for conv in convs:
                 h = nnx.relu(conv(h))
-            found.append(h)
-        return found
+            features.append(h)
+        return features
 
 
 def _unit(features: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -26,10 +26,10 @@ def tile(images: UInt8[np.ndarray, "n h w 3"], *, columns: int, gap: int = 2) ->
     return sheet
 
 
-def first_of_each_class(found: Iterable[PatchRecord], num_classes: int, count: int) -> list[list[np.ndarray]]:
+def first_of_each_class(records: Iterable[PatchRecord], num_classes: int, count: int) -> list[list[np.ndarray]]:
     """The first ``count`` images of each class."""
     rows: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
-    for record in found:
+    for record in records:
         if len(rows[record.label]) < count:
             rows[record.label].append(record.image)
     return rows

@@ -138,11 +138,11 @@ def compile_step(config: sections.RunConfig, run: RunShapes, mesh: Mesh) -> jax.
     Raises:
         DiffpathError: the step does not fit into the memory of a device.
     """
-    whole = sharding.replicated(mesh)
+    replicated = sharding.replicated(mesh)
     state = _placed(run.state, sharding.state_shardings(run.state, mesh))
     batch = _everywhere(run.batch, sharding.batch_sharding(mesh))
-    key = _everywhere(jax.eval_shape(lambda: jax.random.key(0)), whole)
-    inputs = (state, batch, key, _everywhere(run.task.frozen_params, whole))
+    key = _everywhere(jax.eval_shape(lambda: jax.random.key(0)), replicated)
+    inputs = (state, batch, key, _everywhere(run.task.frozen_params, replicated))
     with target.compiling_for(mesh.devices.flat[0].platform):
         lowered = lower_step(run.task, config.optim, config.train, mesh=mesh, inputs=inputs)
     try:

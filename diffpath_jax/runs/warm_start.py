@@ -29,7 +29,7 @@ def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | N
     source = config.train.init_from
     if not source:
         return None
-    found, state, about = _stored_network(Path(source))
+    params, state, about = _stored_network(Path(source))
     own, shape = config.as_json(), config.network_for(num_classes)
     notes = origin.check_origin(
         origin.origin_of(about), origin.origin_of(own), defaults=defaults_of(type(shape)), where=source
@@ -37,7 +37,7 @@ def starting_point(config: sections.RunConfig, *, num_classes: int) -> Start | N
     network = make_network(shape, dtype=config.dtype)
     options = hardware.options_for_one_call()
     fresh, fresh_state = jax.jit(network.init, compiler_options=options)(jax.random.key(config.seed))
-    adapted = safetensors_file.adapt(found, fresh, where=source)
+    adapted = safetensors_file.adapt(params, fresh, where=source)
     for note in (*notes, *adapted.notes):
         console.print(f"init_from: {note}", markup=False)
     return Start({NETWORK: adapted.params}, {NETWORK: safetensors_file.arrange(state, fresh_state, where=source)})

@@ -140,21 +140,21 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         seed: of the resampling of patients.
         resamples: how often patients are drawn.
     """
-    how: dict[str, Any] = {"patients": images.patients, "seed": seed, "resamples": resamples}
+    resampling: dict[str, Any] = {"patients": images.patients, "seed": seed, "resamples": resamples}
     first, others = tested[0], tested[1:]
     described, differences = [], []
     with track("intervals", total=len(SCORES) * (2 * len(tested) - 1), unit="scores") as progress:
         for one in tested:
             scores = {}
             for name, score in SCORES.items():
-                scores[name] = asdict(paired.of_score(score, images.labels, one.logits, **how))
+                scores[name] = asdict(paired.of_score(score, images.labels, one.logits, **resampling))
                 progress.advance(1)
             described.append({**_about(one, images), "scores": scores})
         for one in others:
             scores = {}
             for name, score in SCORES.items():
-                found = paired.of_difference(score, images.labels, one.logits, first.logits, **how)
-                scores[name] = asdict(found)
+                difference = paired.of_difference(score, images.labels, one.logits, first.logits, **resampling)
+                scores[name] = asdict(difference)
                 progress.advance(1)
             differences.append({"arm": one.arm.name, "from": first.arm.name, "scores": scores})
     return {

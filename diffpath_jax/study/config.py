@@ -217,14 +217,14 @@ def _references(config: StudyConfig) -> list[tuple[str, str, tuple[str, ...]]]:
 
 def with_defaults(content: dict[str, Any]) -> dict[str, Any]:
     """Returns what a config file says with the keys left at their defaults, so that they can be overridden."""
-    whole = {**config_files.defaults_of(StudyConfig), **content}
+    completed = {**config_files.defaults_of(StudyConfig), **content}
     for key, kind in _SECTIONS.items():
-        if isinstance(whole.get(key), Mapping):
-            whole[key] = {**config_files.defaults_of(kind), **whole[key]}
+        if isinstance(completed.get(key), Mapping):
+            completed[key] = {**config_files.defaults_of(kind), **completed[key]}
     for key, kind in _NAMED.items():
-        if isinstance(whole.get(key), Mapping):
-            whole[key] = {name: {**config_files.defaults_of(kind), **each} for name, each in whole[key].items()}
-    return whole
+        if isinstance(completed.get(key), Mapping):
+            completed[key] = {name: {**config_files.defaults_of(kind), **each} for name, each in completed[key].items()}
+    return completed
 
 
 _SECTIONS: dict[str, type] = {"worth": WorthConfig, "classifier": ClassifierConfig}

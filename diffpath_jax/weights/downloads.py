@@ -40,9 +40,9 @@ def check_digest(path: Path, published: PublishedFile) -> None:
     """
     if not path.is_file():
         raise DiffpathError("checkpoint", where=path, why="no such file", fix=f"download {published.url}")
-    found = sha256_file(path)
-    if found != published.sha256:
-        why = f"SHA-256 {found[:12]}... is not that of {published.name}, {published.sha256[:12]}..."
+    digest = sha256_file(path)
+    if digest != published.sha256:
+        why = f"SHA-256 {digest[:12]}... is not that of {published.name}, {published.sha256[:12]}..."
         fix = f"download {published.url} again, or say --unverified"
         raise DiffpathError("checkpoint", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
 

@@ -51,20 +51,20 @@ def from_lpips(state: Flat, *, heads: FilePath | None = None, where: str) -> Con
     fix = "give LPIPS with the trunk of VGG16; or that trunk as --file, and the heads as --heads"
     network = purify(lambda rngs: lpips.Lpips(rngs=rngs))
     like, _ = jax.eval_shape(network.init, jax.random.key(0))
-    found: Flat = {}
+    tensors: Flat = {}
     unused: Counter[str] = Counter()
     with expecting("LPIPS", where=where, fix=fix):
         for file in (state, *([read_torch(heads)] if heads else [])):
             places = _places(file)
-            if twice := found.keys() & places.keys():
+            if twice := tensors.keys() & places.keys():
                 raise ValueError(f"{min(twice)} is there twice")
-            found |= {own: file[place] for own, place in places.items()}
+            tensors |= {own: file[place] for own, place in places.items()}
             used = set(places.values())
             unused.update(first_words(name for name in file if name not in used))
         for name, value in CONSTANTS.items():
-            if not np.allclose(found.pop(name, np.array(value)).ravel(), value):
+            if not np.allclose(tensors.pop(name, np.array(value)).ravel(), value):
                 raise ValueError(f"{name} is not {value}")
-        params = fill(like, lpips_names(), found)
+        params = fill(like, lpips_names(), tensors)
     details = {"heads_sha256": sha256_file(heads)} if heads else {}
     return Converted(KIND, None, params, details=details, unused=unused)
 

@@ -130,30 +130,30 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DiffpathError("parameters", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error
 
 
-def arrange(found: Flat, like: Tree, *, where: str) -> Tree:
+def arrange(tensors: Flat, like: Tree, *, where: str) -> Tree:
     """Arrays by name in the structure of ``like``, of which shapes suffice.
 
     Raises:
         DiffpathError: a name is missing or left over, or a shape differs.
     """
     wanted = {_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
-    _check_names(found, wanted, where=where)
+    _check_names(tensors, wanted, where=where)
     for name, shape in wanted.items():
-        if found[name].shape != shape:
-            raise _wrong_shape(name, found[name].shape, shape, where=where)
-    return unflatten(found, like)
+        if tensors[name].shape != shape:
+            raise _wrong_shape(name, tensors[name].shape, shape, where=where)
+    return unflatten(tensors, like)
 
 
-def _check_names(found: Collection[str], wanted: Collection[str], *, where: str) -> None:
-    missing, spare = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+def _check_names(names: Collection[str], wanted: Collection[str], *, where: str) -> None:
+    missing, spare = sorted(set(wanted) - set(names)), sorted(set(names) - set(wanted))
     if missing or spare:
         first = f"no {missing[0]!r}" if missing else f"{spare[0]!r} has no place"
         why = f"{len(missing)} names missing and {len(spare)} left over: {first}"
         raise DiffpathError("parameters", where=where, why=why, fix=_FIX)
 
 
-def _wrong_shape(name: str, found: tuple, wanted: tuple, *, where: str) -> DiffpathError:
-    why = f"{name} has shape {found} where {wanted} is asked for"
+def _wrong_shape(name: str, shape: tuple, wanted: tuple, *, where: str) -> DiffpathError:
+    why = f"{name} has shape {shape} where {wanted} is asked for"
     return DiffpathError("parameters", where=where, why=why, fix=_FIX)
 
 
@@ -170,7 +170,7 @@ class Adapted:
     notes: tuple[str, ...]
 
 
-def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
+def adapt(tensors: Flat, fresh: Tree, *, where: str) -> Adapted:
     """Fill a fresh network with the parameters of another, by name.
 
     Arrays of the same name and shape are copied. Otherwise:
@@ -185,10 +185,10 @@ def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
         DiffpathError: names are missing or left over, or another shape differs; all are counted, the first named.
     """
     wanted = flatten(fresh)
-    _check_names(found, wanted, where=where)
+    _check_names(tensors, wanted, where=where)
     taken, notes = {}, []
     for name, own in wanted.items():
-        other = found[name]
+        other = tensors[name]
         if other.shape == own.shape:
             taken[name] = other.astype(own.dtype)
             continue
@@ -200,20 +200,20 @@ def adapt(found: Flat, fresh: Tree, *, where: str) -> Adapted:
     return Adapted(unflatten(taken, fresh), tuple(notes))
 
 
-def _mean_row(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+def _mean_row(tensor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """Every row the mean of the old ones."""
-    return np.broadcast_to(found.mean(axis=0), fresh.shape).astype(fresh.dtype)
+    return np.broadcast_to(tensor.mean(axis=0), fresh.shape).astype(fresh.dtype)
 
 
-def _first_channels(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+def _first_channels(tensor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """The channels in common, zeros for more."""
     out = np.zeros_like(fresh)
-    common = min(found.shape[-1], fresh.shape[-1])
-    out[..., :common] = found[..., :common]
+    common = min(tensor.shape[-1], fresh.shape[-1])
+    out[..., :common] = tensor[..., :common]
     return out
 
 
-def _keep_fresh(found: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+def _keep_fresh(tensor: np.ndarray, fresh: np.ndarray) -> np.ndarray:
     """A fresh start."""
     return fresh
 

@@ -264,15 +264,15 @@ def gap(values: Float[np.ndarray, "n"], images: Population) -> Estimate:
     return influence.estimate(difference, images.groups(member=False), images.groups(member=True))
 
 
-def outcome(found: Mapping[str, Attack], config: MembershipConfig) -> Outcome:
+def outcome(attacks: Mapping[str, Attack], config: MembershipConfig) -> Outcome:
     """Returns the verdict over all attacks.
 
     ``leaks`` where any statistic is larger than chance explains. Otherwise there is no sign of it where every attack's
     area is known to be small, and the most exposed images were looked at; without that there are not enough images to
     tell.
     """
-    if min(min(attack.p_values.values()) for attack in found.values()) < config.significance:
+    if min(min(attack.p_values.values()) for attack in attacks.values()) < config.significance:
         return LEAKS
-    areas = [area for attack in found.values() for area in (attack.area, attack.area_by_patient) if area]
+    areas = [area for attack in attacks.values() for area in (attack.area, attack.area_by_patient) if area]
     small = all(area.high is not None and area.high < config.tolerated_area for area in areas)
-    return NO_SIGN if small and all(attack.true_positives for attack in found.values()) else UNKNOWN
+    return NO_SIGN if small and all(attack.true_positives for attack in attacks.values()) else UNKNOWN

@@ -22,11 +22,11 @@ TITLES = {REAL: "real", GENERATED: "generated, as many", BOTH: "both"}
 def real(study: StudySteps, dataset: str = "") -> Step:
     """Returns the real training images of the arms, with the splits that they are watched and tested on."""
     name, count = dataset or study.config.first()[0], study.config.worth.real_per_class
-    whole = study.dataset(name)
+    all_images = study.dataset(name)
     if not count:
-        return whole
+        return all_images
     options = ("--num_per_class", str(count), "--seed", str(study.config.seed))
-    return study.transformed(f"{name}/sets/real", whole, *options)
+    return study.transformed(f"{name}/sets/real", all_images, *options)
 
 
 def pool(study: StudySteps) -> Step:

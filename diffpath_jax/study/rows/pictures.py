@@ -57,8 +57,8 @@ def _show_models(study: StudySteps, results: Results) -> Section:
     for name in study.config.measured:
         first = {each.model: each for each in reversed(list(sets.measured_sets(study))) if each.dataset == name}
         real = results.dataset(study.dataset(name))
-        shown = {study.config.models[model].title: results.dataset(each.samples) for model, each in first.items()}
-        figures += _by_class(f"{sets.title_of(study, name)}", real, dict(reversed(shown.items())))
+        by_model = {study.config.models[model].title: results.dataset(each.samples) for model, each in first.items()}
+        figures += _by_class(f"{sets.title_of(study, name)}", real, dict(reversed(by_model.items())))
     return Section(figures=tuple(figures))
 
 

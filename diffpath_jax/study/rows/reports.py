@@ -29,12 +29,12 @@ def _report(study: StudySteps, dataset: str, model: str) -> Step:
         stage, back = study.autoencoder(dataset, model), study.reconstructions(dataset, model)
         words += ["--autoencoder", str(stage.out), "--reconstructions", str(back.out)]
         needs += [stage, back]
-    shown = {
+    inputs = {
         "samples": [each.samples for each in measured],
         "classifiers": classifiers,
         "evals": [*(each.evaluation for each in measured), *tested],
     }
-    for option, steps in shown.items():
+    for option, steps in inputs.items():
         words += [f"--{option}", *(str(step.out) for step in steps)]
         needs += [step for step in steps if step not in needs]
     return study.command(f"reports/{dataset}_{model}.html", words, needs)
