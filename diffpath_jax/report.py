@@ -70,7 +70,7 @@ class Study:
 
 @dataclass(frozen=True)
 class AutoencoderSection:
-    """What the page shows of an autoencoder.
+    """Section of the page on an autoencoder.
 
     Attributes:
         reconstruction: errors of held-out images beside those of as few pixels.

@@ -18,7 +18,7 @@ from diffpath_jax.weights.safetensors_file import flatten, flatten_network, writ
 
 @dataclass(frozen=True)
 class Source:
-    """Where checkpoints come from.
+    """Sources of checkpoints.
 
     Attributes:
         convert: (arrays by their names, ``where``, options) -> ours.

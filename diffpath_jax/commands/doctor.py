@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _lacking() -> Iterator[tuple[str, str]]:
-    """What is missing, and how to get it."""
+    """Lists what is missing, and how to get it."""
     if jax.default_backend() == "cpu":
         yield "no accelerator", "pip install 'diffpath[cuda12]', [cuda13] or [tpu] on a machine that has one"
         if hardware.lacks_huge_pages():

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, name: str) -> None:
-    """What all commands have in common that apply an autoencoder to a data set."""
+    """Adds the options of all commands that apply an autoencoder to a data set."""
     parser.add_argument("--data", required=True, type=Path, help="data set of images")
     parser.add_argument(
         "--first_stage", required=True, type=Path, help="run directory of an autoencoder, or a safetensors file"

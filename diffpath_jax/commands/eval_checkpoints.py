@@ -29,7 +29,7 @@ SAMPLER_OPTIONS = ("sampler", "steps", "eta", "eps_scale", "guidance")
 
 @dataclass(frozen=True)
 class Measures:
-    """How ``diffpath eval`` measures a set, as functions of it.
+    """Settings of ``diffpath eval``, as functions of the set.
 
     Attributes:
         evaluation: the reference, features and classifiers.

@@ -271,7 +271,7 @@ def _by_option() -> Iterator[None]:
 
 
 def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
-    """What ``--condition NAME=VALUE`` tells the model besides the class.
+    """Reads ``--condition NAME=VALUE``: conditions besides the class.
 
     Raises:
         DiffpathError: a condition that the model does not take, or a value that is none.

@@ -1,4 +1,4 @@
-"""What is wrong with a config, its data or its options, said in one line before any work is done."""
+"""Checks of a config, its data and its options, before any work is done."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -162,7 +162,7 @@ def _check_warmup(config: RunConfig, *, where: str) -> None:
 
 
 def _check_classifier(config: RunConfig, *, where: str) -> None:
-    """What would change nothing is not to be asked for."""
+    """Refuses options that would change nothing."""
     asked = config.classifier
     if bool(asked.randaugment_ops) != bool(asked.randaugment_magnitude):
         why = f"{asked.randaugment_ops} operations of magnitude {asked.randaugment_magnitude:g} change nothing"
@@ -206,7 +206,7 @@ def _check_watching(task: str, config: TrainConfig, *, where: str) -> None:
 
 
 def is_chosen_by_validation(config: RunConfig) -> bool:
-    """Whether the best checkpoint is that of validation images; a denoiser's distances are from training images."""
+    """Returns True if validation chooses the best checkpoint; a denoiser's distances are from training images."""
     best = config.train.keep_best
     return bool(best) and not best.startswith(_DISTANCES["diffusion"])
 

@@ -32,7 +32,7 @@ class FirstStage:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, where: str) -> "FirstStage":
-        """What :meth:`as_json` gave.
+        """Reads the output of :meth:`as_json`.
 
         Raises:
             DiffpathError: its network is no autoencoder, or a number does not fit.
@@ -42,7 +42,7 @@ class FirstStage:
         return cls(network, scale=float(content["scale"]), digest=str(content["digest"]))
 
     def as_json(self) -> dict[str, Any]:
-        """What a run and a data set of latents say of it: everything but the parameters."""
+        """Returns its entry in a run and in a data set of latents: everything but the parameters."""
         return {"network": network_section(self.network), "scale": self.scale, "digest": self.digest}
 
     def codec(self, *, dtype: DTypeLike) -> LatentCodec:

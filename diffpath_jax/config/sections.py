@@ -48,7 +48,7 @@ from diffpath_jax.training.tasks.diffusion import DiffusionConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where images come from.
+    """Sources of images.
 
     Attributes:
         train: dataset directories, separated by commas; their ``train`` splits are mixed.
@@ -76,7 +76,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NoiseConfig:
-    """How images are noised: for a diffusion model, and for a classifier that is to guide it.
+    """Noise schedule and objective: for a diffusion model, and for a classifier that is to guide it.
 
     Attributes:
         schedule: noise schedule.
@@ -107,7 +107,7 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class AutoencodingConfig:
-    """How an autoencoder is taught; the defaults are those published with VQGAN.
+    """Training of an autoencoder; the defaults are those published with VQGAN.
 
     Attributes:
         bottleneck_weight: factor of the codebook's loss, or of the KL divergence (published: 1e-6).
@@ -135,7 +135,7 @@ class AutoencodingConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How a classifier is taught.
+    """Training of a classifier.
 
     Attributes:
         label_smoothing: share of a label that is spread over all classes.

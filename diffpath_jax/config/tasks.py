@@ -43,7 +43,7 @@ def make_task(
     perceptual: Tree | None = None,
     class_counts: Int[np.ndarray, "classes"] | None = None,
 ) -> Task:
-    """What a run learns.
+    """Task of a run.
 
     Args:
         config: of the run.

@@ -68,7 +68,7 @@ class Team(Protocol):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of pieces."""
 
     def wait(self, reason: str, /) -> None:
         """Returns when every process has come here."""

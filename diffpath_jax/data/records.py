@@ -16,7 +16,7 @@ from tensorflow_datasets.proto import tf_example_generated_pb2
 
 @dataclass(frozen=True)
 class Schema:
-    """What every record of a dataset shares.
+    """Schema of the records of a data set.
 
     Attributes:
         image_px: (height, width) of the images.
@@ -75,7 +75,7 @@ class PatchRecord:
 
 @dataclass(frozen=True)
 class LatentRecord:
-    """What an encoder says of one image, turned or flipped in one way.
+    """Output of an encoder for one image, turned or flipped in one way.
 
     Attributes:
         latent: (height, width, channels); half precision, 2^-11 of each value, far below the least noise of diffusion.
@@ -146,7 +146,7 @@ def patient(data: bytes) -> str:
 
 
 def _common(feature: Any) -> dict[str, Any]:
-    """What an image and its latents share."""
+    """Common fields of an image and its latents."""
     return {
         "label": feature["label"].int64_list.value[0],
         "slide": feature["slide"].bytes_list.value[0].decode(),

@@ -23,7 +23,7 @@ Renew = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class _Description:
-    """What is stored of a unit."""
+    """Stored result of a unit."""
 
     shard: manifest.Shard
     details: dict[str, Any]
@@ -125,7 +125,7 @@ class Staging:
         return manifest.read_shard(self._directory / f"{unit.name}.array_record", indices)
 
     def holds_records(self) -> bool:
-        """Whether some finished unit has a record."""
+        """True if some finished unit has a record."""
         names = [path.stem for path in self._directory.glob("*.json") if path.name != JOB]
         return any(self.describe(name).count for name in names)
 

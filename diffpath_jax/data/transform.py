@@ -24,7 +24,7 @@ Transform = Callable[
 
 @dataclass(frozen=True)
 class Derivation:
-    """What is to be made.
+    """A data set to derive from another one.
 
     Attributes:
         out: data set directory to write.

@@ -173,7 +173,7 @@ def _shard_length(count: int, number: int, index: int) -> int:
 
 
 def tfds_features(schema: records.Schema) -> tfds.features.FeaturesDict:
-    """What TFDS must know to read the records; mirrors :func:`records.encode`."""
+    """Features by which TFDS reads the records; mirrors :func:`records.encode`."""
     scalar, text = tfds.features.Scalar, tfds.features.Text
     array = functools.partial(tfds.features.Tensor, encoding=tfds.features.Encoding.BYTES)
     own = {"image": array(shape=(*schema.image_px, 3), dtype=np.uint8)}

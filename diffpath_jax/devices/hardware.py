@@ -1,4 +1,4 @@
-"""What the devices can do, and how much of it a run uses."""
+"""Peak speed of devices, and the share of it that a run uses."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ def use_compilation_cache() -> None:
 
 
 def lacks_huge_pages(setting: Path = _HUGE_PAGES, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process could have huge pages and does not ask for them: ``ASK_FOR_HUGE_PAGES``."""
+    """Returns True if this process could have huge pages and does not ask for them: ``ASK_FOR_HUGE_PAGES``."""
     try:
         offered = "[madvise]" in setting.read_text(encoding="utf-8")
     except OSError:

@@ -68,7 +68,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
 
 
 def is_first() -> bool:
-    """Whether this process writes what exists once."""
+    """True if this process writes what exists once."""
     return jax.process_index() == 0
 
 
@@ -104,7 +104,7 @@ class Team:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         return jax.process_count()
 
     def wait(self, reason: str, /) -> None:

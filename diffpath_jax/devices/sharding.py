@@ -1,4 +1,4 @@
-"""Where arrays live: the one home of meshes and of the rules by which states are split.
+"""Placement of arrays: the one home of meshes and of the rules by which states are split.
 
 The mesh has two axes. Batches are split over both. Parameters, their average and the optimiser's moments are copied
 along ``data`` and split along ``fsdp`` (Rajbhandari et al. 2020, "ZeRO", stage 3; XLA inserts the gathers), so one
@@ -64,7 +64,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(shapes: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Where each array of a state lives, by the rules above.
+    """Returns the sharding of each array of a state, by the rules above.
 
     Args:
         shapes: the state, or its shapes.

@@ -81,7 +81,7 @@ def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
-    """What numpy's own files of such an array begin with."""
+    """Writes the header of numpy's own files of such an array."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 

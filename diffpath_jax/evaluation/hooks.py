@@ -1,4 +1,4 @@
-"""What is looked at while a run trains: hooks of :class:`diffpath_jax.training.loop.Trainer`.
+"""Previews and measurements while a run trains: hooks of :class:`diffpath_jax.training.loop.Trainer`.
 
 Every hook draws with fixed keys, so a resumed run measures the same again.
 """

@@ -1,4 +1,4 @@
-"""What is measured of each image itself, without features: its stain, and its nuclei."""
+"""Measures of each image itself, without features: its stain, and its nuclei."""
 
 import functools
 from collections.abc import Mapping

@@ -57,7 +57,7 @@ class Evaluation:
 
     @property
     def compared(self) -> dict[str, ImageSet | Statistics]:
-        """What is measured against the reference, by name."""
+        """Sets measured against the reference, by name."""
         sources = {MEASURED: self.other, FLOOR: self.floor}
         return {name: source for name, source in sources.items() if source is not None}
 

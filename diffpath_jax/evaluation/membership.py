@@ -57,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Sources:
-    """What is looked at.
+    """Inputs of a membership audit.
 
     Attributes:
         model: the diffusion model.
@@ -89,7 +89,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was measured of every image, members first.
+    """Scores of every image, members first.
 
     Attributes:
         images: members and non-members with their units.

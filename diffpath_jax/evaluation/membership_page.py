@@ -1,4 +1,4 @@
-"""What ``diffpath membership`` says as CSV files, as lines of text, and as one page."""
+"""Results of ``diffpath membership`` as CSV files, as lines of text, and as one page."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What ``diffpath membership`` says, as ``membership.json``: the names of the fields are those of the file."""
+"""Results of ``diffpath membership``, as ``membership.json``: the names of the fields are those of the file."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """What the denoising loss gives away at one level of noise.
+    """Membership inference by the denoising loss at one level of noise.
 
     Attributes:
         timestep: t of the run's schedule.
@@ -57,7 +57,7 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """What one score gives away.
+    """Membership inference by one score.
 
     Attributes:
         area: area under the curve over images.

@@ -104,7 +104,7 @@ class FeatureSpace:
 
     @property
     def published(self) -> bool:
-        """Whether these are the features that FID is defined by."""
+        """True if FID is defined by these features."""
         return self.frechet_name == fid.FRECHET.published_name
 
     def name_of(self, metric: Metric) -> str:

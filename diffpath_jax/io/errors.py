@@ -1,4 +1,4 @@
-"""What a user is told when something cannot go on, and the exit code that goes with it."""
+"""Errors that a user reads, and their exit codes."""
 
 import enum
 import errno
@@ -62,7 +62,7 @@ _FIXES = {
 
 
 def from_system(error: BaseException) -> DiffpathError | None:
-    """What the operating system refused (room, permission, handles, memory, a name), as one line; none for a bug.
+    """Returns one line on what the operating system refused (room, permission, handles, memory, a name), if it did.
 
     Libraries raise errors of their own over it: its number is looked for in what an error was raised from, and its
     words in their texts.

@@ -66,7 +66,7 @@ def _encoder(codec: LatentCodec, params: Tree, augment: Augmentation) -> derive.
     """Images to their latents in all orientations, and the mean and mean square of those."""
 
     def say(weights: Tree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What the encoder says, and for each image the mean and the mean square of its latents."""
+        """Returns the output of the encoder, and for each image the mean and the mean square of its latents."""
         code = codec.code(weights, images)
         mean, variance = codec.posterior.moments(code)
         axes = (1, 2, 3)

@@ -1,4 +1,4 @@
-"""What an autoencoder makes of images: a data set of reconstructions, how near they come back, and a picture.
+"""Reconstructions by an autoencoder: a data set of them, their errors, and a picture.
 
 The reconstructions are a generated set like any other, so ``diffpath eval`` measures their distance (rFID).
 """

@@ -1,4 +1,4 @@
-"""What a classifier says of images, how often it is right, and how well it knows when.
+"""Scores and calibration of classifiers.
 
 A class that none of the images has is left out of every mean over classes.
 """
@@ -104,7 +104,7 @@ class Reliability:
 
 
 def reliability(labels: Labels, logits: Logits, *, bins: int = BINS) -> Reliability:
-    """How often the classifier is right where it is so and so sure (Guo et al. 2017, section 2).
+    """Reliability diagram: accuracy by confidence (Guo et al. 2017, section 2).
 
     Bin b holds confidences in ``(b / bins, (b + 1) / bins]``.
     """

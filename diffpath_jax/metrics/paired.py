@@ -1,4 +1,4 @@
-"""How sure a score, or the difference of two arms of a study, is: over test patients and over seeds of training.
+"""Intervals of a score, or of the difference of two arms of a study, over test patients and seeds of training.
 
 Every arm is trained with the same seeds and tested on the same images. Two things vary: which patients there happen
 to be, whose fields belong together, and where training happens to end. They are crossed: each seed's classifier sees
@@ -59,7 +59,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there is an interval and zero lies outside."""
+        """True if there is an interval and zero lies outside."""
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 

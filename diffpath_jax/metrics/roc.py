@@ -1,4 +1,4 @@
-"""How well a score tells two classes of images apart: the receiver operating characteristic, with intervals.
+"""Receiver operating characteristic of a score that tells two classes of images apart, with intervals.
 
 The area under it is the chance that an image of the one class, the *positives*, has a larger score than one of the
 other, a tie counting half (Mann and Whitney). Its derivative by the weight of an image is its placement among the

@@ -1,4 +1,4 @@
-"""What ADM's two networks share: residual blocks, the encoder half and the middle (Dhariwal and Nichol 2021)."""
+"""Common parts of ADM's two networks: residual blocks, the encoder half and the middle (Dhariwal and Nichol 2021)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

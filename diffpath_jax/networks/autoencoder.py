@@ -245,7 +245,7 @@ class Decoder(nnx.Module):
         self.out_conv = layers.conv3x3(widths[0], config.stem_channels, dtype=jnp.float32, rngs=rngs)
 
     def features(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
-        """What the last convolution makes an image of."""
+        """Channels before the last convolution."""
         h = _through(self.middle, self.stem(z))
         for number in reversed(range(len(self.levels))):
             h = _through(self.levels[number], h)
@@ -255,7 +255,7 @@ class Decoder(nnx.Module):
 
 
 class Autoencoder(nnx.Module):
-    """What autoencoders of either kind share."""
+    """Common part of both kinds of autoencoder."""
 
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.stem_block = config.stem_block

@@ -23,7 +23,7 @@ def to_pixels(x: Images) -> PixelImages:
 
 @runtime_checkable
 class Codec(Protocol):
-    """What a diffusion task and a sampling job need to know of the model's space.
+    """The space a diffusion model works in, as a diffusion task and a sampling job need it.
 
     ``weights`` are the codec's own parameters, which nobody trains here; empty for pixels.
     """
@@ -128,7 +128,7 @@ class LatentCodec:
         return self.scale * self.posterior.draw(code, key)
 
     def code(self, weights: Tree, images: PixelImages) -> Float[Array, "b h2 w2 c"]:
-        """What the encoder says of images: latents of a VQ encoder, moments of a KL encoder."""
+        """Outputs of the encoder: latents of a VQ encoder, moments of a KL encoder."""
         return jax.lax.stop_gradient(self.network.apply(weights, {}, to_unit(images), method="encode")[0])
 
     def decode(self, weights: Tree, x: Images) -> UInt8[Array, "b h2 w2 3"]:

@@ -1,4 +1,4 @@
-"""What a denoiser can be told of an image.
+"""Conditions of a denoiser.
 
 Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
 it. The class label is the first; ``CONDITIONS.register(kind)`` adds one from outside the package.

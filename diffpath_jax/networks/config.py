@@ -1,4 +1,4 @@
-"""What a config says of a network, and what a kind of network is."""
+"""Configs of networks, and the row that describes a kind of network."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -50,17 +50,17 @@ class NetworkConfig:
 
     @property
     def learn_sigma(self) -> bool:
-        """Whether a denoiser predicts the variance of a step beside the noise."""
+        """True if a denoiser predicts the variance of a step beside the noise."""
         return False
 
     @property
     def remat(self) -> bool:
-        """Whether the backward pass computes blocks again instead of keeping them."""
+        """True if the backward pass computes blocks again instead of keeping them."""
         return False
 
     @property
     def title(self) -> str:
-        """What a page calls the network."""
+        """Name of the network on pages."""
         return type(self).__name__.removesuffix("Config")
 
     def for_classes(self, num_classes: int) -> "NetworkConfig":

@@ -14,7 +14,7 @@ from diffpath_jax.networks import target
 
 
 class Normalisation(NamedTuple):
-    """How a group norm works.
+    """Settings of a group norm.
 
     Attributes:
         groups: groups of channels that share a mean and a variance.

@@ -267,7 +267,7 @@ def _pool_along(x: Float[Array, "b h w c"], axis: int, kind: Pool) -> Float[Arra
 
 
 class Activations(NamedTuple):
-    """What the network says of images.
+    """Features and logits of images.
 
     Attributes:
         stages: output of each layer before the blocks and of each block, by name. Under ``jit`` those that nobody

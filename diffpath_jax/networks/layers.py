@@ -148,7 +148,7 @@ def attention(
 
 
 def _fused_attention_takes(q: jax.Array, k: jax.Array) -> bool:
-    """Whether cuDNN has a kernel for it: half precision, and sizes of heads and lengths that it knows."""
+    """Returns True if cuDNN has a kernel for it: half precision, and sizes of heads and lengths that it knows."""
     capability = target.compute_capability()
     if target.platform() != "gpu" or capability < 8 or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False

@@ -110,7 +110,7 @@ class UNet(nnx.Module):
     def _condition(
         self, time: Float[Array, "b e"], embedded: list[Float[Array, "b d"]]
     ) -> tuple[Float[Array, "b e"], adm.Context | None]:
-        """What residual blocks and what attention are told: here the sum of all embeddings, and nothing."""
+        """Returns the condition of residual blocks and that of attention: the sum of all embeddings, and none."""
         return sum(embedded, start=time), None
 
 

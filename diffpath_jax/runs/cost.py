@@ -154,7 +154,7 @@ def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeSt
 
 
 def _conditions(config: sections.RunConfig, num_classes: int, count: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a denoiser is told of so many images."""
+    """Shapes of the conditions of so many images."""
     return jax.eval_shape(lambda: conditioning.null(null_values(config.network, num_classes), count))
 
 

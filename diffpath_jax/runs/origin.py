@@ -1,4 +1,4 @@
-"""What a file of parameters says of the network it came from, held against the network that is to start from it."""
+"""The origin that a file of parameters states, compared with the network that is to start from it."""
 
 from collections.abc import Mapping
 from typing import Any

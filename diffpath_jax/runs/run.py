@@ -157,7 +157,7 @@ def create_or_resume(
 def _description(
     config: sections.RunConfig, datasets: Sequence[Dataset], validation: Dataset | None, latents: FirstStage | None
 ) -> dict[str, Any]:
-    """What a run's directory says of it."""
+    """Description of a run, as its directory holds it."""
     first = datasets[0]
     return {
         "config": _stored_config(config),

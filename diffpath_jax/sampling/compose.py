@@ -58,7 +58,7 @@ def denoiser(
 
 
 def _told(conditions: Conditions, nulls: conditioning.Nulls, *, count: int) -> dict[str, jax.Array]:
-    """What a network is told of ``count`` images: null values of conditions that are not there."""
+    """Conditions of ``count`` images: null values of conditions that are not there."""
     known = {name: conditions[name] for name in nulls if name in conditions}
     return {**conditioning.null(nulls, count), **known}
 

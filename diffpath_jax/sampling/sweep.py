@@ -29,7 +29,7 @@ _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is stored of a sweep: the row of each point by its name."""
+    """Stored form of a sweep: the row of each point by its name."""
 
     points: dict[str, dict[str, Any]]
 

@@ -1,1 +1,1 @@
-"""What synthetic images are worth: arms that differ in their training images alone."""
+"""Studies of the worth of synthetic images: arms that differ in their training images alone."""

@@ -43,7 +43,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Tested:
-    """What the classifiers of an arm say of the test images.
+    """Predictions of the classifiers of an arm on the test images.
 
     Attributes:
         arm: the arm.
@@ -141,7 +141,7 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         resamples: how often patients are drawn.
     """
     resampling: dict[str, Any] = {"patients": images.patients, "seed": seed, "resamples": resamples}
-    first, others = tested[0], tested[1:]
+    first, others, arms = tested[0], tested[1:], [one.arm for one in tested]
     described, differences = [], []
     with track("intervals", total=len(SCORES) * (2 * len(tested) - 1), unit="scores") as progress:
         for one in tested:
@@ -162,12 +162,12 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         "classes": list(images.classes),
         "arms": described,
         "differences": differences,
-        "warnings": [*_unequal([one.arm for one in tested]), *_doubts(images, [one.arm for one in tested])],
+        "warnings": [*_unequal(arms), *_leaks(images, arms)],
     }
 
 
 def _about(tested: Tested, images: ImageSet) -> dict[str, Any]:
-    """Where an arm comes from, and what its classifiers make of each class; counts are sums over its seeds."""
+    """Origin of an arm, and its confusion matrix and scores by class; counts are sums over its seeds."""
     size, pairs = len(images.classes), [(images.labels, logits.argmax(axis=-1)) for logits in tested.logits]
     matrices = np.stack([classification.confusion_matrix(labels, told, size) for labels, told in pairs])
     labels = np.tile(images.labels, len(tested.logits))
@@ -205,7 +205,7 @@ def _unequal(arms: Sequence[Arm]) -> Iterator[str]:
             yield f"arm {arm.name!r} was not trained like {arms[0].name!r}: {', '.join(unequal)} differ"
 
 
-def _doubts(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
+def _leaks(images: ImageSet, arms: Sequence[Arm]) -> Iterator[str]:
     """Test patients that training saw, and what cannot be known of them."""
     if len(set(images.patients) - {""}) < paired.MIN_PATIENTS:
         yield f"fewer than {paired.MIN_PATIENTS} test patients: no intervals"

@@ -93,7 +93,7 @@ class ClassifierConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorthConfig:
-    """What generated images are worth as training data; amounts are in units of the real training images.
+    """Rows on the worth of generated images as training data; amounts are in units of the real training images.
 
     Attributes:
         sampler: name of the sampler that draws them.

@@ -1,4 +1,4 @@
-"""What a study takes, before it runs: FLOP and disk of its trainings and of its sets of images."""
+"""Cost of a study, before it runs: FLOP and disk of its trainings and of its sets of images."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ DEFAULT_CALLS = 1000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes.
+    """Cost of a step.
 
     Attributes:
         flop: FLOP of its networks; none where that depends on data that are not there yet.

@@ -1,4 +1,4 @@
-"""What an arm is made of: anything that was trained on images and tells classes, whole networks or linear probes."""
+"""Predictors of an arm: whole networks or linear probes, trained on images to tell classes."""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,7 +181,7 @@ class Probe:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What was set: the features, and which images."""
+        """Returns the settings: the features, and which images."""
         data = {"train": ",".join(self.record.data), "mixture": list(self.record.mixture)}
         return {"features": self.record.features_digest, "resize": self.record.resize, "data": data, "seed": self.seed}
 

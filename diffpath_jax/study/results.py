@@ -1,4 +1,4 @@
-"""What the steps of a study left: numbers, each with the place in the file where it stands."""
+"""Results of the steps of a study: numbers, each with its place in the file it stands in."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -64,7 +64,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the steps of a study ended.
+    """Outcome of the steps of a study.
 
     Attributes:
         done: records of those that are done, by name.

@@ -29,7 +29,7 @@ class ArmSteps:
 
     @property
     def word(self) -> str:
-        """What ``diffpath compare --arm`` is told."""
+        """Returns the word of ``diffpath compare --arm``."""
         return f"{self.name}={','.join(str(run.out) for run in self.runs)}"
 
 

@@ -1,4 +1,4 @@
-"""What a row of a study shows: tables whose every number says where it stands, figures, and a sentence."""
+"""Content of a row of a study: tables whose every number says where it stands, figures, and a sentence."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -112,7 +112,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """What a row of the study shows.
+    """Content of a row of the study.
 
     Attributes:
         tables: its tables.

@@ -31,7 +31,7 @@ _NONE, _ALL_DAMAGED = -1, -2
 
 @dataclass(frozen=True)
 class _Sealed:
-    """What a seal says: what its parameters mean, and the digests of its files."""
+    """Content of a seal: the meaning of its parameters, and the digests of its files."""
 
     meaning: str
     files: dict[str, str]

@@ -45,7 +45,7 @@ MAX_BAD_STEPS = 3
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from; groups and names that are not here start afresh.
+    """Weights that a run starts from; groups and names that are not here start afresh.
 
     Attributes:
         params: parameters by group, on the host.

@@ -36,7 +36,7 @@ class Patience:
 
     @property
     def over(self) -> bool:
-        """Whether the run is to end."""
+        """True if the run is to end."""
         return 0 < self.looks <= self.since
 
     def recall(self, workdir: Path, *, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind as it goes: metrics, previews, profiles, checkpoints; and how often, and for how long."""
+"""Records of a run as it goes: metrics, previews, profiles, checkpoints; how often, and which are kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

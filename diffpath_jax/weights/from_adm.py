@@ -132,7 +132,7 @@ def from_adm(
 
 
 def head_notes(config: AdmConfig, num_heads: int, head_channels: int) -> tuple[str, ...]:
-    """What was assumed of heads where neither their number nor their width was stated."""
+    """Returns a note on the assumed heads where neither their number nor their width was stated."""
     if num_heads or head_channels:
         return ()
     heads = f"heads of {config.head_channels} channels" if config.head_channels else f"{config.num_heads} heads"

@@ -111,7 +111,7 @@ def vqgan_config(state: Mapping[str, np.ndarray]) -> VQConfig | KLConfig:
 
 
 def _count(state: Mapping[str, np.ndarray], name: str) -> int:
-    """How many numbers from 0 on give the name of an array."""
+    """Returns the number of indices from 0 on that give the name of an array."""
     return next(number for number in itertools.count() if name.format(number) not in state)
 
 

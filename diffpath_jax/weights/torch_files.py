@@ -117,7 +117,7 @@ def expecting(what: str, *, where: str, fix: str) -> Iterator[None]:
 def own_names(
     state: Iterable[str], prefix: str, *, average: str, raw_parameters: bool, other: tuple[str, ...] = ()
 ) -> dict[str, str]:
-    """Where a checkpoint keeps a network: each parameter's name within the network -> its name in the checkpoint.
+    """Places of a network in a checkpoint: each parameter's name within the network -> its name in the checkpoint.
 
     Args:
         state: names in the checkpoint.
@@ -136,7 +136,7 @@ def own_names(
 
 
 def first_words(names: Iterable[str]) -> dict[str, int]:
-    """How many names begin with the same word, up to a dot."""
+    """Counts names by their first word, up to a dot."""
     return dict(Counter(name.partition(".")[0] for name in names))
 
 
@@ -163,7 +163,7 @@ class Converted:
     notes: Sequence[str] = ()
 
     def about(self) -> dict[str, Any]:
-        """What a config must say to use the parameters, and what else is known of them."""
+        """Keys a config needs to use the parameters, and what else is known of them."""
         return {"network": {"kind": self.kind, **(asdict(self.config) if self.config else {})}, **self.details}
 
 
@@ -258,7 +258,7 @@ _CLASS = re.compile(r"(?:GLOBAL|global|Unsupported class|Unsupported operand)\s+
 
 
 def _refused_class(error: Exception) -> str:
-    """What stands in the way, in our words."""
+    """Returns the reason of an error of unpickling, in one line."""
     found = _CLASS.search(re.sub(r"\x1b\[[0-9;]*m", "", str(error)))
     if found:
         return f"it holds an object of class {found[1]}, whose code would have to run"

@@ -53,12 +53,12 @@ class FeatureExtractor:
 
     @property
     def frechet_name(self) -> str:
-        """What the Frechet distance in these features is called."""
+        """Name of the Frechet distance in these features."""
         return self.name_of(fid.FRECHET)
 
     @property
     def kernel_name(self) -> str:
-        """What the kernel distance in these features is called."""
+        """Name of the kernel distance in these features."""
         return self.name_of(kid.KERNEL)
 
 

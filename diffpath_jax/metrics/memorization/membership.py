@@ -82,7 +82,7 @@ class Population:
 
     @property
     def unit_is_member(self) -> Bool[np.ndarray, "units"]:
-        """Whether the images of each unit are members."""
+        """True where the images of a unit are members."""
         own = np.zeros(self.owner.max() + 1, bool)
         own[self.owner[self.member]] = True
         return own
@@ -95,7 +95,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Attack:
-    """What one score gives away.
+    """Membership inference by one score.
 
     Attributes:
         area: area under the curve over images; the interval is over patients where they are known.

@@ -1,4 +1,4 @@
-"""What would explain a gain of generated images without any worth of theirs, and what filters of them change."""
+"""Rows of controls, which would explain a gain without any worth of generated images, and of filters."""
 
 from diffpath_jax.study.results import Results
 from diffpath_jax.study.row import NEW, Row

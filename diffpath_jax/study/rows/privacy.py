@@ -1,4 +1,4 @@
-"""What a model and its images give away of the patients it was trained on: copies, and membership."""
+"""Rows on privacy of the training patients: copies, and membership."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

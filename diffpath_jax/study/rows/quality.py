@@ -1,4 +1,4 @@
-"""How near sets of images come to real ones: models, samplers, solvers, patch sizes (Tables 2 to 4 of the paper)."""
+"""Rows on distances to real images: models, samplers, solvers, patch sizes (Tables 2 to 4 of the paper)."""
 
 from collections.abc import Iterator, Sequence
 

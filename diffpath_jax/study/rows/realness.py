@@ -1,4 +1,4 @@
-"""How real generated images are: their numbers beside those of real images, whole and compressed."""
+"""Rows on realness: numbers of generated images beside those of real ones, as they are and compressed."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""What generated images are worth where real ones are few: few patients, or one class that is scarce.
+"""Rows on the worth of generated images where real ones are few: few patients, or one class that is scarce.
 
 The generator of each part is trained on the patients of that part alone.
 """

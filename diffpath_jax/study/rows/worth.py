@@ -1,4 +1,4 @@
-"""What generated images are worth as training data (Table 5 of the paper, and how far it goes)."""
+"""Rows on the worth of generated images as training data (Table 5 of the paper, and how far it goes)."""
 
 from collections.abc import Sequence
 
