@@ -1,5 +1,6 @@
 """Content of a row of a study: tables whose every number says where it stands, figures, and a sentence."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -17,7 +18,7 @@ class Cell:
         n: images that it is of; none where that is not said.
         patients: patients that it is of; none where they are not known.
         source: file and JSON pointer (RFC 6901) below the study's directory, or where it was published.
-        digits: decimal places that are shown.
+        digits: decimal places that are shown; more for a small number, so that two of its digits are.
         percent: whether it is a share, shown in per cent.
         signed: whether its sign is always shown, as that of a difference.
     """
@@ -44,7 +45,14 @@ class Cell:
 
     def _shown(self, number: float) -> str:
         sign = "+" if self.signed else ""
-        return f"{100 * number if self.percent else number:{sign}.{self.digits}f}"
+        return f"{100 * number if self.percent else number:{sign}.{self._decimals}f}"
+
+    @property
+    def _decimals(self) -> int:
+        """Decimal places of the number and of its interval alike; those of shares and of differences are fixed."""
+        if self.percent or self.signed or self.value == 0 or not math.isfinite(self.value):
+            return self.digits
+        return max(self.digits, 1 - math.floor(math.log10(abs(self.value))))
 
 
 # A cell is a number, words, or nothing that was measured.

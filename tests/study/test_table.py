@@ -24,6 +24,8 @@ def test_numbers_are_shown_with_their_intervals() -> None:
     first, gain = SHOWN.rows[0].entries[0], SHOWN.rows[1].entries[1]
     assert isinstance(first, Cell) and isinstance(gain, Cell)
     assert (first.text, first.interval) == ("89.95", "[88.00, 91.00]")
+    small, none = Cell(0.00123, 0.0011, 0.0026), Cell(0.0)
+    assert (small.text, small.interval, none.text) == ("0.0012", "[0.0011, 0.0026]", "0.00")
     assert (gain.text, gain.interval) == ("+0.80", "[-1.00, +2.00]")
 
 
