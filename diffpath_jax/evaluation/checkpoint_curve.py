@@ -211,6 +211,7 @@ def _only(measured: EvaluationRecord, name: str) -> EvaluationRecord:
         sets={name: measured.sets[name]},
         distances=[replace(distances, rows=own(distances.rows)) for distances in measured.distances or ()],
         stain=own(measured.stain or {}),
+        nuclei=own(measured.nuclei or {}),
     )
 
 

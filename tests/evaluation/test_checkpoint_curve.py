@@ -99,7 +99,7 @@ def test_numbers_are_those_of_the_plain_command(measured, dataset, resnet_run, t
     assert cli.main([str(word) for word in (*command, *more)]) == 0
     plain, record = json.loads((tmp_path / "metrics.json").read_text()), content(measured)
     of_last = record["checkpoints"][1]["evaluation"]
-    for kind in ("distances", "stain"):
+    for kind in ("distances", "stain", "nuclei"):
         whole, parts = plain[kind], (of_last[kind], record["floor"][kind])
         if kind == "distances":
             whole, parts = whole[0]["rows"], tuple(part[0]["rows"] for part in parts)
