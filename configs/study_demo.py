@@ -101,7 +101,7 @@ def solvers(steps: int, many: str) -> dict[str, dict[str, str]]:
         },
         "dpm_10": {
             "title": "DPM-Solver++ (2M), 10 steps",
-            "options": f"--sampler dpmpp_2m --steps {steps or 10} {many}",
+            "options": f"--sampler dpmpp --steps {steps or 10} {many}",
         },
         "unipc_10": {"title": "UniPC, 10 steps", "options": f"--sampler unipc --steps {steps or 10} {many}"},
         "guided_1": {

@@ -95,7 +95,7 @@ def solvers() -> dict[str, dict[str, str]]:
             "title": "the authors' DDPM formula, epsilon scaling 1.014",
             "options": f"{authors} --eps_scale 1.014",
         },
-        "dpm_20": {"title": "DPM-Solver++ (2M), 20 steps", "options": "--sampler dpmpp_2m --steps 20"},
+        "dpm_20": {"title": "DPM-Solver++ (2M), 20 steps", "options": "--sampler dpmpp --steps 20"},
         "unipc_20": {"title": "UniPC, 20 steps", "options": "--sampler unipc --steps 20"},
         **{
             f"guided_{round(100 * weight)}": {

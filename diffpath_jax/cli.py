@@ -62,6 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: Sequence[str]) -> ExitCode:
+    arguments, overrides = parse(argv)
+    command = importlib.import_module(COMMANDS[arguments.command][0])
+    return command.main(arguments, overrides) if takes_overrides(arguments) else command.main(arguments)
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the options of a command line, and what is left for its config; nothing runs.
+
+    Raises:
+        DiffpathError: an option does not exist, or its value cannot be.
+    """
     _check_words(argv)
     parser = _Parser(prog="diffpath", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -72,12 +83,14 @@ def _dispatch(argv: Sequence[str]) -> ExitCode:
             importlib.import_module(module_name).add_arguments(subparser)
     arguments, rest = parser.parse_known_args(argv)
     _check_paths(arguments)
-    command = importlib.import_module(COMMANDS[arguments.command][0])
-    if getattr(arguments, "takes_overrides", False):
-        return command.main(arguments, rest)
-    if rest:
+    if rest and not takes_overrides(arguments):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return command.main(arguments)
+    return arguments, rest
+
+
+def takes_overrides(arguments: argparse.Namespace) -> bool:
+    """Returns True if a command reads ``--config.a.b=c``."""
+    return getattr(arguments, "takes_overrides", False)
 
 
 def _check_words(argv: Sequence[str]) -> None:

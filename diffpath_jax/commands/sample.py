@@ -133,7 +133,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
     run = runs.diffusion_model(runs.open_run(arguments.workdir))
-    points = sweep.points(arguments.sweep or [], _sampler_options(arguments))
+    points = sweep.points(arguments.sweep or [], sampler_options(arguments))
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     step = checkpoint_step(arguments.checkpoint)
     trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
@@ -184,7 +184,7 @@ def checkpoint_step(text: str, *, option: str = "--checkpoint") -> int | Literal
     return int(text)
 
 
-def _sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
+def sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the fields of SamplerConfig from the command line."""
     options = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(sections.SamplerConfig)}
     if arguments.guidance_scale is not None:

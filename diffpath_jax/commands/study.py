@@ -9,7 +9,10 @@ from pathlib import Path
 import jax
 
 from diffpath_jax import cli
+from diffpath_jax.commands import sample
+from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import own_directory, write_text
@@ -24,6 +27,9 @@ from diffpath_jax.study.rows.catalogue import ROWS
 from diffpath_jax.study.rows.verdict import verdicts
 from diffpath_jax.study.step import Step, in_order
 from diffpath_jax.study.steps import StudySteps
+
+# Options of `diffpath prep` of which it needs one.
+_SOURCES = {"--slides", "--images", "--tfds"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +63,15 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     study = open_study(study_config(content, where=arguments.config), arguments.workdir)
     rows = _chosen_rows(arguments.only)
     steps = in_order(step for row in rows for step in row.steps(study))
+    unsourced = [step for step in steps if step.command[:1] == ("prep",) and not _SOURCES & set(step.command)]
+    _check(step for step in steps if step not in unsourced)
     if arguments.dry_run:
         for line in estimate.lines(study, steps, peak=1e12 * arguments.peak_tflops * arguments.share):
             console.print(line, markup=False, soft_wrap=True)
         return ExitCode.OK
+    if unsourced:
+        why, fix = "the study names none", "give --config.slides=SLIDES (and --config.annotations=ANNOTATIONS)"
+        raise DiffpathError("slides", where=f"step {unsourced[0].name}", why=why, fix=fix)
     if arguments.snakemake:
         write_text(
             arguments.snakemake, snakemake.workflow(steps, arguments.workdir, _own_command(arguments, overrides))
@@ -70,6 +81,26 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     if arguments.step:
         return _one_step(arguments, study, steps)
     return run_study(study, rows, run_steps=not arguments.page)
+
+
+def _check(steps: Iterable[Step]) -> None:
+    """Refuses words that a command would refuse, before the first one runs for hours.
+
+    Raises:
+        DiffpathError: naming the step.
+    """
+    for step in steps:
+        if step.command:
+            try:
+                arguments, overrides = cli.parse(step.command)
+                if step.command[0] == "train":
+                    content = config_files.load(arguments.config, overrides, checks.with_defaults)
+                    checks.run_config(content, where=arguments.config)
+                elif step.command[0] == "sample":
+                    options = sample.sampler_options(arguments)
+                    config_files.convert(SamplerConfig, options, where="the command line")
+            except DiffpathError as error:
+                raise DiffpathError(error.what, where=f"step {step.name}", why=error.why, fix=error.fix) from error
 
 
 def open_study(config: StudyConfig, workdir: Path) -> StudySteps:

@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from diffpath_jax.io import packaged
+from diffpath_jax.io.adapters import adapter
 from diffpath_jax.io.errors import DiffpathError
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ def convert(kind: type[T], content: Mapping[str, Any], *, where: str) -> T:
             fix = f"write {near[0]!r}" if near else "remove it"
             raise DiffpathError(f"key {key!r}", where=where, why=f"unknown; known are {', '.join(known)}", fix=fix)
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(content))
+        return adapter(kind).validate_python(dict(content))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydantic
 
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.validation import VAL
@@ -31,6 +30,7 @@ from diffpath_jax.evaluation.record import (
     SkippedAudit,
     as_json,
 )
+from diffpath_jax.io.adapters import adapter
 from diffpath_jax.io.csv_text import csv_text
 from diffpath_jax.io.files import write_text
 from diffpath_jax.io.sealed import write_sealed
@@ -271,7 +271,7 @@ def evaluations(record: CurveRecord) -> dict[int | str, EvaluationRecord]:
 
 def read(content: Any) -> CurveRecord:
     """Returns what ``checkpoints.json`` holds; raises ``pydantic.ValidationError`` where it is something else."""
-    return pydantic.TypeAdapter(CurveRecord).validate_python(content)
+    return adapter(CurveRecord).validate_python(content)
 
 
 def lines(record: CurveRecord) -> Iterable[str]:

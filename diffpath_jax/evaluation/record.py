@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from diffpath_jax.io.adapters import adapter
 from diffpath_jax.io.sealed import read_sealed, write_sealed
 from diffpath_jax.metrics import fid
 from diffpath_jax.metrics.bootstrap import Estimate
@@ -362,8 +363,7 @@ class EvaluationRecord:
 
 def as_json(record: Any) -> Any:
     """Returns any record of this module as it is in the file; a field at its default is left out."""
-    adapter = pydantic.TypeAdapter(type(record))
-    return adapter.dump_python(record, mode="json", by_alias=True, exclude_defaults=True)
+    return adapter(type(record)).dump_python(record, mode="json", by_alias=True, exclude_defaults=True)
 
 
 def write(path: Path, record: EvaluationRecord) -> None:

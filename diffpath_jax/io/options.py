@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pydantic
 
+from diffpath_jax.io.adapters import adapter
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.names import why_not
 
@@ -17,11 +18,11 @@ def ranged(kind: Any) -> Callable[[str], int | float]:
     Args:
         kind: one of :mod:`diffpath_jax.ranges`, an annotated ``int`` or ``float``.
     """
-    base, adapter = get_args(kind)[0], pydantic.TypeAdapter(kind)
+    base, check = get_args(kind)[0], adapter(kind)
 
     def read(text: str) -> int | float:
         try:
-            return adapter.validate_python(base(text))
+            return check.validate_python(base(text))
         except pydantic.ValidationError as error:
             why = error.errors()[0]["msg"].lower()
         except ValueError:

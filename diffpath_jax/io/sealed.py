@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pydantic
 
+from diffpath_jax.io.adapters import adapter
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import parse_json, read_bytes, sha256_json, write_json
 
@@ -46,7 +47,7 @@ def opened(stored: Any, kind: type[T]) -> T:
             raise ValueError("its content does not match its digest")
     try:
         # JSON has no tuples: only a reader of JSON takes lists for them and is strict about all else.
-        return pydantic.TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+        return adapter(kind).validate_json(json.dumps(content), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffpath_jax.config import checks
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config.sections import RunConfig
 from diffpath_jax.data.manifest import MANIFEST, open_dataset
+from diffpath_jax.io.files import sha256_json
 from diffpath_jax.runs.cost import TRAIN_FORWARDS, Plan, plan
 from diffpath_jax.study.step import Step
 from diffpath_jax.study.steps import StudySteps
@@ -41,21 +44,25 @@ class _Estimator:
 
     study: StudySteps
     plans: dict[Path, Plan]
+    # Arms differ in their images alone: what is counted of one is counted of all.
+    counted: dict[str, Plan]
 
     def of(self, step: Step) -> Cost:
         """Returns the cost of a step; 0 for commands that are cheap beside training and sampling."""
         if not step.command:
             return Cost(0.0, 0.0)
-        counted = {"train": self._training, "sample": self._sampling}.get(step.command[0])
-        return counted(step) if counted else Cost(0.0, 0.0)
+        count = {"train": self._training, "sample": self._sampling}.get(step.command[0])
+        return count(step) if count else Cost(0.0, 0.0)
 
     def _training(self, step: Step) -> Cost:
         config = step.command[step.command.index("--config") + 1]
         words = [word for word in step.command if word.startswith("--config.")]
         settings = checks.run_config(config_files.load(config, words, checks.with_defaults), where=config)
         image_px, classes = self._images(step)
-        cost = plan(settings, image_px=image_px, num_classes=classes, devices=1)
-        self.plans[step.out] = cost
+        key = sha256_json([_size(settings), image_px, classes])
+        if key not in self.counted:
+            self.counted[key] = plan(settings, image_px=image_px, num_classes=classes, devices=1)
+        cost = self.plans[step.out] = self.counted[key]
         return Cost(cost.steps * cost.step_flop, float(KEPT_CHECKPOINTS * STATE_BYTES * cost.parameters))
 
     def _sampling(self, step: Step) -> Cost:
@@ -81,9 +88,15 @@ class _Estimator:
         return (side, side), ASSUMED_CLASSES
 
 
+def _size(settings: RunConfig) -> dict[str, Any]:
+    """Returns the settings on which the cost of a training depends: all but its images and its random seed."""
+    content = settings.as_json()
+    return {**content, "seed": 0, "data": {"batch_size": settings.data.batch_size}}
+
+
 def costs(study: StudySteps, steps: Sequence[Step]) -> dict[str, Cost]:
     """Returns the cost of each step, by its name."""
-    estimator = _Estimator(study, {})
+    estimator = _Estimator(study, {}, {})
     return {step.name: estimator.of(step) for step in steps}
 
 
