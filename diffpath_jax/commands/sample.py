@@ -27,11 +27,12 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.options import check_memory, ranged
 from diffpath_jax.io.options import name as named
 from diffpath_jax.io.progress import console
+from diffpath_jax.latents.first_stage import open_first_stage
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.ranges import Positive, PositiveReal, Seed, Side
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
-from diffpath_jax.sampling import guide, sweep
+from diffpath_jax.sampling import guide, sweep, weights_file
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model, check_classes, check_told, conditions_of, for_each_class
 
@@ -54,7 +55,11 @@ _SAMPLER_HELP = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath sample``."""
-    parser.add_argument("--workdir", required=True, type=Path, help="run directory of a diffusion model")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", type=Path, help="run directory of a diffusion model")
+    text = "the model instead: a safetensors file of `diffpath convert` (adm, ldm) or `diffpath export`"
+    model.add_argument("--weights", type=Path, metavar="FILE", help=text)
+    _add_file_arguments(parser.add_argument_group("what --weights may not say of itself"))
     parser.add_argument("--out", required=True, type=Path, help="dataset directory to write")
     parser.add_argument("--name", type=named, default="generated", help="dataset name (default: %(default)s)")
     counts = parser.add_mutually_exclusive_group(required=True)
@@ -91,6 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trajectory", action="store_true", help="write how the first images emerge, by class")
     processes.add_arguments(parser)
     _add_old_names(parser)
+
+
+def _add_file_arguments(parser: argparse._ActionsContainer) -> None:
+    """Options that say of a file of parameters what a run directory would."""
+    parser.add_argument("--classes", default="", help="how many classes, or their names: A,B,... (default: by number)")
+    parser.add_argument("--mpp", type=ranged(PositiveReal), help="um per px of its images; 1 where they have none")
+    parser.add_argument("--first_stage", type=Path, help="autoencoder of its latents: a run, or a safetensors file")
 
 
 def add_sampler_arguments(parser: argparse._ActionsContainer, names: Collection[str]) -> None:
@@ -132,11 +144,10 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
-    run = runs.diffusion_model(runs.open_run(arguments.workdir))
+    run = _run(arguments)
     points = sweep.points(arguments.sweep or [], sampler_options(arguments))
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
-    step = checkpoint_step(arguments.checkpoint)
-    trained = runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
+    trained = _trained(arguments, run)
     classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
     model = Model(run, trained, classifier)
     mesh = sharding.local_mesh()
@@ -148,6 +159,32 @@ def main(arguments: argparse.Namespace) -> ExitCode:
         dataset = sampling_job.run_job(job, model, mesh)
         _finish(arguments, job, model, dataset)
     return ExitCode.OK
+
+
+def _run(arguments: argparse.Namespace) -> runs.DiffusionModelRun:
+    """The model, of a run directory or of a file.
+
+    Raises:
+        DiffpathError: it is none, or an option belongs to the other of the two.
+    """
+    of_run = {"checkpoint": arguments.checkpoint != "latest", "raw_parameters": arguments.raw_parameters}
+    of_file = {name: getattr(arguments, name) for name in ("classes", "mpp", "first_stage")}
+    if foreign := [name for name, value in (of_run if arguments.weights else of_file).items() if value]:
+        why = "a file holds one set of parameters" if arguments.weights else "a run directory says it itself"
+        raise DiffpathError(f"--{foreign[0]}", where="the command line", why=why, fix="leave it out")
+    if arguments.weights:
+        stage = open_first_stage(arguments.first_stage) if arguments.first_stage else None
+        untold = weights_file.Untold(arguments.classes, arguments.patch_px, arguments.mpp, stage)
+        return weights_file.run_of_file(arguments.weights, untold)
+    return runs.diffusion_model(runs.open_run(arguments.workdir))
+
+
+def _trained(arguments: argparse.Namespace, run: runs.DiffusionModelRun) -> runs.Weights:
+    """The model's parameters."""
+    if arguments.weights:
+        return weights_file.weights_of_file(run)
+    step = checkpoint_step(arguments.checkpoint)
+    return runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
 
 
 def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: Model, dataset: Dataset) -> None:
