@@ -37,7 +37,7 @@ SOURCES = {
     "adm": Source(
         from_adm.from_adm,
         use="fine-tune: --config.train.init_from={out}",
-        options=("num_heads", "head_channels", "attention_order", "noise_schedule"),
+        options=("num_heads", "head_channels", "num_heads_upsample", "attention_order", "noise_schedule"),
     ),
     "ldm": Source(
         from_ldm.from_ldm,
@@ -71,6 +71,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "adm, ldm: heads of a UNet (if not given 4 and 1, as the published ones for 128 px and VQ-f4 have)",
     },
     "head_channels": {"type": int, "help": "adm, ldm: channels of a head, instead of num_heads"},
+    "num_heads_upsample": {"type": int, "help": "adm: heads on the way up, where they are others than num_heads"},
     "attention_order": {
         "choices": get_args(from_adm.AttentionOrder),
         "help": "adm: new for --use_new_attention_order True, as of 64x64_diffusion.pt (default: legacy)",

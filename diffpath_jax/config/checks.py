@@ -93,6 +93,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_noise(config, where=where)
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
+    _check_codebook(config, where=where)
     _check_warmup(config, where=where)
     _check_classifier(config, where=where)
     _check_profile(config.train, where=where)
@@ -140,6 +141,13 @@ def _check_latents(config: RunConfig, *, where: str) -> None:
     ):
         if wrong:
             raise DiffpathError(f"key {key!r}", where=where, why=why, fix=fix)
+
+
+def _check_codebook(config: RunConfig, *, where: str) -> None:
+    """Codes that are chosen by logits give those no gradient."""
+    if getattr(config.network, "assignment", "nearest") != "nearest":
+        why, fix = "codes chosen by logits are read from a published file, not trained", "use nearest"
+        raise DiffpathError("key 'network.assignment'", where=where, why=why, fix=fix)
 
 
 # What is measured at a look, by task; distances begin with one of these.

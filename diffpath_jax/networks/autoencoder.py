@@ -5,7 +5,7 @@ Fully convolutional: images of any size that is a multiple of the stride. NHWC, 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class AutoencoderConfig(NetworkConfig):
         attention_downsamples: downsampling factors at which attention follows each residual block; the middle has it
             always.
         latent_channels: of a latent.
+        z_channels: channels between encoder and decoder and the layers beside the latent; 0 for those of a latent.
         groups: groups of every group norm.
         stem_block: side of the pixel squares that are moved into channels before the first convolution, and back after
             the last.
@@ -49,6 +50,7 @@ class AutoencoderConfig(NetworkConfig):
     num_res_blocks: Depth = 2
     attention_downsamples: Downsamples = ()
     latent_channels: Width = 3
+    z_channels: Annotated[int, Field(ge=0, le=2**16)] = 0
     groups: Width = 32
     stem_block: StemBlock = 1
     remat: bool = False
@@ -74,9 +76,14 @@ class AutoencoderConfig(NetworkConfig):
         return self.factor
 
     @property
-    def code_channels(self) -> int:
-        """Numbers that the encoder gives for a latent pixel."""
-        return self.latent_channels
+    def inner_channels(self) -> int:
+        """Channels that the decoder takes."""
+        return self.z_channels or self.latent_channels
+
+    @property
+    def code_parts(self) -> int:
+        """Numbers that the encoder gives for a channel of a latent."""
+        return 1
 
     @property
     def codebook_size(self) -> int:
@@ -100,9 +107,12 @@ class VQConfig(AutoencoderConfig):
 
     Attributes:
         codebook_size: codes in the book.
+        assignment: code of a latent: the ``nearest``, or that of the largest of its ``logits`` (Jang et al. 2017,
+            "Categorical reparameterization with Gumbel-softmax"), which is read from published files and not trained.
     """
 
     codebook_size: Annotated[int, Field(ge=1, le=2**24)] = 8192
+    assignment: Literal["nearest", "logits"] = "nearest"
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,9 @@ class KLConfig(AutoencoderConfig):
     """Shape of an autoencoder whose encoder gives a normal distribution."""
 
     @property
-    def code_channels(self) -> int:
-        """A mean and a log-variance for each channel of a latent."""
-        return 2 * self.latent_channels
+    def code_parts(self) -> int:
+        """A mean and a log-variance."""
+        return 2
 
     @property
     def posterior(self) -> Posterior:
@@ -212,7 +222,7 @@ class Encoder(nnx.Module):
         self.levels, self.shrink = nnx.List(levels), nnx.List(shrink)
         self.middle = _stages(config, width, width, MIDDLE, dtype=dtype, rngs=rngs)
         self.out_norm = layers.GroupNorm(width, groups=config.groups, eps=EPS)
-        self.out_conv = layers.conv3x3(width, config.code_channels, dtype=jnp.float32, rngs=rngs)
+        self.out_conv = layers.conv3x3(width, config.code_parts * config.inner_channels, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
         """Encode.
@@ -234,7 +244,7 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         widths, width, levels = config.widths, config.widths[-1], []
-        self.stem = layers.conv3x3(config.latent_channels, width, dtype=dtype, rngs=rngs)
+        self.stem = layers.conv3x3(config.inner_channels, width, dtype=dtype, rngs=rngs)
         self.middle = _stages(config, width, width, MIDDLE, dtype=dtype, rngs=rngs)
         for number, (width_above, out_width) in enumerate(zip([*widths[1:], width], widths, strict=True)):
             attends = [2**number in config.attention_downsamples] * (config.num_res_blocks + 1)
@@ -260,8 +270,10 @@ class Autoencoder(nnx.Module):
     def __init__(self, config: AutoencoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         self.stem_block = config.stem_block
         self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
-        self.quant = layers.linear(config.code_channels, config.code_channels, dtype=jnp.float32, rngs=rngs)
-        self.post_quant = layers.linear(config.latent_channels, config.latent_channels, dtype=jnp.float32, rngs=rngs)
+        inner, outer = config.inner_channels, config.latent_channels
+        parts = config.code_parts
+        self.quant = layers.linear(parts * inner, parts * outer, dtype=jnp.float32, rngs=rngs)
+        self.post_quant = layers.linear(outer, inner, dtype=jnp.float32, rngs=rngs)
         self.decoder = Decoder(config, dtype=dtype, rngs=rngs)
 
     def encode(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 c"]:
@@ -286,11 +298,14 @@ class VQAutoencoder(Autoencoder):
 
     def __init__(self, config: VQConfig, *, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         super().__init__(config, dtype=dtype, rngs=rngs)
-        self.codebook = Codebook(config.codebook_size, config.latent_channels, rngs=rngs)
+        size, channels = config.codebook_size, config.latent_channels
+        self.codebook = Codebook(size, channels, rngs=rngs)
+        has_logits = config.assignment == "logits"
+        self.logits = nnx.data(layers.linear(channels, size, dtype=jnp.float32, rngs=rngs) if has_logits else None)
 
     def quantise(self, z: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w c"], Int[Array, "b h w"]]:
-        """The nearest code of each latent, with gradients to the codes alone, and its index."""
-        indices = self.codebook.nearest(z)
+        """The code of each latent, with gradients to the codes alone, and its index."""
+        indices = self.codebook.nearest(z) if self.logits is None else self.logits(z).argmax(axis=-1)
         return self.codebook(indices), indices
 
     def decode(self, z: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 3"]:

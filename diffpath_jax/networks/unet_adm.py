@@ -1,5 +1,6 @@
 """The UNet of ADM (Dhariwal and Nichol 2021, "Diffusion models beat GANs on image synthesis", section 3)."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,10 +23,17 @@ class UNetConfig(adm.AdmConfig):
     Attributes:
         conditions: what it is told of an image, by name; their embeddings are added to the time's.
         learn_sigma: give as many output channels again for the variance (learned range).
+        num_heads_upsample: heads of each attention on the way up, where ``head_channels`` is 0; 0 for ``num_heads``.
     """
 
     conditions: Annotated[tuple[str, ...], Field(max_length=16)] = (LABEL.name,)
     learn_sigma: bool = False
+    num_heads_upsample: Annotated[int, Field(ge=0, le=2**16)] = 0
+
+    @property
+    def on_the_way_up(self) -> "UNetConfig":
+        """The config of the decoder's blocks."""
+        return dataclasses.replace(self, num_heads=self.num_heads_upsample or self.num_heads, num_heads_upsample=0)
 
     @property
     def condition_width(self) -> int:
@@ -33,8 +41,12 @@ class UNetConfig(adm.AdmConfig):
         return self.embedding
 
     def conflict(self) -> Conflict | None:
-        """That of every network of ADM; and conditions must be known."""
-        return super().conflict() or unknown_condition(self.conditions)
+        """That of every network of ADM, on the way up too; and conditions must be known."""
+        conflict = super().conflict() or unknown_condition(self.conditions)
+        if conflict or not self.num_heads_upsample or self.head_channels:
+            return conflict
+        above = self.on_the_way_up.conflict()
+        return ("num_heads_upsample", above[1]) if above else None
 
 
 class UNet(nnx.Module):
@@ -49,14 +61,15 @@ class UNet(nnx.Module):
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         skips, width = list(self.encoder.skip_widths), self.encoder.width
         decoder: list[nnx.List] = []
+        above = config.on_the_way_up
         for level, out_width in reversed(list(enumerate(config.widths))):
             for number in range(config.num_res_blocks + 1):
                 attend = 2**level in config.attention_downsamples
                 inputs = width + skips.pop()
-                stages = [adm.Stage(config, inputs, out_width, attend=attend, dtype=dtype, rngs=rngs)]
+                stages = [adm.Stage(above, inputs, out_width, attend=attend, dtype=dtype, rngs=rngs)]
                 width = out_width
                 if level and number == config.num_res_blocks:
-                    stages.append(adm.Stage(config, width, width, resampling="up", dtype=dtype, rngs=rngs))
+                    stages.append(adm.Stage(above, width, width, resampling="up", dtype=dtype, rngs=rngs))
                 decoder.append(nnx.List(stages))
         self.decoder = nnx.List(decoder)
         self.out_norm = layers.GroupNorm(width, groups=config.groups)

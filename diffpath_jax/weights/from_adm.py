@@ -1,5 +1,6 @@
 """UNets and noisy classifiers of guided-diffusion (Dhariwal and Nichol 2021): their names, and their shape."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
@@ -87,6 +88,7 @@ def from_adm(
     *,
     num_heads: int = 0,
     head_channels: int = 0,
+    num_heads_upsample: int = 0,
     attention_order: AttentionOrder = "legacy",
     noise_schedule: NoiseName = "linear",
     where: str,
@@ -102,6 +104,8 @@ def from_adm(
             is 0 too.
         head_channels: channels of a head (``--num_head_channels``), above 0 instead of ``num_heads``; of classifiers 64
             if nothing is said.
+        num_heads_upsample: heads of each attention on the way up of a UNet (``--num_heads_upsample``); 0 for
+            ``num_heads``.
         attention_order: ``new`` for ``--use_new_attention_order True`` (q, k and v outside the heads), as in
             64x64_diffusion.pt; the rows of its projections are put in the order that all others have.
         noise_schedule: ``--noise_schedule`` of its training; it goes into the converted file.
@@ -118,8 +122,12 @@ def from_adm(
         if classifies and num_heads:
             why = "heads of a classifier are given by their width"
             raise DiffpathError("--num_heads", where=where, why=why, fix="use --head_channels")
+        if num_heads_upsample:
+            config = _with_heads_above(config, num_heads_upsample, where=where)
         pool = {"out.2": state["out.2.qkv_proj.weight"].shape[1]} if classifies else {}
-        check_heads(config, attended_widths(state, ATTENTION_END) | pool, where=where)
+        widths = attended_widths(state, ATTENTION_END) | pool
+        check_heads(config, {name: width for name, width in widths.items() if not _is_above(name)}, where=where)
+        check_heads(_above(config), {name: width for name, width in widths.items() if _is_above(name)}, where=where)
         if attention_order == "new":
             state = legacy_order(state, config)
         like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
@@ -129,6 +137,31 @@ def from_adm(
     return Converted(
         kind_of(config).name, config, params, details={"noise": NOISES[noise_schedule], **prediction}, notes=notes
     )
+
+
+def _with_heads_above(config: AdmConfig, num_heads: int, *, where: str) -> UNetConfig:
+    """The config of a UNet with other heads on the way up.
+
+    Raises:
+        DiffpathError: it is no UNet, or has heads of a width that is stated.
+    """
+    if not isinstance(config, UNetConfig) or config.head_channels:
+        why = "a classifier has no way up" if not isinstance(config, UNetConfig) else "--head_channels decides it"
+        raise DiffpathError("--num_heads_upsample", where=where, why=why, fix="leave it out")
+    if num_heads < 1:
+        why = f"{num_heads} is no number of heads"
+        raise DiffpathError("--num_heads_upsample", where=where, why=why, fix="give 1 or more")
+    return dataclasses.replace(config, num_heads_upsample=num_heads)
+
+
+def _is_above(name: str) -> bool:
+    """Returns true for a name on the way up."""
+    return name.startswith("output_blocks.")
+
+
+def _above(config: AdmConfig) -> AdmConfig:
+    """The config of the blocks on the way up; a classifier has none, and its own stands for it."""
+    return config.on_the_way_up if isinstance(config, UNetConfig) else config
 
 
 def head_notes(config: AdmConfig, num_heads: int, head_channels: int) -> tuple[str, ...]:
@@ -165,7 +198,7 @@ def legacy_order(state: Mapping[str, np.ndarray], config: AdmConfig) -> Flat:
     """The rows of every joint projection from (q, k, v) x heads to heads x (q, k, v), which is the same network."""
     ordered = dict(state)
     for name, width in attended_widths(state, ATTENTION_END).items():
-        heads = width // config.head_channels if config.head_channels else config.num_heads
+        heads = (_above(config) if _is_above(name) else config).heads(width)
         for leaf in ("weight", "bias"):
             rows = state[f"{name}.qkv.{leaf}"]
             parts = rows.reshape(3, heads, width // heads, *rows.shape[1:])

@@ -31,11 +31,13 @@ MIDDLE = {
     **{f"0.attention.{ours}": f"attn_1.{theirs}" for ours, theirs in ATTENTION.items()},
 }
 OUTSIDE = {"quant": "quant_conv", "post_quant": "post_quant_conv", "codebook": "quantize.embedding"}
+# Of a codebook whose codes are chosen by logits.
+LOGITS = {"logits": "quantize.proj", "codebook": "quantize.embed"}
 
 
 def vqgan_names(like: Tree) -> dict[Path, str]:
     """Path of each layer in our autoencoder -> its published name, with q, k and v joined as :func:`join_qkv` does."""
-    names = layers(OUTSIDE)
+    names = layers(OUTSIDE | LOGITS if "logits" in like else OUTSIDE)
     for half, way in (("encoder", "down"), ("decoder", "up")):
         names |= layers(ENDS, (half,), half)
         names |= layers(MIDDLE, (half, "middle"), f"{half}.mid")
@@ -93,7 +95,8 @@ def from_vqgan(state: Flat, *, raw_parameters: bool = False, where: str) -> Conv
 
 def vqgan_config(state: Mapping[str, np.ndarray]) -> VQConfig | KLConfig:
     """The shape of an autoencoder of latent diffusion, from names and shapes of its arrays."""
-    channels, latent_channels = (state[f"{name}.weight"].shape[0] for name in ("encoder.conv_in", "post_quant_conv"))
+    channels = state["encoder.conv_in.weight"].shape[0]
+    inner, latent_channels = state["post_quant_conv.weight"].shape[:2]
     levels = _count(state, "encoder.down.{}.block.0.conv1.weight")
     widths = [state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)]
     shape: dict[str, Any] = {
@@ -104,9 +107,12 @@ def vqgan_config(state: Mapping[str, np.ndarray]) -> VQConfig | KLConfig:
             2**level for level in range(levels) if f"encoder.down.{level}.attn.0.norm.weight" in state
         ),
         "latent_channels": latent_channels,
+        "z_channels": inner if inner != latent_channels else 0,
     }
     if state["quant_conv.weight"].shape[0] == 2 * latent_channels:
         return KLConfig(**shape)
+    if f"{LOGITS['codebook']}.weight" in state:
+        return VQConfig(codebook_size=state[f"{LOGITS['codebook']}.weight"].shape[0], assignment="logits", **shape)
     return VQConfig(codebook_size=state["quantize.embedding.weight"].shape[0], **shape)
 
 
