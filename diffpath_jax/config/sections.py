@@ -42,7 +42,7 @@ from diffpath_jax.ranges import (
 )
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.recorder import TrainConfig
-from diffpath_jax.training.tasks.autoencoding import Commitment
+from diffpath_jax.training.tasks.autoencoding import LARGEST_WEIGHT, BoundOf, Commitment
 from diffpath_jax.training.tasks.diffusion import DiffusionConfig
 
 
@@ -118,6 +118,9 @@ class AutoencodingConfig:
         lpips: safetensors file of ``diffpath convert --from lpips``; empty for L1 without a perceptual loss.
         adversarial_weight: of the discriminator's term; 0 for no discriminator.
         adversarial_start: step from which the discriminator takes part.
+        adversarial_bound: largest proportion in which its term's gradient is brought to that of the other losses.
+        adversarial_bound_of: those losses as ``means`` over an image's values, as in the published code of VQGAN, or as
+            ``sums``, as in that of KL autoencoders, where the bound is reached sooner.
         discriminator_width: channels of the discriminator's first layer.
         discriminator_layers: its strided layers after the first.
     """
@@ -129,6 +132,8 @@ class AutoencodingConfig:
     lpips: str = ""
     adversarial_weight: NonNegativeReal = 0.75
     adversarial_start: Natural = 0
+    adversarial_bound: PositiveReal = LARGEST_WEIGHT
+    adversarial_bound_of: BoundOf = "means"
     discriminator_width: Width = 64
     discriminator_layers: Depth = 3
 

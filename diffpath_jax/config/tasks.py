@@ -114,7 +114,13 @@ def _autoencoding(config: AutoencodingRun, network: PureNetwork, perceptual: Tre
     if section.adversarial_weight:
         critic = PatchGanConfig(width=section.discriminator_width, num_layers=section.discriminator_layers)
         judge = purify(lambda rngs: PatchDiscriminator(critic, dtype=dtype, rngs=rngs))
-        adversary = Adversary(judge, weight=section.adversarial_weight, start=section.adversarial_start)
+        adversary = Adversary(
+            judge,
+            weight=section.adversarial_weight,
+            start=section.adversarial_start,
+            largest_ratio=section.adversarial_bound,
+            bound_of=section.adversarial_bound_of,
+        )
     return autoencoding_task(
         network,
         _bottleneck(config, network),

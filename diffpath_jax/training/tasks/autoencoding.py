@@ -36,6 +36,8 @@ UNUSED_AFTER = 100
 NEVER = jnp.iinfo(jnp.int32).max
 
 Commitment = Literal["codes", "latents"]
+# Of what the bound of the adaptive weight is one: losses that are means over an image's values, or sums of them.
+BoundOf = Literal["means", "sums"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,20 @@ class Adversary:
         network: images to logits, a map for each image.
         weight: factor of its term, after the gradients are brought in proportion (published: 0.75).
         start: step from which it takes part; before, it learns nothing.
+        largest_ratio: bound of the proportion of the gradients.
+        bound_of: the losses whose gradients it is: as they are here, ``means`` over an image's values, or ``sums``, as
+            in the published code of KL autoencoders.
     """
 
     network: PureNetwork
     weight: float
     start: int
+    largest_ratio: float = LARGEST_WEIGHT
+    bound_of: BoundOf = "means"
+
+    def bound(self, num_values: int) -> float:
+        """Returns the bound for losses that are means over so many values of an image."""
+        return self.largest_ratio / (num_values if self.bound_of == "sums" else 1)
 
     def judge(self, params: Tree, model_state: Tree, image: Images) -> tuple[jax.Array, Tree]:
         """Returns the logits of images, and the discriminator's model state after them."""
@@ -225,10 +236,12 @@ def hinge_loss(real: Float[Array, "b h w 1"], fake: Float[Array, "b h w 1"]) -> 
     return 0.5 * (jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean())
 
 
-def adaptive_weight(of_image: Tree | jax.Array, of_critic: Tree | jax.Array) -> Scalar:
-    """Returns ``|g_image| / (|g_critic| + 1e-4)``, at most 1e4, of two gradients (Esser et al. 2021, equation 7)."""
+def adaptive_weight(
+    of_image: Tree | jax.Array, of_critic: Tree | jax.Array, *, largest: float = LARGEST_WEIGHT
+) -> Scalar:
+    """Returns ``|g_image| / (|g_critic| + 1e-4)`` of two gradients, bounded (Esser et al. 2021, equation 7)."""
     ratio = optax.global_norm(of_image) / (optax.global_norm(of_critic) + 1e-4)
-    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, LARGEST_WEIGHT))
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, largest))
 
 
 def autoencoding_task(
@@ -331,7 +344,8 @@ class _Autoencoding:
             return jax.grad(lambda k: loss(self._to_image(_with_last_kernel(params, k), fixed)))(kernel)
 
         of_image = at_last(lambda image: self._distance(params, x, image)[0])
-        return adaptive_weight(of_image, at_last(partial(adversary.generator_loss, params, model_state)))
+        of_critic = at_last(partial(adversary.generator_loss, params, model_state))
+        return adaptive_weight(of_image, of_critic, largest=adversary.bound(x[0].size))
 
 
 def _once(value: Scalar) -> Weighted:

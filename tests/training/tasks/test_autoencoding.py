@@ -62,6 +62,21 @@ def test_the_adaptive_weight_is_the_ratio_of_norms_within_bounds(image, critic, 
     np.testing.assert_allclose(found, weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("of", "bound"), [("means", 50.0), ("sums", 50.0 / 192)])
+def test_the_bound_is_of_means_or_of_sums(of, bound):
+    """The published weight of sums: both sides of min(|N g| / |c|, b), divided by N, are that of means."""
+    image, critic, values = jnp.array([30.0, 40.0]), jnp.array([0.0, 0.1]), 192
+    judge = purify(lambda rngs: PatchDiscriminator(PatchGanConfig(4, 1), dtype=jnp.float32, rngs=rngs))
+    adversary = autoencoding.Adversary(judge, weight=1.0, start=0, largest_ratio=50.0, bound_of=of)
+    found = autoencoding.adaptive_weight(image, critic, largest=adversary.bound(values))
+    np.testing.assert_allclose(found, bound, rtol=1e-6)
+    as_sums = autoencoding.adaptive_weight(values * image, critic, largest=50.0) / values
+    assert (of == "sums") == bool(np.isclose(found, as_sums))
+    # Far from the bound both are the ratio.
+    found = autoencoding.adaptive_weight(image, 1e4 * critic, largest=adversary.bound(values))
+    np.testing.assert_allclose(found, 50 / 1000.0001, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("counts", "expected"), [((4, 4, 4, 4), 4.0), ((8, 0, 0, 0), 1.0), ((2, 2, 0, 0), 2.0)])
 def test_perplexity_is_the_number_of_codes_in_even_use(counts, expected):
     np.testing.assert_allclose(autoencoding.perplexity(jnp.array(counts, jnp.float32)), expected, rtol=1e-6)
