@@ -20,7 +20,7 @@ from diffpath_jax.io.progress import track
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
-from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.optim import OptimConfig, further_rates
 from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
 from diffpath_jax.training.recorder import Hook, RunRecorder, TrainConfig
@@ -170,6 +170,7 @@ class Trainer:
             hooks=self.hooks,
             speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
             patience=Patience(self.config.keep_best, self.config.patience),
+            rates=further_rates(self.optim, self.config.num_steps),
         )
         recorder.recall(int(state.step))
         return recorder

@@ -1,7 +1,8 @@
 """Optimiser, learning-rate schedule, and the exponential moving average of the parameters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,28 @@ def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:
     if config.warmup_steps:
         return optax.linear_schedule(0.0, 1.0, config.warmup_steps)
     return optax.constant_schedule(1.0)
+
+
+@runtime_checkable
+class RatesFn(Protocol):
+    """Gives learning rates besides AdamW's."""
+
+    def __call__(self, steps: Sequence[int], /) -> dict[str, float]:
+        """Returns the mean of each over some steps, by its name in the log."""
+        ...
+
+
+def further_rates(config: OptimConfig, num_steps: int) -> RatesFn:
+    """Returns what gives Muon's learning rate, where it is used; AdamW's is among the metrics of a step."""
+    relative = relative_schedule(config, num_steps)
+
+    def rates(steps: Sequence[int]) -> dict[str, float]:
+        if not config.muon_learning_rate:
+            return {}
+        shares = [float(relative(step)) for step in steps]
+        return {"muon_learning_rate": config.muon_learning_rate * sum(shares) / len(shares)}
+
+    return rates
 
 
 def make_optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:

@@ -14,6 +14,7 @@ from diffpath_jax.ranges import Natural, Positive
 from diffpath_jax.shapes import Tree
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
+from diffpath_jax.training.optim import RatesFn
 from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
 from diffpath_jax.training.step import TrainState
@@ -79,6 +80,7 @@ class RunRecorder:
         hooks: called every ``config.eval_every`` steps.
         speed: counts steps, for the log.
         patience: looks without anything better, after which the run ends.
+        rates: learning rates besides AdamW's over some steps, for the log.
         note: newest loss, for the progress display.
         is_patience_over: true where all processes agree that they are too many.
     """
@@ -91,6 +93,7 @@ class RunRecorder:
     hooks: tuple[Hook, ...]
     speed: hardware.Throughput
     patience: Patience
+    rates: RatesFn
     note: str = ""
     is_patience_over: bool = False
 
@@ -114,6 +117,7 @@ class RunRecorder:
         if step % config.log_every == 0:
             values = _means(state.window)
             self.note = f"loss {values['loss']:.4f}" if "loss" in values else self.note
+            values |= self.rates(range(max(0, step - config.log_every), step))
             self._write(step, {**values, "skipped_steps": float(state.skipped), **self.speed.lap()})
         measured: dict[str, float] = {}
         with self.speed.pause():

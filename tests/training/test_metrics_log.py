@@ -6,11 +6,13 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from clu import asynclib
 from tensorboardX.proto import event_pb2
 
 from diffpath_jax.training.metrics_log import METRICS, TENSORBOARD, JsonLinesWriter, open_log, read_metrics
+from diffpath_jax.training.optim import OptimConfig, further_rates
 
 
 def tensorboard_scalars(workdir):
@@ -83,3 +85,13 @@ def test_neither_tensorflow_nor_pytorch_is_imported_where_it_is_installed(tmp_pa
         "import sys, diffpath_jax.training.metrics_log, diffpath_jax.training.loop; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
+@pytest.mark.parametrize(("decay", "expected"), [("constant", (0.02, 0.02)), ("linear", (0.02 * 0.85, 0.02 * 0.45))])
+def test_muons_learning_rate_is_logged_beside_that_of_adamw(decay, expected):
+    """Over steps 0 to 3 and 4 to 7 of 10, a line from 1 to 0: means of .85 and .45."""
+    config = OptimConfig(muon_learning_rate=0.02, decay=decay)
+    rates = further_rates(config, 10)
+    found = [rates(steps)["muon_learning_rate"] for steps in (range(4), range(4, 8))]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert further_rates(OptimConfig(), 10)(range(4)) == {}
