@@ -11,6 +11,7 @@ parsed, read as arrays, and only for the features that are used.
 import functools
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import shapely
 
 from data_prep.annotations.outlines import NO_AREA, Outline, Ring, left_out, multipolygon
-from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
+from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart, open_plain
 from diffpath_jax.io.errors import DiffpathError
 
 _FIX = "export the annotations from QuPath as GeoJSON again"
@@ -37,6 +38,8 @@ _KEYS = frozenset(
 )
 # The key cannot stand inside a string: its quotes would be escaped. The value ends where an object goes on or ends.
 _COORDINATES = re.compile(rb'(?<!\\)"coordinates"\s*:\s*(\[[\s\[\]0-9eE+.,-]*\])(?=\s*(?:\}|,\s*"))')
+# A file of a million cells takes a tenth of it.
+_MOST_BYTES = 4 * 2**30
 _SPACES = b" \t\r\n"
 _NUMBERS = b"0123456789eE+-." + _SPACES
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
@@ -52,7 +55,7 @@ def read(path: Path) -> Iterator[Outline]:
         DiffpathError: the file cannot be read, or is no GeoJSON.
     """
     try:
-        text = path.read_bytes()
+        text = _unpacked(path)
         places: list[tuple[int, int]] = []
 
         def cut_out(match: re.Match[bytes]) -> bytes:
@@ -62,7 +65,7 @@ def read(path: Path) -> Iterator[Outline]:
         skeleton = _COORDINATES.sub(cut_out, text).decode("utf-8-sig")
         # QuPath writes NaN among its measurements, which JSON does not know.
         content = json.loads(skeleton, object_pairs_hook=_keep, parse_constant=lambda name: None)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error) as error:
         why = f"cannot be read as JSON ({getattr(error, 'msg', error)})"
         raise DiffpathError("annotations", where=path, why=why, fix=_FIX) from error
     for item in _features(path, content):
@@ -71,6 +74,19 @@ def read(path: Path) -> Iterator[Outline]:
             yield left_out(reason)
         else:
             yield Outline(_class_name(item), functools.partial(_draw, text, places, item["geometry"]))
+
+
+def _unpacked(path: Path) -> bytes:
+    """Returns the content of a file, which may be packed by gzip.
+
+    Raises:
+        ValueError: it unpacks to more than any annotations take.
+    """
+    with open_plain(path) as file:
+        text = file.read(_MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise ValueError(f"it holds more than {_MOST_BYTES // 2**30} GiB")
+    return text
 
 
 def _keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -198,4 +214,6 @@ def is_own(start: FileStart) -> bool:
     return start.text[:1] in (b"{", b"[")
 
 
-FORMATS.register(AnnotationFormat("QuPath GeoJSON", (".geojson", ".json"), is_own, read, "bounds"))
+FORMATS.register(
+    AnnotationFormat("QuPath GeoJSON", (".geojson", ".json", ".geojson.gz", ".json.gz"), is_own, read, "bounds")
+)

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import shapely
 
 from data_prep.annotations import outlines, registry
 from data_prep.annotations.class_map import ClassMap, known_class
+from data_prep.slide.readers.registry import KnowsCentre
 from data_prep.slide.slides import Slide
 from data_prep.tables import composed, names_of
 from diffpath_jax.io.errors import DiffpathError
@@ -130,7 +132,9 @@ def of_slide(slide: Slide, path: Path | None, label: str | None, class_map: Clas
     if path is None:
         return _whole_slide(slide, str(label), class_map)
     stored = read_regions(path, class_map)
-    if any(slide.reader.bounds):
+    if registry.format_of(path).origin == "centre":
+        stored = replace(stored, regions=_from_centre(path, slide, stored.regions))
+    elif any(slide.reader.bounds):
         stored = replace(stored, regions=shift(stored.regions, _origin(path, slide)))
     return _within(path, slide, stored)
 
@@ -236,6 +240,21 @@ def _cut(shape: shapely.MultiPolygon, frame: shapely.Polygon) -> shapely.MultiPo
 
 def _outlines(path: Path) -> Iterator[outlines.Outline]:
     return registry.format_of(path).read(path)
+
+
+def _from_centre(path: Path, slide: Slide, regions: Iterable[Region]) -> tuple[Region, ...]:
+    """Returns regions in level-0 pixels that are stated in um from the centre of the glass.
+
+    Raises:
+        DiffpathError: the slide does not say where that is.
+    """
+    centre = slide.reader.centre_um if isinstance(slide.reader, KnowsCentre) else None
+    if centre is None:
+        why = f"it counts from the centre of the glass, and {slide.path.name} does not say where that is"
+        fix = "give the NDPI file that they were drawn on, or export them from QuPath as GeoJSON"
+        raise DiffpathError("annotations", where=path, why=why, fix=fix)
+    scale, middle = np.array([slide.scale.x, slide.scale.y]), np.array(slide.size) / 2
+    return tuple(Region(r.name, shapely.transform(r.shape, lambda um: (um - centre) / scale + middle)) for r in regions)
 
 
 def _origin(path: Path, slide: Slide) -> tuple[float, float]:

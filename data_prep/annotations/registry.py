@@ -6,6 +6,9 @@ a module that does as an entry point of the group ``diffpath.annotation_formats`
 """
 
 import codecs
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,9 @@ from data_prep.annotations import safe_xml
 from data_prep.annotations.outlines import Outline
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.registry import Registry
+
+# What a file that is packed by gzip begins with.
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,14 @@ class AnnotationFormat:
         is_own: tells its files.
         read: reads them.
         origin: what pixels are counted from on a slide that states bounds: their corner, that of the glass as OpenSlide
-            has it, or what the file does not say.
+            has it, or what the file does not say. ``centre``: places are um from the centre of the glass instead.
     """
 
     name: str
     suffixes: tuple[str, ...]
     is_own: IsOwn
     read: ReadOutlines
-    origin: Literal["bounds", "glass", "unknown"]
+    origin: Literal["bounds", "glass", "unknown", "centre"]
 
 
 FORMATS: Registry[AnnotationFormat] = Registry(
@@ -102,16 +108,26 @@ def format_of(path: Path) -> AnnotationFormat:
     raise DiffpathError("annotations", where=path, why=why, fix=f"export them as {names()}")
 
 
+def open_plain(path: Path) -> io.BufferedIOBase:
+    """Returns a file to read, unpacked where it is packed by gzip."""
+    file = path.open("rb")
+    if file.read(len(_GZIP)) == _GZIP:
+        file.close()
+        return gzip.open(path)
+    file.seek(0)
+    return file
+
+
 def _no_text(start: FileStart) -> str:
     return "neither GeoJSON nor XML" if start.text else "the file is empty"
 
 
 def _start(path: Path) -> FileStart:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             head = file.read(4096)
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
+    except (OSError, EOFError, zlib.error) as error:
+        why = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise DiffpathError("annotations", where=path, why=why, fix="check the path given to --annotations") from error
     # XML may be UTF-16, where every other byte of its first words is 0.
     text = head.removeprefix(codecs.BOM_UTF8).removeprefix(codecs.BOM_UTF16_LE).removeprefix(codecs.BOM_UTF16_BE)

@@ -81,6 +81,23 @@ def _region(ring: Ring, *, kind: int = 0, negative: int = 0, text: str = "") -> 
     )
 
 
+def ndpa(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
+    """Hamamatsu's NDPA, whose points are nm from the centre of the glass; a view a region, a pin beside them."""
+    lines = ['<?xml version="1.0" encoding="utf-8" standalone="yes"?>', "<annotations>"]
+    for number, (name, outer, _) in enumerate(regions):
+        points = "".join(f"<point><x>{x}</x><y>{y}</y></point>" for x, y in outer)
+        lines.append(
+            f'<ndpviewstate id="{number}"><title>{name}</title><details /><coordformat>nanometers</coordformat>'
+            "<lens>2.5</lens><x>1</x><y>2</y><z>0</z>"
+            '<annotation type="freehand" displayname="AnnotateFreehand" color="#000000"><measuretype>0</measuretype>'
+            f"<closed>1</closed><pointlist>{points}</pointlist></annotation></ndpviewstate>"
+        )
+    lines.append('<ndpviewstate id="99"><title>pin</title><coordformat>nanometers</coordformat>')
+    lines.append('<annotation type="pin" color="#fff"><x>1</x><y>2</y></annotation></ndpviewstate></annotations>')
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
 def halo(path: Path, regions: list[tuple[str, Ring, list[Ring]]]) -> Path:
     """HALO's XML: a layer a class, corners called V, holes as negative regions, a pin beside them."""
 

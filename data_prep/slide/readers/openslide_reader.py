@@ -30,6 +30,7 @@ _OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _OME_SIZE = re.compile(r"""\bPhysicalSize(X|Y|XUnit|YUnit)\s*=\s*["']([^"']*)["']""")
 _OME_UNITS = {"um": 1.0, "\u00b5m": 1.0, "\u03bcm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _MPP = (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+_CENTRE = ("hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre")
 _BOUNDS = (openslide.PROPERTY_NAME_BOUNDS_X, openslide.PROPERTY_NAME_BOUNDS_Y)
 
 
@@ -74,6 +75,12 @@ class OpenSlideReader:
         """Corner of the pixels on the glass as scanners of MRXS and SCN files state it, from that of the glass."""
         x, y = (float(self.handle.properties.get(name, 0)) for name in _BOUNDS)
         return x, y
+
+    @property
+    def centre_um(self) -> tuple[float, float] | None:
+        """Middle of the picture from that of the glass, as Hamamatsu's scanners state it, in nm."""
+        x, y = (_number(self.handle.properties.get(name, "")) / 1000 for name in _CENTRE)
+        return None if math.isnan(x + y) else (x, y)
 
     def read_region(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the pixels of a rectangle.

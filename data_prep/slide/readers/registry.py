@@ -57,6 +57,15 @@ class Reader(Protocol):
 
 
 @runtime_checkable
+class KnowsCentre(Protocol):
+    """A reader that may know where on the glass its picture lies."""
+
+    @property
+    def centre_um(self) -> tuple[float, float] | None:
+        """Middle of level 0 in um from the centre of the glass, right and down; None if the file does not say it."""
+
+
+@runtime_checkable
 class OpenReader(Protocol):
     """Opens a file in a process that will read it."""
 
