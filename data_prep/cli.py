@@ -35,9 +35,10 @@ KEY_FILE = "hash.key"
 # What only slides have.
 SLIDE_OPTIONS = (
     *("annotations", "slide_labels", "tissue_masks", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
-    *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "gap_um", "block_um", "max_per_slide"),
+    *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "tissue_fold_max", "gap_um", "block_um"),
+    "max_per_slide",
 )
-ROI_MIN, TISSUE_MIN = 0.75, 0.5
+ROI_MIN, TISSUE_MIN, FOLD_MAX = 0.75, 0.5, 1.0
 LIMITS = quality.QualitySpec(blur_max=0.65, saturation_min=0.03, pen_max=0.1)
 # Someone has chosen patches that exist already: they are judged, but rejected only where it is asked for.
 NO_LIMITS = quality.QualitySpec(blur_max=1.0, saturation_min=0.0, pen_max=1.0)
@@ -81,7 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_field_arguments(parser)
     _add_limit_arguments(parser)
     parser.add_argument("--fractions", help="shares of train, val, test (default: 0.7,0.1,0.2)")
-    parser.add_argument("--folds", type=int, default=0, help="folds for cross-validation, instead of --fractions")
+    parser.add_argument(
+        "--folds", type=ranged(splits.FoldCount), default=0, help="folds for cross-validation, instead of --fractions"
+    )
     text = "of one patient's slide: blocks of this side in um stand in for patients, so that there are some at toy size"
     parser.add_argument("--block_um", type=ranged(PositiveReal), help=text)
     parser.add_argument(
@@ -141,6 +144,7 @@ def _add_limit_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what, default in (
         ("--roi_min", "least share of a field in its class's regions", ROI_MIN),
         ("--tissue_min", "least share of tissue in a field", TISSUE_MIN),
+        ("--tissue_fold_max", "most of a field in folds of the tissue, as a share; 1 does not look for them", FOLD_MAX),
         ("--blur_max", "most blur of a stored image, from 0 (sharp) to 1", LIMITS.blur_max),
         ("--saturation_min", "least saturation of a stored image; 0 with --stain other", LIMITS.saturation_min),
         ("--pen_max", "most ink in a stored image, as a share", LIMITS.pen_max),
@@ -208,6 +212,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "quality": _limits(arguments, LIMITS if arguments.slides else NO_LIMITS),
         "duplicates": arguments.duplicates,
         "stain": arguments.stain,
+        "fold_max": FOLD_MAX if arguments.tissue_fold_max is None else arguments.tissue_fold_max,
         "block_um": _block_um(arguments, sources),
     }
     return settings, sources

@@ -20,10 +20,24 @@ KEPT = "kept"
 OUTSIDE = "outside every region"
 AMBIGUOUS = "in regions of two classes"
 NO_TISSUE = "too little tissue"
+FOLDED = "fold of the tissue"
 # An outline of so few corners is cut once a field; a longer one is cut into pieces first.
 _FEW_CORNERS = 256
 # Of so few areas every pair is looked at.
 _FEW_AREAS = 8
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Folds of a slide's tissue, and how much of them a field may hold.
+
+    Attributes:
+        mask: where they are.
+        most: largest share of a field.
+    """
+
+    mask: TissueMask
+    most: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Field:
         tissue_share: share of tissue; None for a patch, which no picture of a slide shows.
         number: of a kept field, see :mod:`data_prep.fields.caps`.
         scores: of its image, once that is read.
+        fold_share: share of folds of the tissue; None where they were not looked for.
     """
 
     box: Box
@@ -72,6 +87,7 @@ class Field:
     tissue_share: float | None
     number: float = 0.0
     scores: quality.Scores | None = None
+    fold_share: float | None = None
 
 
 def field_spec(
@@ -102,7 +118,13 @@ def field_size(spec: FieldSpec, scale: Scale) -> tuple[float, float]:
 
 
 def plan_fields(
-    slide: Slide, regions: Sequence[Region], tissue: TissueMask, spec: FieldSpec, *, priority: Sequence[str]
+    slide: Slide,
+    regions: Sequence[Region],
+    tissue: TissueMask,
+    spec: FieldSpec,
+    *,
+    priority: Sequence[str],
+    folds: Folds | None = None,
 ) -> tuple[Field, ...]:
     """Lay the grid over the slide and decide on every field that touches a region.
 
@@ -110,6 +132,14 @@ def plan_fields(
     classes overlap, the area is excluded, or goes to the first of them in ``priority``. A field that its regions
     would give to a class, and its own area does not, is ambiguous and rejected, and so is one that two classes'
     own areas cover enough. Order: top to bottom, left to right.
+
+    Args:
+        slide: the slide.
+        regions: of its annotations.
+        tissue: its tissue.
+        spec: size and grid of the fields, and what they must hold.
+        priority: classes in the order in which they get what several cover.
+        folds: its folds, where a field may not hold too much of them.
 
     Raises:
         DiffpathError: reading such a field would enlarge the slide's pixels.
@@ -132,12 +162,18 @@ def plan_fields(
     overlap_share = _cover(boxes, {"": overlap}, spec.roi_min).share
     touched = np.flatnonzero(claimed.share > 0)
     tissue_share = tissue.share(x[touched], y[touched], width, height)
+    fold_share: list[float | None] = [None] * len(touched)
+    if folds:
+        fold_share = folds.mask.share(x[touched], y[touched], width, height).tolist()
     fields = []
-    for i, share in zip(touched.tolist(), tissue_share.tolist(), strict=True):
+    for i, share, folded in zip(touched.tolist(), tissue_share.tolist(), fold_share, strict=True):
         outcome = _outcome(int(claimed.enough[i]), int(best.enough[i]), has_tissue=share >= spec.tissue_min)
+        if folds and folded is not None and outcome == KEPT and folded > folds.most:
+            outcome = FOLDED
         label = best.label[i] if outcome == KEPT else ""
         box = Box(float(x[i]), float(y[i]), width, height)
-        fields.append(Field(box, label, outcome, float(best.share[i]), float(overlap_share[i]), share))
+        shares = (float(best.share[i]), float(overlap_share[i]), share)
+        fields.append(Field(box, label, outcome, *shares, fold_share=folded))
     return tuple(fields)
 
 

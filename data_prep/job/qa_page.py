@@ -29,7 +29,7 @@ from diffpath_jax.render import html
 PAGE, NAMES = "index.html", "names.js"
 SHOWN_PAIRS = 24
 _BINS = np.linspace(0, 1, 51)
-_QUALITY = (quality.BLURRED, quality.PALE, quality.INK)
+_QUALITY = (tiling.FOLDED, quality.BLURRED, quality.PALE, quality.INK)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _cards(content: Content) -> list[dict[str, str]]:
             "words": f"{len(content.failed)} failed",
         },
         {"name": "patches", "value": f"{images:,}", "words": f"of {judged:,} {candidates}"},
-        {"name": "rejected for quality", "value": f"{rejected:,}", "words": "blurred, colourless or inked"},
+        {"name": "rejected for quality", "value": f"{rejected:,}", "words": "folded, blurred, colourless or inked"},
         {
             "name": "duplicates",
             "value": f"{repeated:,}",
@@ -151,6 +151,7 @@ def _settings(content: Content) -> list[tuple[str, str]]:
         ("a field belongs to a class", f"that covers at least {fields.roi_min:.0%} of it"),
         ("overlaps of classes", {"reject": "excluded", "priority": "the first class's"}[job.class_map.overlap]),
         ("tissue", f"at least {fields.tissue_min:.0%}"),
+        ("folds of the tissue", f"at most {job.fold_max:.0%}" if job.fold_max < 1 else "no limit"),
     ]
     return [
         ("field of view", f"{fields.fov_um:g} um, stored as {fields.patch_px} px at {fields.mpp:.4g} um/px"),
@@ -220,8 +221,10 @@ def _source(
 
 def _pictures(content: Content, name: str, outcomes: Mapping[str, int]) -> dict[str, Any]:
     folder, overview = content.job.out / pictures.FOLDER, pictures.picture_file(name)
+    further = [pictures.fields_file(name), *(pictures.zoom_file(name, i) for i in range(pictures.MAX_ZOOMS))]
     return {
         "picture": overview if (folder / overview).exists() else None,
+        "further": [file for file in further if (folder / file).exists()],
         "examples": [
             {"outcome": outcome, "count": outcomes[outcome], "order": example.order, "file": file}
             for outcome, example in pictures.EXAMPLE_OUTCOMES.items()

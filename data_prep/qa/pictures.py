@@ -5,25 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import matplotlib.patches
-import matplotlib.path
 import numpy as np
-import shapely
 from jaxtyping import UInt8
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PatchCollection
-from matplotlib.figure import Figure
 
-from data_prep.annotations.regions import Region
 from data_prep.fields import caps, duplicates, quality, tiling
-from data_prep.slide.slides import Box, Slide, read_thumbnail
 from data_prep.splits import splits
 from diffpath_jax.io.files import replace_file, sweep
 from diffpath_jax.render import image_grid
 
 FOLDER = "qa"
 EXAMPLES = "examples"
-THUMBNAIL_PX = 1400
 # Okabe and Ito's palette: told apart with any colour vision, and against pink and purple.
 CLASS_COLOURS = ("#0072B2", "#009E73", "#E69F00", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 OUTCOME_COLOURS = {
@@ -34,6 +25,7 @@ OUTCOME_COLOURS = {
     splits.GAP: "#999999",
     tiling.AMBIGUOUS: "#D55E00",
     tiling.NO_TISSUE: "#000000",
+    tiling.FOLDED: "#7B3294",
     quality.BLURRED: "#F0E442",
     quality.PALE: "#FFFFFF",
     quality.INK: "#56B4E9",
@@ -42,6 +34,8 @@ OUTCOME_COLOURS = {
 }
 # What is said of kept fields that have no split.
 DROPPED = {splits.GAP: "dropped in the gap", duplicates.DROPPED: "dropped as duplicates"}
+# Most zoomed windows of a slide.
+MAX_ZOOMS = 3
 # Examples of an outcome in a source, and the side in pixels at which they are shown.
 _SHOWN, _SHOWN_PX = 8, 128
 
@@ -69,6 +63,7 @@ EXAMPLE_OUTCOMES = {
     quality.PALE: Example(lambda field: -_score("saturation")(field), "from the most colourful"),
     quality.INK: Example(_score("pen_share"), "from the least ink"),
     tiling.NO_TISSUE: Example(lambda field: -(field.tissue_share or 0), "from the most tissue"),
+    tiling.FOLDED: Example(lambda field: field.fold_share or 0, "from the least folded"),
     tiling.AMBIGUOUS: Example(lambda field: -field.roi_share, "from the most of one class"),
 }
 
@@ -76,6 +71,16 @@ EXAMPLE_OUTCOMES = {
 def picture_file(name: str) -> str:
     """File of the picture of a source: a slide with its fields, or a sheet of images."""
     return f"{name}.png"
+
+
+def fields_file(name: str) -> str:
+    """File of the picture of a slide with the centres of its fields."""
+    return f"{name}-fields.png"
+
+
+def zoom_file(name: str, number: int) -> str:
+    """File of a window of a slide with the squares of its fields."""
+    return f"{name}-zoom-{number}.png"
 
 
 def example_file(name: str, outcome: str) -> str:
@@ -122,83 +127,3 @@ def write_strip(path: Path, images: Sequence[np.ndarray]) -> None:
     strip = cv2.cvtColor(image_grid.tile(resized, columns=len(resized)), cv2.COLOR_RGB2BGR)
     with replace_file(path) as temporary:
         temporary.write_bytes(cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
-
-
-def draw_overlay(
-    path: Path,
-    slide: Slide,
-    regions: Sequence[Region],
-    fields: Sequence[tiling.Field],
-    assigned: Sequence[str],
-    classes: Sequence[str],
-) -> None:
-    """Write a PNG: left the slide with its regions by class, right the centre of every field by split or reason."""
-    picture = read_thumbnail(slide, max_px=THUMBNAIL_PX)
-    aspect = picture.shape[0] / picture.shape[1]
-    figure = Figure(figsize=(15, 0.6 + 7.2 * aspect), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        axes.imshow(picture, extent=(0, slide.size[0], slide.size[1], 0))
-        axes.set_xlabel("level-0 px")
-        axes.tick_params(labelsize=7)
-    _draw_regions(left, regions, classes)
-    _draw_fields(right, fields, assigned)
-    with replace_file(path) as temporary:
-        figure.savefig(temporary, format="png", pil_kwargs={"compress_level": 1})
-
-
-def _draw_regions(axes: matplotlib.axes.Axes, regions: Sequence[Region], classes: Sequence[str]) -> None:
-    handles = []
-    for index, name in enumerate(classes):
-        colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
-        shapes = [region.shape for region in regions if region.name == name]
-        outlines = [_outline(part) for shape in shapes for part in shape.geoms]
-        axes.add_collection(
-            PatchCollection(outlines, facecolor=colour + "30", edgecolor=colour, linewidth=1.5, match_original=False)
-        )
-        handles.append(matplotlib.patches.Patch(color=colour, label=name))
-    axes.legend(handles=handles, loc="upper right", fontsize=8)
-    axes.set_title("regions by class", fontsize=10)
-
-
-def _outline(polygon: shapely.Polygon) -> matplotlib.patches.PathPatch:
-    rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
-    return matplotlib.patches.PathPatch(
-        matplotlib.path.Path.make_compound_path(*(matplotlib.path.Path(ring, closed=True) for ring in rings))
-    )
-
-
-def _draw_fields(axes: matplotlib.axes.Axes, fields: Sequence[tiling.Field], assigned: Sequence[str]) -> None:
-    kept = iter(assigned)
-    groups = [next(kept) if field.outcome == tiling.KEPT else field.outcome for field in fields]
-    handles = []
-    for group, colour in OUTCOME_COLOURS.items():
-        chosen = [f.box for f, own in zip(fields, groups, strict=True) if own == group]
-        if chosen:
-            centres = _thinned(chosen)
-            axes.plot(
-                centres[:, 0],
-                centres[:, 1],
-                ".",
-                color=colour,
-                markersize=8,
-                markeredgecolor="white",
-                markeredgewidth=0.4,
-            )
-            handles.append(matplotlib.patches.Patch(color=colour, label=f"{group} ({len(chosen)})"))
-    for side in [field.box for field in fields[:1]]:
-        corner = (axes.get_xlim()[1] - side.width * 1.2, axes.get_ylim()[0] - side.height * 1.2)
-        axes.add_patch(
-            matplotlib.patches.Rectangle(corner, side.width, side.height, fill=False, edgecolor="black", linewidth=1.5)
-        )
-    axes.legend(handles=handles, loc="upper right", fontsize=8)
-    axes.set_title("centres of the fields of view, thinned; the black square is one field", fontsize=10)
-
-
-def _thinned(boxes: Sequence[Box]) -> np.ndarray:
-    """Centres of boxes, at most one in each third of a field, so that the tissue shows between them."""
-    centres = np.array([(box.x + box.width / 2, box.y + box.height / 2) for box in boxes])
-    cells = np.floor(centres / np.array([boxes[0].width, boxes[0].height]) * 3)
-    _, first = np.unique(cells, axis=0, return_index=True)
-    return centres[first]

@@ -80,7 +80,7 @@ def measure(image: UInt8[np.ndarray, "h w 3"], glass: tuple[float, float, float]
         image: RGB.
         glass: colour of the light where nothing absorbs.
     """
-    red, green, blue = (_densities(light)[image[..., channel]] for channel, light in enumerate(glass))
+    red, green, blue = (densities(light)[image[..., channel]] for channel, light in enumerate(glass))
     density = (red + green + blue) / 3
     positive = np.maximum(density, np.float32(1e-6))
     x, y = red / positive - 1, (green - blue) / (np.float32(np.sqrt(3)) * positive)
@@ -90,7 +90,7 @@ def measure(image: UInt8[np.ndarray, "h w 3"], glass: tuple[float, float, float]
 
 
 @functools.lru_cache(maxsize=16)
-def _densities(light: float) -> Float32[np.ndarray, "256"]:
+def densities(light: float) -> Float32[np.ndarray, "256"]:
     """Optical density of every grey level, where glass has that of ``light``."""
     return np.maximum(np.log10(light / np.maximum(np.arange(256), _BLACKEST)), 0).astype(np.float32)
 
@@ -112,7 +112,7 @@ def find_ink(colours: Colours, stain: Stain) -> Bool[np.ndarray, "h w"]:
         kinds.append((_between(colours.hue, stain.red_ink) & (chroma > 0.75), 0.45, 0.2))
     if not stain.is_grey:
         kinds.append((chroma < 0.12, 0.45, 0.2))
-    masks = [_touching(kind & (density > sure), kind & (density > faint)) for kind, sure, faint in kinds]
+    masks = [touching(kind & (density > sure), kind & (density > faint)) for kind, sure, faint in kinds]
     return np.logical_or.reduce(masks)
 
 
@@ -120,7 +120,7 @@ def _between(hue: Float32[np.ndarray, "h w"], ends: tuple[int, int]) -> Bool[np.
     return (hue >= ends[0]) & (hue <= ends[1])
 
 
-def _touching(sure: Bool[np.ndarray, "h w"], wider: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def touching(sure: Bool[np.ndarray, "h w"], wider: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The connected parts of ``wider`` that hold a pixel of ``sure``."""
     if not sure.any():
         return sure

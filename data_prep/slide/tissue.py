@@ -54,7 +54,7 @@ def find_tissue(slide: Slide, stain: colour.Stain = colour.STAINS[colour.HE]) ->
     (Otsu): such a one hides a pale piece beside a deeply stained one, and finds two groups on bare glass too.
     """
     picture = cv2.medianBlur(read_thumbnail(slide, max_px=MASK_PX), 5)
-    colours = colour.measure(picture, _glass(picture))
+    colours = colour.measure(picture, find_glass(picture))
     strokes = cv2.morphologyEx(colour.find_ink(colours, stain).astype(np.uint8), cv2.MORPH_OPEN, _SPECK)
     mask = colour.find_stained(colours, stain) & (cv2.dilate(strokes, _STROKE_EDGE) == 0)
     if stain.is_grey:
@@ -63,7 +63,7 @@ def find_tissue(slide: Slide, stain: colour.Stain = colour.STAINS[colour.HE]) ->
     return TissueMask(mask, (slide.size[0] / columns, slide.size[1] / rows))
 
 
-def _glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
+def find_glass(picture: UInt8[np.ndarray, "h w 3"]) -> tuple[float, float, float]:
     """Returns the colour of the brightest nearly colourless pixels, else of flat ones; white where there are neither.
 
     Pure white does not count: it stands for places that were not scanned.

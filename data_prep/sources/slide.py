@@ -12,8 +12,9 @@ from jaxtyping import UInt8
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import tissue_masks
 from data_prep.fields import caps, tiling
-from data_prep.qa import pictures
+from data_prep.qa import overlays, pictures
 from data_prep.slide import colour, slides, tissue
+from data_prep.slide.folds import find_folds
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources import digests
 from data_prep.sources.source import (
@@ -99,7 +100,8 @@ class SlideSource:
         with self._open() as slide:
             regions = self._regions(slide, job)
             mask, priority = self._tissue(slide, job), job.class_map.priority
-            planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority)
+            folds = tiling.Folds(find_folds(slide, mask), job.fold_max) if job.fold_max < 1 else None
+            planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority, folds=folds)
             (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
             fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
             overlapped = Counter[str]()
@@ -156,8 +158,9 @@ class SlideSource:
         """
         with self._open() as slide:
             regions = self._regions(slide, job).regions
-            path = folder / pictures.picture_file(staged.name)
-            pictures.draw_overlay(path, slide, regions, staged.fields, assigned, job.class_map.names)
+            mask = self._tissue(slide, job)
+            marks = overlays.Marks(regions, mask, find_folds(slide, mask), staged.fields, assigned)
+            overlays.draw(folder, staged.name, slide, marks, job.class_map.names)
             boxes, patch_px = [field.box for field in staged.fields], job.fields.patch_px
             pictures.draw_examples(
                 folder,

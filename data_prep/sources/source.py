@@ -231,6 +231,7 @@ class Job:
         key: secret for the hashes that stand for slide and patient in the records.
         block_um: side of the blocks of a slide that stand in for patients, in um; 0 for none.
         stain: one of :data:`data_prep.slide.colour.STAINS`.
+        fold_max: largest share of a field that lies in folds of the tissue; 1 does not look for any.
     """
 
     out: Path
@@ -244,6 +245,7 @@ class Job:
     key: bytes
     block_um: float = 0.0
     stain: str = colour.HE
+    fold_max: float = 1.0
 
     def settings(self) -> dict[str, Any]:
         """Everything but the slides that decides what the records are; a rerun must match it."""
@@ -259,6 +261,7 @@ class Job:
             "duplicates": self.duplicates,
             **({"block_um": self.block_um} if self.block_um else {}),
             **({"stain": self.stain} if self.stain != colour.HE else {}),
+            **({"fold_max": self.fold_max} if self.fold_max < 1 else {}),
         }
 
     def hashed(self, text: str) -> str:

@@ -9,8 +9,10 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from data_prep.slide.slides import Box
 from diffpath_jax.io.errors import DiffpathError
@@ -24,6 +26,8 @@ ALIASES = {
 }  # fmt: skip
 DEFAULT_FRACTIONS = (0.7, 0.1, 0.2)
 MAX_FOLDS = 20
+# What an option may say; 1 is no number of folds, and refused by itself.
+FoldCount = Annotated[int, Field(ge=0, le=MAX_FOLDS)]
 # Not a split: fields between two bands of a spatial split.
 GAP = "gap"
 _CUT_POSITIONS = 64

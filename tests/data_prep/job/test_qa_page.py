@@ -162,7 +162,7 @@ def test_pictures_of_slides_that_are_gone_go_too(tmp_path):
 @pytest.mark.parametrize("words", [("--blur_max", 2), ("--pen_max", "nan"), ("--saturation_min", -1)])
 def test_limits_out_of_range_are_refused(folder, tmp_path, capsys, words):
     assert prepare(folder, tmp_path / "out", *words) == 2
-    assert f"error: {words[0]}" in capsys.readouterr().err
+    assert f"argument {words[0]}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

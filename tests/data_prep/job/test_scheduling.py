@@ -19,7 +19,7 @@ import tifffile
 
 from data_prep import cli as prep_cli
 from data_prep.job import scheduling
-from data_prep.qa import pictures
+from data_prep.qa import overlays, pictures
 from data_prep.slide import slides
 from data_prep.sources import digests
 from data_prep.sources.slide import SlideSource
@@ -74,11 +74,11 @@ def whole(folder, tmp_path_factory):
 def blank_overlays(monkeypatch):
     """Overlays take most of the time of small slides: in this process they are empty files."""
 
-    def blank(path, *_):
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
+    def blank(folder, name, *_):
+        folder.mkdir(exist_ok=True)
+        (folder / pictures.picture_file(name)).touch()
 
-    monkeypatch.setattr(pictures, "draw_overlay", blank)
+    monkeypatch.setattr(overlays, "draw", blank)
 
 
 @pytest.mark.parametrize("where", [("--workers", 2), ("--scheduler", "local:2")], ids=["processes", "dask"])
