@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     rows = _chosen_rows(arguments.only)
     steps = in_order(step for row in rows for step in row.steps(study))
     unsourced = [step for step in steps if step.command[:1] == ("prep",) and not _SOURCES & set(step.command)]
-    _check(step for step in steps if step not in unsourced)
+    check_steps(step for step in steps if step not in unsourced)
     if arguments.dry_run:
         for line in estimate.lines(study, steps, peak=1e12 * arguments.peak_tflops * arguments.share):
             console.print(line, markup=False, soft_wrap=True)
@@ -83,7 +83,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     return run_study(study, rows, run_steps=not arguments.page)
 
 
-def _check(steps: Iterable[Step]) -> None:
+def check_steps(steps: Iterable[Step]) -> None:
     """Refuses words that a command would refuse, before the first one runs for hours.
 
     Raises:

@@ -8,7 +8,7 @@ import pydantic
 _compiled = functools.cache(pydantic.TypeAdapter)
 
 
-def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+def adapter(kind: Any) -> pydantic.TypeAdapter:
     """Returns what checks and converts values of a type: making one takes milliseconds, and commands need hundreds.
 
     Args:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from diffpath_jax import cli
+from diffpath_jax.commands.study import check_steps
 from diffpath_jax.config import files as config_files
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.study import estimate, runner, snakemake
@@ -16,10 +18,9 @@ from diffpath_jax.study.step import Step, in_order
 from diffpath_jax.study.steps import StudySteps
 
 
-def study(workdir: Path, *overrides: str) -> StudySteps:
-    name = "diffpath:study_demo:debug"
+def study(workdir: Path, *overrides: str, name: str = "diffpath:study_demo:debug") -> StudySteps:
     content = config_files.load(name, overrides, with_defaults)
-    return StudySteps(study_config(content, where=name), workdir)
+    return StudySteps(study_config(content, where=name), workdir, ("--slides", "slides"))
 
 
 def chain(workdir: Path) -> tuple[Step, Step, Step]:
@@ -144,6 +145,33 @@ def test_only_the_steps_of_a_row(tmp_path: Path) -> None:
 def test_bad_configs_are_named(tmp_path: Path, override: str, why: str) -> None:
     with pytest.raises(DiffpathError, match=why.replace("(", r"\(")):
         study(tmp_path, override)
+
+
+@pytest.mark.parametrize("name", ["study_demo", "study_pkgh", "study_nct_crc", "study_unitopatho"])
+def test_commands_take_the_words_of_every_step_of_the_packaged_studies(tmp_path: Path, name: str) -> None:
+    packaged = study(tmp_path, name=f"diffpath:{name}:debug" if name == "study_demo" else f"diffpath:{name}")
+    check_steps(in_order(step for row in ROWS.values() for step in row.steps(packaged)))
+
+
+@pytest.mark.parametrize(
+    ("override", "step", "why"),
+    [
+        ("samplers.dpm_10.options=--sampler nothing", "fov_48/ddpm/samples/dpm_10", "use one of ddpm"),
+        ("samplers.dpm_10.options=--no_such_option 1", "fov_48/ddpm/samples/dpm_10", "unrecognized arguments"),
+        ("samplers.dpm_10.options=--steps 0", "fov_48/ddpm/samples/dpm_10", "greater than or equal to 1"),
+        ("classifier.options=--config.train.num_stps=4", "fov_48/classifiers/real", "num_steps"),
+        ("classifier.options=--config.optim.learning_rate=-1", "fov_48/classifiers/real", "greater than"),
+        ("datasets.coarse.prep=--stride_um x", "coarse/dataset", "not a number"),
+    ],
+)
+def test_words_that_a_command_would_refuse_are_named_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, step: str, why: str
+) -> None:
+    words = ["study", "--config", "diffpath:study_demo:debug", "--workdir", str(tmp_path / "out")]
+    assert cli.main([*words, f"--config.{override}"]) == ExitCode.BAD_INPUT
+    line = capsys.readouterr().err
+    assert f" in step {step}: " in line and why in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_study_takes(tmp_path: Path) -> None:
