@@ -20,7 +20,9 @@ from diffpath_jax.study.steps import StudySteps
 
 def study(workdir: Path, *overrides: str, name: str = "diffpath:study_demo:debug") -> StudySteps:
     content = config_files.load(name, overrides, with_defaults)
-    return StudySteps(study_config(content, where=name), workdir, ("--slides", "slides"))
+    config = study_config(content, where=name)
+    images = any("--images" in each.prep for each in config.datasets.values())
+    return StudySteps(config, workdir, () if images else ("--slides", "slides"))
 
 
 def chain(workdir: Path) -> tuple[Step, Step, Step]:
