@@ -58,11 +58,11 @@ def right(labels: Labels, logits: Logits) -> Float[np.ndarray, "n"]:
 def auroc(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> float:
     """Probability that a positive scores above a negative, a tie counting half (Mann and Whitney 1947).
 
-    NaN without images of both kinds.
+    NaN without images of both kinds, and where a score is NaN: it has no place among the others.
     """
     hits = int(positive.sum())
     misses = positive.size - hits
-    if not hits or not misses:
+    if not hits or not misses or np.isnan(scores).any():
         return float("nan")
     below, above = np.sort(scores[~positive]), scores[positive]
     wins = (np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")) / 2

@@ -51,6 +51,7 @@ def test_area_under_the_curve_is_the_share_of_pairs_in_order():
     assert classification.auroc(positive, -scores) == pytest.approx(1 - np.mean(pairs))
     assert classification.auroc(positive, positive.astype(float)) == 1
     assert np.isnan(classification.auroc(np.ones(3, bool), np.zeros(3)))
+    assert np.isnan(classification.auroc(np.array([True, False, False]), np.array([1.0, np.nan, 0.0])))
 
 
 def test_calibration_bin_by_bin():
