@@ -48,6 +48,9 @@ _SAMPLER_HELP = {
     "guidance": "classifier-free weight w",
     "guidance_from": "lowest share of the trained schedule at which w applies, 0 clean to 1 noise",
     "guidance_to": "highest such share",
+    "guide_weight": "autoguidance's weight w, away from --guide",
+    "guide_from": "lowest share of the trained schedule at which --guide applies",
+    "guide_to": "highest such share",
     "classifier_scale": "of the gradient of --classifier",
     "percentile": "share of values that --thresholding dynamic leaves uncut",
 }
@@ -81,6 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance_scale", type=ranged(PositiveReal), help="the same as s = 1 + w, as in latent diffusion"
     )
     sampler.add_argument("--classifier", type=Path, help="run directory of a noisy classifier that guides")
+    text = "weaker model that guides: run directory, RUN or RUN@STEP (or RUN@best), which may be that of --workdir"
+    sampler.add_argument("--guide", metavar="RUN[@STEP]", help=text)
     sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
     parser.add_argument("--patch_px", type=ranged(Side), help="side of the images (default: as in training)")
@@ -149,7 +154,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
     trained = _trained(arguments, run)
     classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
-    model = Model(run, trained, classifier)
+    model = Model(run, trained, classifier, _guide(arguments, run, list(jobs.values())))
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
         if arguments.sweep:
@@ -185,6 +190,30 @@ def _trained(arguments: argparse.Namespace, run: runs.DiffusionModelRun) -> runs
         return weights_file.weights_of_file(run)
     step = checkpoint_step(arguments.checkpoint)
     return runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
+
+
+def _guide(
+    arguments: argparse.Namespace, run: runs.DiffusionModelRun, jobs: Sequence[sampling_job.SampleJob]
+) -> tuple[runs.DiffusionModelRun, runs.Weights] | None:
+    """Returns the weaker model that ``--guide`` names.
+
+    Raises:
+        DiffpathError: no job is guided by it, or it does not belong to the run.
+    """
+    if arguments.guide is None:
+        return None
+    if not any(job.sampler.guide_weight for job in jobs):
+        raise DiffpathError("--guide", where="the command line", why="its weight is 0", fix="add --guide_weight")
+    workdir, mark, step = arguments.guide.rpartition("@")
+    if not mark or Path(arguments.guide).is_dir():
+        workdir, step = arguments.guide, "latest"
+    return guide.open_guide(
+        Path(workdir),
+        run,
+        step=checkpoint_step(step, option="--guide"),
+        image_px=jobs[0].image_px,
+        needs_null=any(job.sampler.guidance > 0 or job.sampler.unconditional for job in jobs),
+    )
 
 
 def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: Model, dataset: Dataset) -> None:
@@ -239,7 +268,8 @@ def _job(
     arguments: argparse.Namespace, run: runs.DiffusionModelRun, options: dict[str, Any], point: str
 ) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
-    sampler = sampler_of(options, run, classifier=arguments.classifier is not None, where=where)
+    guided = {"classifier": arguments.classifier is not None, "guide": arguments.guide is not None}
+    sampler = sampler_of(options, run, **guided, where=where)
     check_batch_size(arguments.batch_size)
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
@@ -267,6 +297,7 @@ def sampler_of(
     run: runs.DiffusionModelRun,
     *,
     classifier: bool = False,
+    guide: bool = False,
     where: str = "the command line",
 ) -> sections.SamplerConfig:
     """Returns the sampler that options describe.
@@ -275,6 +306,7 @@ def sampler_of(
         options: fields of SamplerConfig.
         run: the model that it is to serve.
         classifier: a noisy classifier is at hand.
+        guide: a weaker model is at hand.
         where: where the options come from.
 
     Raises:
@@ -282,7 +314,7 @@ def sampler_of(
     """
     sampler = config_files.convert(sections.SamplerConfig, options, where=where)
     with _by_option():
-        checks.check_sampler(run.config, sampler, classifier=classifier)
+        checks.check_sampler(run.config, sampler, classifier=classifier, guide=guide)
     return sampler
 
 

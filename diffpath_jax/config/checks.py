@@ -339,13 +339,14 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
             )
 
 
-def check_sampler(config: DiffusionRun, options: SamplerConfig, *, classifier: bool) -> None:
+def check_sampler(config: DiffusionRun, options: SamplerConfig, *, classifier: bool, guide: bool = False) -> None:
     """Refuse options of a sampler that this model cannot serve, or that would change nothing.
 
     Args:
         config: of the run.
         options: the sampler and its numbers.
         classifier: a noisy classifier is at hand.
+        guide: a weaker model is at hand.
 
     Raises:
         DiffpathError: naming the parameter. Names of other parameters stand in backquotes in it.
@@ -353,11 +354,14 @@ def check_sampler(config: DiffusionRun, options: SamplerConfig, *, classifier: b
     _check_options_of_kind(options)
     null = config.diffusion.label_dropout > 0
     least, most = options.guidance_from, options.guidance_to
+    first, last = options.guide_from, options.guide_to
     for parameter, wrong, why, fix in (
         ("guidance", options.guidance > 0 and not null, "the run trained no null class", "train with label_dropout"),
         ("unconditional", options.unconditional and not null, "the run trained no null class", "leave it out"),
         ("unconditional", options.unconditional and options.guidance > 0, "`guidance` needs the class", "choose one"),
         ("guidance_from", least >= most, f"{least} is not below `guidance_to` {most}", "change one"),
+        ("guide_from", first >= last, f"{first} is not below `guide_to` {last}", "change one"),
+        ("guide_weight", options.guide_weight > 0 and not guide, "no weaker model", "add `guide`"),
         ("classifier_scale", options.classifier_scale > 0 and not classifier, "no classifier", "add `classifier`"),
         ("classifier", classifier and not options.classifier_scale, "its scale is 0", "add `classifier_scale`"),
     ):

@@ -294,6 +294,9 @@ class SamplerConfig:
         guidance: weight w of classifier-free guidance; 0 is the conditional model.
         guidance_from: lowest share of the trained schedule (0 clean, 1 noise) at which w applies.
         guidance_to: highest such share.
+        guide_weight: weight w of autoguidance by a weaker model; 0 for none.
+        guide_from: lowest share of the trained schedule at which it applies.
+        guide_to: highest such share.
         classifier_scale: of a noisy classifier's gradient; 0 for none.
         unconditional: do not tell the network the class, so that a classifier alone chooses it.
         thresholding: of estimates of the image, one of ``THRESHOLDINGS`` (the authors' code: ``none``); ``auto`` clips
@@ -311,6 +314,9 @@ class SamplerConfig:
     guidance: NonNegativeReal = 0.0
     guidance_from: Fraction = 0.0
     guidance_to: Fraction = 1.0
+    guide_weight: NonNegativeReal = 0.0
+    guide_from: Fraction = 0.0
+    guide_to: Fraction = 1.0
     classifier_scale: NonNegativeReal = 0.0
     unconditional: bool = False
     thresholding: ThresholdingName = AUTO

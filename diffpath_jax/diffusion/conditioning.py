@@ -1,4 +1,4 @@
-"""Conditions as a mapping from names to values: dropping them, classifier-free guidance, classifier guidance.
+"""Conditions as a mapping from names to values: dropping them; guidance by null values, a weaker model, a classifier.
 
 Each condition has a null value, which stands for "not given" and is trained by dropping the conditions of single images
 (Ho and Salimans 2022, "Classifier-free diffusion guidance").
@@ -74,6 +74,41 @@ def null(nulls: Nulls, count: int) -> dict[str, jax.Array]:
 def with_conditions(predict: Conditional, conditions: Conditions) -> Unconditional:
     """Fix the conditions."""
     return lambda x_t, t: predict(x_t, t, conditions)
+
+
+def with_autoguidance(
+    predict: Conditional, guide: Conditional, *, weight: float, active: Bool[np.ndarray, "T"] | None = None
+) -> Conditional:
+    """Autoguidance, ``(1 + w) f(x, c) - w g(x, c)``: away from what a weaker model g of the same data gets wrong.
+
+    Karras et al. 2024, "Guiding a diffusion model with a bad version of itself", equation 4, whose w is 1 + w here;
+    so w = 0 is the model itself, as is any w where g is f. Under classifier-free guidance the conditional and the
+    unconditional output are both guided so, and the network is f guided towards its class against g guided likewise.
+    Both networks predict the same of x_t. A learned variance is that of f.
+
+    Args:
+        predict: the network f.
+        guide: the network g.
+        weight: w.
+        active: true for each t at which to guide; none means always. Elsewhere g is not asked.
+    """
+    if weight < 0:
+        raise ValueError(f"the weight of a guide must be 0 or more, not {weight}")
+    if weight == 0:
+        return predict
+
+    def guided(x_t: Images, t: Timesteps, conditions: Conditions) -> Output:
+        out, variance = predict(x_t, t, conditions)
+
+        def away(w: float | Float[Array, "b 1 1 1"]) -> Images:
+            return w * (out - guide(x_t, t, conditions)[0])
+
+        if active is None or active.all():
+            return out + away(weight), variance
+        w = at(weight * active, t, x_t.ndim)
+        return out + jax.lax.cond((w > 0).any(), lambda: away(w), lambda: jnp.zeros_like(out)), variance
+
+    return guided
 
 
 def with_guidance(

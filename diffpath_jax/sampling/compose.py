@@ -22,22 +22,20 @@ def denoiser(
     model_state: Tree,
     conditions: Conditions,
     num_classes: int,
+    guide: conditioning.Conditional | None = None,
     classifier: conditioning.LogLikelihood | None = None,
 ) -> Denoiser:
     """Returns network, parameters and conditions as eps(x_t, t).
 
-    Classifier-free guidance comes first, then conversion to eps, then a classifier's gradient, and the scaling of eps
-    last: so it is applied once, to the guided eps. Of what ``conditions`` lacks the network is told nothing.
+    Autoguidance comes first, then classifier-free guidance, conversion to eps, a classifier's gradient, and the scaling
+    of eps last: so it is applied once, to the guided eps. Of what ``conditions`` lacks the network is told nothing.
     """
-    net = make_network(config.network_for(num_classes), dtype=config.dtype)
-    original = np.asarray(respaced.timesteps)
     nulls = null_values(config.network, num_classes)
-    share = original / (config.noise.num_steps - 1)
-
-    def predict(x_t: Images, t: Timesteps, y: Conditions) -> conditioning.Output:
-        output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], y)
-        return split_variance(output, x_t.shape[-1])
-
+    share = np.asarray(respaced.timesteps) / (config.noise.num_steps - 1)
+    predict = prediction(config, respaced, params=params, model_state=model_state, num_classes=num_classes)
+    if guide is not None:
+        active = (share >= options.guide_from) & (share <= options.guide_to)
+        predict = conditioning.with_autoguidance(predict, guide, weight=options.guide_weight, active=active)
     guided = conditioning.with_guidance(
         predict,
         _told({} if options.unconditional else conditions, nulls, count=next(iter(conditions.values())).shape[0]),
@@ -55,6 +53,20 @@ def denoiser(
         scale, as_score = options.classifier_scale, sampler_kind(options).takes_score
         combined = conditioning.with_classifier(eps, classifier, respaced, scale=scale, as_score=as_score)
     return eps_scaling.scale_eps(combined, slope=options.eps_slope, offset=options.eps_scale)
+
+
+def prediction(
+    config: DiffusionRun, respaced: NoiseSchedule, *, params: Tree, model_state: Tree, num_classes: int
+) -> conditioning.Conditional:
+    """Returns what the network of a run predicts of noisy images, t an index into ``respaced``."""
+    net = make_network(config.network_for(num_classes), dtype=config.dtype)
+    original = np.asarray(respaced.timesteps)
+
+    def predict(x_t: Images, t: Timesteps, conditions: Conditions) -> conditioning.Output:
+        output, _ = net.apply(params, model_state, x_t, jnp.asarray(original)[t], conditions)
+        return split_variance(output, x_t.shape[-1])
+
+    return predict
 
 
 def _told(conditions: Conditions, nulls: conditioning.Nulls, *, count: int) -> dict[str, jax.Array]:

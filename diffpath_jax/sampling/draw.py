@@ -23,7 +23,7 @@ from diffpath_jax.shapes import Conditions, Denoiser, Labels, PixelImages, PRNGK
 # What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
 Told = Mapping[str, float | int]
 # Parts of the weights.
-DENOISER, CLASSIFIER, CODEC = "denoiser", "classifier", "codec"
+DENOISER, GUIDE, CLASSIFIER, CODEC = "denoiser", "guide", "classifier", "codec"
 
 
 def for_each_class(num_classes: int, others: Told | None = None) -> tuple[Told, ...]:
@@ -67,11 +67,12 @@ def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> 
 
 @dataclass(frozen=True)
 class Model:
-    """A diffusion model, and the noisy classifier that guides it, if one does."""
+    """A diffusion model, and the noisy classifier and the weaker model that guide it, if they do."""
 
     run: DiffusionModelRun
     trained: Weights
     classifier: tuple[Run, Weights] | None = None
+    guide: tuple[DiffusionModelRun, Weights] | None = None
 
     @property
     def weights(self) -> Tree:
@@ -79,6 +80,8 @@ class Model:
         weights = {DENOISER: (self.trained.params, self.trained.model_state), CODEC: self.trained.codec_params}
         if self.classifier:
             weights[CLASSIFIER] = (self.classifier[1].params, self.classifier[1].model_state)
+        if self.guide:
+            weights[GUIDE] = (self.guide[1].params, self.guide[1].model_state)
         return weights
 
 
@@ -99,6 +102,7 @@ def make_draw(
     image_px: tuple[int, int],
     mesh: Mesh,
     classifier: Run | None = None,
+    guide: DiffusionModelRun | None = None,
     num_conditions: int = 0,
     trajectory_frames: int = 0,
 ) -> Draw:
@@ -113,7 +117,7 @@ def make_draw(
     def draw(
         weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions
     ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
-        denoiser = _denoiser(run, options, sampler.schedule, weights, conditions, classifier)
+        denoiser = _denoiser(run, options, sampler.schedule, weights, conditions, classifier, guide)
         numbers = indices // num_conditions if num_conditions else indices
         x, trajectory = loop.sample(
             denoiser,
@@ -144,19 +148,25 @@ def _denoiser(
     weights: Tree,
     conditions: Conditions,
     classifier: Run | None,
+    guide: DiffusionModelRun | None,
 ) -> Denoiser:
-    """The run's denoiser under conditions, guided by a classifier if there is one."""
+    """The run's denoiser under conditions, guided by a classifier and by a weaker model where there are such."""
     (params, state), num_classes = weights[DENOISER], len(run.classes)
-    guide = None
+    likelihood = weaker = None
     if classifier is not None:
         theirs, their_state = weights[CLASSIFIER]
-        guide = compose.log_likelihood(
+        likelihood = compose.log_likelihood(
             classifier.config,
             respaced,
             params=theirs,
             model_state=their_state,
             labels=conditions[LABEL.name],
             num_classes=num_classes,
+        )
+    if guide is not None:
+        theirs, their_state = weights[GUIDE]
+        weaker = compose.prediction(
+            guide.config, respaced, params=theirs, model_state=their_state, num_classes=num_classes
         )
     return compose.denoiser(
         run.config,
@@ -166,5 +176,6 @@ def _denoiser(
         model_state=state,
         conditions=conditions,
         num_classes=num_classes,
-        classifier=guide,
+        guide=weaker,
+        classifier=likelihood,
     )

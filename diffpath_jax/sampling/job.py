@@ -71,6 +71,7 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         image_px=job.image_px,
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
+        guide=model.guide[0] if model.guide else None,
         num_conditions=len(job.conditions) if job.shared_noise else 0,
         trajectory_frames=trajectory_frames,
     )
@@ -186,6 +187,8 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     }
     if model.classifier:
         provenance["classifier_digest"] = model.classifier[1].digest
+    if model.guide:
+        provenance |= {"guide_digest": model.guide[1].digest, "guide_step": model.guide[1].step}
     return provenance
 
 
@@ -195,6 +198,7 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "parameters": model.trained.digest,
         "run": model.run.digest,
         "classifier": model.classifier[1].digest if model.classifier else "",
+        **({"guide": model.guide[1].digest} if model.guide else {}),
         "name": job.name,
         "counts": list(job.counts),
         "sampler": asdict(job.sampler),

@@ -113,6 +113,52 @@ def test_guidance_in_an_interval_asks_once_outside_it():
         assert sizes == [expected]
 
 
+def weaker(x, t, conditions):
+    """Another prediction, of a network without a learned variance."""
+    return 0.5 * x - conditions["label"].reshape(-1, 1, 1, 1), None
+
+
+def test_autoguidance_of_zero_or_by_the_model_itself_changes_nothing():
+    """Alone and under class guidance."""
+    assert conditioning.with_autoguidance(predict, weaker, weight=0.0) is predict
+    by_itself = conditioning.with_autoguidance(predict, predict, weight=1.7)
+    for weight in (0.0, 1.5):
+        found = conditioning.with_guidance(by_itself, LABELS, NULLS, weight=weight)(X, TIME)
+        expected = conditioning.with_guidance(predict, LABELS, NULLS, weight=weight)(X, TIME)
+        for own, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(own, other)
+    with pytest.raises(ValueError, match="0 or more"):
+        conditioning.with_autoguidance(predict, weaker, weight=-0.1)
+
+
+def test_autoguidance_under_class_guidance_is_that_of_both_guided_networks():
+    w, c = 0.8, 1.5
+    both = conditioning.with_autoguidance(predict, weaker, weight=w)
+    found, variance = conditioning.with_guidance(both, LABELS, NULLS, weight=c)(X, TIME)
+    own, learned = conditioning.with_guidance(predict, LABELS, NULLS, weight=c)(X, TIME)
+    other, _ = conditioning.with_guidance(weaker, LABELS, NULLS, weight=c)(X, TIME)
+    np.testing.assert_allclose(found, (1 + w) * own - w * other, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(variance, learned)
+
+
+def test_a_guide_is_asked_in_its_interval_alone():
+    asked, active = [], np.array([False, False, True, False])
+
+    def counted(x, t, conditions):
+        jax.debug.callback(lambda: asked.append(x.shape[0]))
+        return weaker(x, t, conditions)
+
+    guided = jax.jit(conditioning.with_autoguidance(predict, counted, weight=2.0, active=active))
+    for times, calls in ((TIME, [3]), (jnp.full(3, 1), [])):
+        asked.clear()
+        found, _ = guided(X, times, LABELS)
+        jax.effects_barrier()
+        assert asked == calls
+        w = jnp.where(times == 2, 2.0, 0.0).reshape(-1, 1, 1, 1)
+        own, other = predict(X, times, LABELS)[0], weaker(X, times, LABELS)[0]
+        np.testing.assert_allclose(found, own + w * (own - other), rtol=1e-5)
+
+
 SCHEDULE = linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
 
 

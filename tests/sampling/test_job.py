@@ -233,6 +233,10 @@ def test_a_sweep_draws_every_point_from_the_same_noise(denoiser_run, tmp_path, c
         (["--limit", "odd"], "thresholding.*clip, dynamic, none"),
         (["--unconditional", "--guidance", "1"], "unconditional"),
         (["--classifier_scale", "1"], "add --classifier"),
+        (["--guide_weight", "1"], "add --guide"),
+        (["--guide_from", "0.7", "--guide_to", "0.3"], "guide_from"),
+        (["--guide", "nowhere@latest"], "add --guide_weight"),
+        (["--guide", "nowhere", "--guide_weight", "1"], "nowhere"),
         (["--patch_px", "33"], "stride 2.*multiple"),
         (["--patch_px", "0"], "patch_px.*greater than or equal to 1"),
         (["--num_per_class", "0"], "num_per_class"),
@@ -331,6 +335,46 @@ def test_the_library_names_parameters(model, options, parameter):
 def refused(capsys, words, code=2):
     assert cli.main([str(word) for word in words]) == code
     return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+SMALLER = {"network": {**TINY_DENOISER["network"], "channels": 8}}
+
+
+def test_a_smaller_run_guides_and_a_set_says_so(denoiser_run, tmp_path, dataset):
+    """In one interval and beside class guidance; a run that is guided by itself draws what it draws alone."""
+    guide = write_run(tmp_path / "guide", dataset, {**TINY_DENOISER, **SMALLER})
+    common = ["--sampler", "ddim", "--steps", 2, "--guidance", 0.5]
+    runs_of = {
+        "alone": [],
+        "itself": ["--guide", denoiser_run, "--guide_weight", 2],
+        "smaller": ["--guide", f"{guide}@1", "--guide_weight", 2, "--guide_to", 0.9],
+    }
+    for name, words in runs_of.items():
+        assert cli.main(sample_command(denoiser_run, tmp_path / name, *common, *words)) == 0
+    images = {name: np.stack(list(drawn(tmp_path / name).values())).astype(int) for name in runs_of}
+    assert np.abs(images["itself"] - images["alone"]).max() <= 1
+    assert np.abs(images["smaller"] - images["alone"]).max() > 1
+    sampling = open_dataset(tmp_path / "smaller").details.sampling
+    digest = runs.load_parameters(runs.open_run(guide)).digest
+    assert (sampling["guide_digest"], sampling["guide_step"], sampling["guide_weight"]) == (digest, 1, 2.0)
+    assert "guide_digest" not in open_dataset(tmp_path / "alone").details.sampling
+
+
+@pytest.mark.parametrize(
+    ("sections", "words", "why"),
+    [
+        ({"noise": {"schedule": "linear"}}, [], "its noise"),
+        ({"diffusion": {"prediction": "eps"}}, [], "its prediction eps"),
+        ({"diffusion": {"prediction": "v", "label_dropout": 0.0}}, ["--guidance", 1], "no null class"),
+        ({}, ["--patch_px", 18], "stride 4"),
+    ],
+)
+def test_a_guide_that_does_not_belong_is_refused(denoiser_run, tmp_path, dataset, capsys, sections, words, why):
+    deeper = {"network": {**TINY_DENOISER["network"], "channels": 8, "channel_mult": (1, 1, 1)}}
+    guide = write_run(tmp_path / "guide", dataset, {**TINY_DENOISER, **deeper}, **sections)
+    asked = ["--guide", guide, "--guide_weight", 1, *words]
+    assert why in refused(capsys, sample_command(denoiser_run, tmp_path / "x", *asked))
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_classifier_that_does_not_belong_is_refused(denoiser_run, tmp_path, dataset, capsys):

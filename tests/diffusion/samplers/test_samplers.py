@@ -476,3 +476,37 @@ def test_one_step_goes_from_noise_to_the_estimate(name):
     assert list(schedule.timesteps) == [T - 1]
     drawn, trajectory = draw(toy_denoiser, SAMPLERS[name](schedule), keys=keys(2), shape=(4, 4, 3), trajectory_frames=1)
     np.testing.assert_allclose(drawn, trajectory[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.5])
+def test_autoguided_gaussians_flow_as_the_closed_form_says(weight):
+    """Of exact denoisers of N(0, s^2) and, as the guide, of the wider N(0, r^2).
+
+    With z = x / sqrt(abar) and sigma^2 = (1 - abar) / abar the flow is dz / dsigma = eps = sigma z ((1 + w) / (s^2 +
+    sigma^2) - w / (r^2 + sigma^2)), so z_0 / z_T =
+    (s^2 / (s^2 + sigma^2))^((1 + w) / 2) ((r^2 + sigma^2) / r^2)^(w / 2).
+    """
+    s, r = 0.4, 0.7
+    levels = spaced(200, spacing.log_snr)
+
+    def gaussian(scale):
+        def predict(x_t, t, conditions):
+            abar = jnp.asarray(levels.alpha_bar, jnp.float32)[t].reshape(-1, 1, 1, 1)
+            return jnp.sqrt(1 - abar) * x_t / (abar * scale**2 + 1 - abar), None
+
+        return predict
+
+    guided = conditioning.with_autoguidance(gaussian(s), gaussian(r), weight=weight)
+    sampler, x_T = SAMPLERS["dpmpp"](levels), jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
+    found, _ = draw(
+        lambda x, t: DenoiserOutput(*guided(x, t, {})),
+        sampler,
+        keys=keys(2),
+        shape=(2, 2, 3),
+        x_T=x_T,
+        threshold=lambda x: x,
+    )
+    top = float(levels.alpha_bar[-1])
+    sigma2 = (1 - top) / top
+    shrunk = (s**2 / (s**2 + sigma2)) ** ((1 + weight) / 2) * ((r**2 + sigma2) / r**2) ** (weight / 2)
+    np.testing.assert_allclose(found, shrunk * x_T / np.sqrt(top), rtol=1e-3)
