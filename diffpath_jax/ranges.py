@@ -40,3 +40,6 @@ Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+# Standard deviation of an average over training, as a share of it; a few of them.
+AverageLength = Annotated[float, Field(ge=0.01, le=0.25, allow_inf_nan=False)]
+AverageLengths = Annotated[tuple[AverageLength, ...], Field(max_length=4)]

@@ -16,7 +16,7 @@ from diffpath_jax.evaluation.record import SkippedAudit
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
-from diffpath_jax.ranges import Positive
+from diffpath_jax.ranges import AverageLength, Positive
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model, for_each_class
@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch_size", type=ranged(Positive), default=64, help="images a device draws at once (default: %(default)s)"
     )
+    text = "each draws with the average of this length, as a share of training up to it, made of optim.ema_lengths"
+    group.add_argument("--ema_length", type=ranged(AverageLength), help=text)
     sample.add_sampler_arguments(group, SAMPLER_OPTIONS)
 
 
@@ -78,7 +80,7 @@ def main(arguments: argparse.Namespace, measures: Measures) -> ExitCode:
         curve = checkpoint_curve.measure_curve(
             base,
             run,
-            _drawn(run, jobs),
+            _drawn(run, jobs, ema_length=arguments.ema_length),
             audit_of=measures.audit_of,
             floor_of=measures.floor_of,
             store=FeatureStore(arguments.cache),
@@ -115,9 +117,11 @@ def _job(arguments: argparse.Namespace, run: runs.DiffusionModelRun, step: int) 
     )
 
 
-def _drawn(run: runs.DiffusionModelRun, jobs: dict[int, sampling_job.SampleJob]) -> Iterator[Dataset]:
+def _drawn(
+    run: runs.DiffusionModelRun, jobs: dict[int, sampling_job.SampleJob], *, ema_length: float | None
+) -> Iterator[Dataset]:
     """Yields what each checkpoint draws; what lies there already is taken as it is."""
-    mesh = sharding.local_mesh()
     for number, (step, job) in enumerate(jobs.items(), 1):
         console.print(f"[bold]{number} of {len(jobs)}: {checkpoint_curve.step_name(step)}[/bold]", soft_wrap=True)
-        yield sampling_job.run_job(job, Model(run, runs.load_parameters(run, step=step)), mesh)
+        trained = runs.load_parameters(run, step=step, ema_length=ema_length)
+        yield sampling_job.run_job(job, Model(run, trained), sharding.local_mesh())

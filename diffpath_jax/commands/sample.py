@@ -29,7 +29,7 @@ from diffpath_jax.io.options import name as named
 from diffpath_jax.io.progress import console
 from diffpath_jax.latents.first_stage import open_first_stage
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
-from diffpath_jax.ranges import Positive, PositiveReal, Seed, Side
+from diffpath_jax.ranges import AverageLength, Positive, PositiveReal, Seed, Side
 from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep, weights_file
@@ -95,7 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=ranged(Seed), default=0, help="random seed for all noise (default: %(default)s)")
     parser.add_argument("--shared_noise", action="store_true", help="the same noise for all classes")
     parser.add_argument("--checkpoint", default="latest", help="latest, best, or a step (default: %(default)s)")
-    parser.add_argument("--raw_parameters", action="store_true", help="not the moving average")
+    average = parser.add_mutually_exclusive_group()
+    average.add_argument("--raw_parameters", action="store_true", help="not the moving average")
+    text = "draw with the average of this length, as a share of training, made of optim.ema_lengths"
+    average.add_argument("--ema_length", type=ranged(AverageLength), help=text)
     parser.add_argument("--png", action="store_true", help="write every image as a PNG file too")
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
     parser.add_argument("--trajectory", action="store_true", help="write how the first images emerge, by class")
@@ -172,7 +175,10 @@ def _run(arguments: argparse.Namespace) -> runs.DiffusionModelRun:
     Raises:
         DiffpathError: it is none, or an option belongs to the other of the two.
     """
-    of_run = {"checkpoint": arguments.checkpoint != "latest", "raw_parameters": arguments.raw_parameters}
+    of_run = {
+        "checkpoint": arguments.checkpoint != "latest",
+        **{name: getattr(arguments, name) for name in ("raw_parameters", "ema_length")},
+    }
     of_file = {name: getattr(arguments, name) for name in ("classes", "mpp", "first_stage")}
     if foreign := [name for name, value in (of_run if arguments.weights else of_file).items() if value]:
         why = "a file holds one set of parameters" if arguments.weights else "a run directory says it itself"
@@ -189,7 +195,8 @@ def _trained(arguments: argparse.Namespace, run: runs.DiffusionModelRun) -> runs
     if arguments.weights:
         return weights_file.weights_of_file(run)
     step = checkpoint_step(arguments.checkpoint)
-    return runs.load_parameters(run, use_ema=not arguments.raw_parameters, step=step)
+    averaged = not arguments.raw_parameters
+    return runs.load_parameters(run, use_ema=averaged, step=step, ema_length=arguments.ema_length)
 
 
 def _guide(

@@ -95,6 +95,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_watching(config.task, config.train, where=where)
     _check_codebook(config, where=where)
     _check_warmup(config, where=where)
+    _check_averages(config, where=where)
     _check_classifier(config, where=where)
     _check_profile(config.train, where=where)
     return config
@@ -167,6 +168,19 @@ def _check_warmup(config: RunConfig, *, where: str) -> None:
         why = f"{warmup}, but train.num_steps is {steps}: none are left for the {config.optim.decay} decay"
         fix = "warm up for fewer steps, or make optim.decay constant"
         raise DiffpathError("key 'optim.warmup_steps'", where=where, why=why, fix=fix)
+
+
+def _check_averages(config: RunConfig, *, where: str) -> None:
+    """Averages of any length are made of two or more, at several steps."""
+    lengths = config.optim.ema_lengths
+    if not lengths:
+        return
+    if len(set(lengths)) < max(2, len(lengths)):
+        why, fix = f"{list(lengths)}: others are made of two or more", "write (0.05, 0.1), or ()"
+        raise DiffpathError("key 'optim.ema_lengths'", where=where, why=why, fix=fix)
+    if not config.train.keep_every:
+        why, fix = "0, but optim.ema_lengths needs checkpoints over all of training", "keep 20 or more of them"
+        raise DiffpathError("key 'train.keep_every'", where=where, why=why, fix=fix)
 
 
 def _check_classifier(config: RunConfig, *, where: str) -> None:

@@ -22,9 +22,10 @@ from diffpath_jax.io.sealed import opened, write_sealed
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
-from diffpath_jax.runs import description
+from diffpath_jax.runs import averages, description
 from diffpath_jax.runs.description import RUN
 from diffpath_jax.shapes import Tree
+from diffpath_jax.training import posthoc_ema
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import safetensors_file
@@ -101,6 +102,7 @@ class Weights:
         digest: SHA-256 of ``params`` and ``model_state``.
         is_ema: true where ``params`` is the moving average.
         codec_params: parameters of the autoencoder whose latents the network works in; empty for pixels.
+        ema_length: of the average that ``params`` is, where one was made afterwards; else none.
     """
 
     params: Tree
@@ -109,6 +111,7 @@ class Weights:
     digest: str
     is_ema: bool
     codec_params: Tree = field(default_factory=dict)
+    ema_length: float | None = None
 
 
 def create_or_resume(
@@ -323,26 +326,37 @@ def find_steps(run: Run, checkpoints: Sequence[int | Literal["all", "latest", "b
     return sorted(steps)
 
 
-def load_parameters(run: Run, *, use_ema: bool = True, step: int | Literal["latest", "best"] = "latest") -> Weights:
+def load_parameters(
+    run: Run,
+    *,
+    use_ema: bool = True,
+    step: int | Literal["latest", "best"] = "latest",
+    ema_length: float | None = None,
+) -> Weights:
     """Returns the parameters of a run.
 
     Args:
         run: the run.
         use_ema: take the moving average where the run keeps one.
         step: which checkpoint: the newest intact one, the one in which ``train.keep_best`` was best, or a number.
+        ema_length: make the average of this length at that step, of those in the checkpoints up to it.
 
     Raises:
-        DiffpathError: there is no such checkpoint, or it is damaged (exit code 5).
+        DiffpathError: there is no such checkpoint, or it is damaged (exit code 5); or the average cannot be made.
     """
     with _checkpoints(run) as checkpoints:
         chosen = _chosen(run, checkpoints, step)
         state = checkpoints.read(chosen)
-    source = "ema" if use_ema and state.get("ema") else "params"
+        if ema_length is not None:
+            asked = posthoc_ema.Profile(chosen, ema_length)
+            state["ema"] = averages.reconstruct(checkpoints, run.config.optim.ema_lengths, asked, where=run.workdir)
+    source = "ema" if (use_ema or ema_length is not None) and state.get("ema") else "params"
     expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
-    return Weights(params, model_state, chosen, digest, is_ema=source == "ema", codec_params=_codec_parameters(run))
+    is_ema, codec_params = source == "ema", _codec_parameters(run)
+    return Weights(params, model_state, chosen, digest, is_ema, codec_params=codec_params, ema_length=ema_length)
 
 
 def _codec_parameters(run: Run) -> Tree:

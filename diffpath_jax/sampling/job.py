@@ -185,6 +185,8 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         "run_digest": model.run.digest,
         **({"codec_digest": model.run.latents.digest} if model.run.latents else {}),
     }
+    if model.trained.ema_length is not None:
+        provenance["ema_length"] = model.trained.ema_length
     if model.classifier:
         provenance["classifier_digest"] = model.classifier[1].digest
     if model.guide:

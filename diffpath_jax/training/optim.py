@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from diffpath_jax.ranges import Natural, NonNegativeReal, Positive, Share
+from diffpath_jax.ranges import AverageLengths, Natural, NonNegativeReal, Positive, Share
 from diffpath_jax.shapes import Tree
 
 
@@ -29,6 +29,8 @@ class OptimConfig:
         clip_norm: largest global gradient norm; 0 clips nothing.
         accumulate: equal parts in which a batch is worked off, one after the other, before each update: less memory.
         ema_decay: decay of the moving average of the parameters; 0 keeps none.
+        ema_lengths: lengths of averages that are kept besides, of which one of any length is made afterwards
+            (published: 0.05, 0.1); each takes the memory of the parameters. See :mod:`posthoc_ema`.
     """
 
     learning_rate: NonNegativeReal = 1e-4
@@ -41,6 +43,7 @@ class OptimConfig:
     clip_norm: NonNegativeReal = 0.0
     accumulate: Positive = 1
     ema_decay: Share = 0.9999
+    ema_lengths: AverageLengths = ()
 
 
 def relative_schedule(config: OptimConfig, num_steps: int) -> optax.Schedule:

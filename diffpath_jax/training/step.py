@@ -15,8 +15,9 @@ from jax.typing import ArrayLike
 
 from diffpath_jax.networks import target
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree, Weighted
-from diffpath_jax.training import optim
+from diffpath_jax.training import optim, posthoc_ema
 from diffpath_jax.training.optim import OptimConfig
+from diffpath_jax.training.posthoc_ema import TRACES
 from diffpath_jax.training.tasks.task import LossAux, LossFn, Task
 
 
@@ -31,7 +32,8 @@ class TrainState:
         step: steps taken.
         params: parameters by group, float32.
         ema: their moving average; empty when none is kept.
-        opt_state: optimiser state by group.
+        opt_state: optimiser state by group; under ``TRACES`` the averages of ``ema_lengths`` by length, where such are
+            kept (there, and not beside, so that checkpoints without them stay what they are).
         model_state: other arrays that last from step to step, by name (BatchNorm statistics, losses by timestep).
         bad_steps: non-finite steps in a row.
         skipped: non-finite steps in all.
@@ -101,7 +103,8 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
         if config.ema_decay:
             ema = optim.update_ema(ema, moved.params, decay=config.ema_decay, step=state.step)
         params, ema, model_state = task.after_step(moved.params, ema, moved.model_state)
-        moved = replace(moved, params=params, ema=ema, model_state=model_state)
+        opt_state = _with_traces(moved.opt_state, params, step=state.step)
+        moved = replace(moved, params=params, ema=ema, opt_state=opt_state, model_state=model_state)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
         bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
         taken = replace(
@@ -114,6 +117,17 @@ def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_ever
         return taken, jnp.copy(bad_steps)
 
     return step
+
+
+def _with_traces(opt_state: Tree, params: Tree, *, step: jax.Array) -> Tree:
+    """Returns the state with the averages of ``ema_lengths``, if there are such, moved to the new parameters."""
+    if TRACES not in opt_state:
+        return opt_state
+    traces = {
+        length: posthoc_ema.update(trace, params, length=float(length), step=step)
+        for length, trace in opt_state[TRACES].items()
+    }
+    return {**opt_state, TRACES: traces}
 
 
 def _descent(task: Task, config: OptimConfig, *, num_steps: int) -> Descent:
@@ -218,11 +232,15 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
     for group, loss_fn in task.losses.items():
         _, aux = jax.eval_shape(loss_fn, {**task.frozen_params, **params}, model_state, batch, key)
         names += [_prefix(task, group) + name for name in ("loss", "grad_norm", *aux["metrics"])]
+    traces = {str(length): jax.tree.map(jnp.zeros_like, params) for length in config.ema_lengths}
     return TrainState(
         step=_counter(),
         params=params,
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay else {},
-        opt_state={group: optimizer.init(params[group]) for group in task.losses},
+        opt_state={
+            **{group: optimizer.init(params[group]) for group in task.losses},
+            **({TRACES: traces} if traces else {}),
+        },
         model_state=model_state,
         bad_steps=_counter(),
         skipped=_counter(),
