@@ -43,3 +43,7 @@ Probability = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 # Standard deviation of an average over training, as a share of it; a few of them.
 AverageLength = Annotated[float, Field(ge=0.01, le=0.25, allow_inf_nan=False)]
 AverageLengths = Annotated[tuple[AverageLength, ...], Field(max_length=4)]
+# Of a noise schedule: log(alpha_bar / (1 - alpha_bar)), and a factor of the square root inside.
+LogSnrWidth = Annotated[float, Field(ge=1e-2, le=20, allow_inf_nan=False)]
+LogSnrCentre = Annotated[float, Field(ge=-20, le=20, allow_inf_nan=False)]
+SnrFactor = Annotated[float, Field(ge=1e-2, le=1e2, allow_inf_nan=False)]

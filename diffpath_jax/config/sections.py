@@ -37,6 +37,7 @@ from diffpath_jax.ranges import (
     Probability,
     Seed,
     Share,
+    SnrFactor,
     Width,
     Workers,
 )
@@ -83,12 +84,15 @@ class NoiseConfig:
         num_steps: T.
         beta_start: first beta of the linear schedules.
         beta_end: last beta of the linear schedules (the authors' code: 1e-2).
+        snr_factor: factor of signal over noise at every t (published: 64 / side of the images); 1 for the schedule as
+            it is.
     """
 
     schedule: Literal["linear", "scaled_linear", "cosine"]
     num_steps: Annotated[int, Field(ge=2, le=100_000)] = 1000
     beta_start: Probability = 1e-4
     beta_end: Probability = 2e-2
+    snr_factor: SnrFactor = 1.0
 
 
 @dataclass(frozen=True)

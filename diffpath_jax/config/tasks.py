@@ -14,7 +14,7 @@ from diffpath_jax.config.sections import (
     NoisyClassificationRun,
     RunConfig,
 )
-from diffpath_jax.diffusion.timesteps import TIMESTEP_SAMPLERS
+from diffpath_jax.diffusion.timesteps import TIMESTEP_SAMPLERS, LogSnr
 from diffpath_jax.networks.codecs import Codec, PixelCodec
 from diffpath_jax.networks.conditions import null_values
 from diffpath_jax.networks.kinds import make_network
@@ -61,13 +61,13 @@ def make_task(
     smoothing = config.classifier.label_smoothing
     match config:
         case DiffusionRun(noise=noise, diffusion=objective):
-            levels = schedule(noise)
+            levels, centred = schedule(noise), LogSnr(objective.log_snr_centre, objective.log_snr_width)
             return diffusion_task(
                 network,
                 codec,
                 levels,
                 objective,
-                timesteps=TIMESTEP_SAMPLERS[objective.timesteps](levels.num_steps),
+                timesteps=TIMESTEP_SAMPLERS[objective.timesteps](levels, centred),
                 nulls=null_values(config.network, num_classes),
                 frozen_params=frozen,
             )

@@ -1,4 +1,4 @@
-"""Distributions over timesteps for training: uniform, or in proportion to the loss."""
+"""Distributions over timesteps for training: uniform, in proportion to the loss, or of log SNR."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +6,14 @@ from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.stats
 from jaxtyping import Array, Float
 
+from diffpath_jax.diffusion.schedule import NoiseSchedule, Table
 from diffpath_jax.shapes import PRNGKey, Timesteps, Tree
 
-TimestepName = Literal["uniform", "loss_aware"]
+TimestepName = Literal["uniform", "loss_aware", "laplace", "logit_normal"]
 
 
 @runtime_checkable
@@ -26,7 +29,11 @@ class DrawFn(Protocol):
     """Draws timesteps."""
 
     def __call__(self, state: Tree, key: PRNGKey, count: int, /) -> tuple[Timesteps, Float[Array, "b"]]:
-        """Returns ``count`` timesteps and the factor that makes each loss an unbiased estimate."""
+        """Returns ``count`` timesteps and the factor of each loss, whose mean then estimates the objective.
+
+        The objective is the sum of losses under the distribution: the uniform one for what learns from losses, whose
+        factors say so; its own where it is chosen once and for all, with factors of 1.
+        """
 
 
 @runtime_checkable
@@ -35,6 +42,15 @@ class UpdateFn(Protocol):
 
     def __call__(self, state: Tree, t: Timesteps, losses: Float[Array, "b"], /) -> Tree:
         """Returns the state after losses at some timesteps."""
+
+
+@runtime_checkable
+class Cumulative(Protocol):
+    """A cumulative distribution function."""
+
+    def __call__(self, x: Float[np.ndarray, "n"], /) -> Float[np.ndarray, "n"]:
+        """Returns the probability of at most each value."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -98,4 +114,59 @@ def loss_aware(num_steps: int, *, history: int = 10, uniform_share: float = 1e-3
     return TimestepSampler(init, draw, update)
 
 
-TIMESTEP_SAMPLERS: dict[TimestepName, Callable[[int], TimestepSampler]] = {"uniform": uniform, "loss_aware": loss_aware}
+def fixed(probabilities: Table) -> TimestepSampler:
+    """Timesteps of a distribution that stays as it is, and is that of the objective."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+    def draw(state: Tree, key: PRNGKey, count: int) -> tuple[Timesteps, Float[Array, "b"]]:
+        t = jax.random.categorical(key, jnp.asarray(logits, jnp.float32), shape=(count,))
+        return t, jnp.ones(count)
+
+    return TimestepSampler(dict, draw, lambda state, t, values: state)
+
+
+def log_snr_probabilities(schedule: NoiseSchedule, distribution: Cumulative) -> Table:
+    """Returns the probability of each timestep under a distribution of ``log(abar / (1 - abar))``.
+
+    Each timestep has that of its cell, which reaches half-way to the log SNR of its neighbours; the cells of the first
+    and the last are open. So the probabilities add up to 1 whatever the schedule covers.
+    """
+    log_snr = np.log(schedule.alpha_bar) - np.log1p(-schedule.alpha_bar)
+    middles = (log_snr[1:] + log_snr[:-1]) / 2
+    cumulative = np.concatenate([[1.0], distribution(middles), [0.0]])
+    return cumulative[:-1] - cumulative[1:]
+
+
+@dataclass(frozen=True)
+class LogSnr:
+    """A distribution of log SNR.
+
+    Attributes:
+        centre: where it is highest.
+        width: b of a Laplace distribution, the standard deviation of a normal one.
+    """
+
+    centre: float
+    width: float
+
+
+def laplace(schedule: NoiseSchedule, log_snr: LogSnr) -> TimestepSampler:
+    """Log SNR of a Laplace distribution (Hang et al. 2024, "Improved noise schedule": around 0, b = 0.5)."""
+    return fixed(log_snr_probabilities(schedule, scipy.stats.laplace(log_snr.centre, log_snr.width).cdf))
+
+
+def logit_normal(schedule: NoiseSchedule, log_snr: LogSnr) -> TimestepSampler:
+    """Log SNR of a normal distribution: abar is logit-normal.
+
+    Esser et al. 2024, "Scaling rectified flow transformers", draw the logit of their time so, with m and s: here
+    ``centre = -2 m`` and ``width = 2 s``.
+    """
+    return fixed(log_snr_probabilities(schedule, scipy.stats.norm(log_snr.centre, log_snr.width).cdf))
+
+
+TIMESTEP_SAMPLERS: dict[TimestepName, Callable[[NoiseSchedule, LogSnr], TimestepSampler]] = {
+    "uniform": lambda schedule, _: uniform(schedule.num_steps),
+    "loss_aware": lambda schedule, _: loss_aware(schedule.num_steps),
+    "laplace": laplace,
+    "logit_normal": logit_normal,
+}

@@ -22,7 +22,7 @@ from diffpath_jax.diffusion.schedule import (
 from diffpath_jax.diffusion.timesteps import TimestepName, TimestepSampler
 from diffpath_jax.networks.codecs import Codec
 from diffpath_jax.networks.pure import PureNetwork
-from diffpath_jax.ranges import NonNegativeReal, Positive, PositiveReal, Share
+from diffpath_jax.ranges import LogSnrCentre, LogSnrWidth, NonNegativeReal, Positive, PositiveReal, Share
 from diffpath_jax.shapes import Batch, Conditions, Images, PRNGKey, Scalar, Timesteps, Tree, Weighted
 from diffpath_jax.training.tasks import losses
 from diffpath_jax.training.tasks.task import CODEC, NETWORK, TIMESTEPS, LossAux, Task
@@ -35,20 +35,27 @@ class DiffusionConfig:
     Attributes:
         prediction: what the network predicts.
         loss: ``simple`` squared error; ``hybrid`` adds the variational bound of a learned variance
-            (``network.learn_sigma``); ``min_snr`` weights the squared error.
+            (``network.learn_sigma``); ``min_snr`` and ``sigmoid`` weight the squared error.
         min_snr_gamma: gamma of min-SNR weighting.
+        sigmoid_bias: log SNR at which sigmoid weighting has fallen to a half of its weight on eps (published: 2).
         bound_weight: lambda of the hybrid loss.
-        timesteps: how timesteps are drawn.
+        timesteps: how timesteps are drawn: uniformly, ``loss_aware`` (the objective stays that of uniform ones), or
+            with the log SNR of a ``laplace`` or a normal distribution (``logit_normal``), then the objective's own.
+        log_snr_centre: where that distribution is highest.
+        log_snr_width: b of Laplace (published: 0.5), the standard deviation of a normal one (2).
         label_dropout: share of images whose label (and other conditions) are replaced by null values.
         label_dropout_group: images in a row whose labels are dropped together (the authors' code: a batch of 8).
         input_perturbation: gamma of DDPM-IP (published: 0.1); 0 for none.
     """
 
     prediction: Prediction
-    loss: Literal["simple", "hybrid", "min_snr"] = "simple"
+    loss: Literal["simple", "hybrid", "min_snr", "sigmoid"] = "simple"
     min_snr_gamma: PositiveReal = 5.0
+    sigmoid_bias: LogSnrCentre = 2.0
     bound_weight: PositiveReal = 1e-3
     timesteps: TimestepName = "uniform"
+    log_snr_centre: LogSnrCentre = 0.0
+    log_snr_width: LogSnrWidth = 0.5
     label_dropout: Share = 0.1
     label_dropout_group: Positive = 1
     input_perturbation: NonNegativeReal = 0.0
@@ -158,6 +165,9 @@ def image_losses(
     metrics = losses.by_noise_level(values, noised.t, schedule.num_steps)
     if objective.loss == "min_snr":
         weights = losses.min_snr_weight(objective.prediction, schedule, gamma=objective.min_snr_gamma)
+        values = values * at(weights, noised.t, 1)
+    if objective.loss == "sigmoid":
+        weights = losses.sigmoid_weight(objective.prediction, schedule, bias=objective.sigmoid_bias)
         values = values * at(weights, noised.t, 1)
     if objective.loss == "hybrid":
         bound = _bound(objective.prediction, schedule, noised, prediction, fraction)

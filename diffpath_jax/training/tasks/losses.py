@@ -29,12 +29,27 @@ def min_snr_weight(prediction: Prediction, schedule: NoiseSchedule, *, gamma: fl
     ``min(SNR, gamma) / (SNR + 1)`` on v.
     """
     snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return _from_x0(np.minimum(snr, gamma), prediction, snr)
+
+
+def sigmoid_weight(prediction: Prediction, schedule: NoiseSchedule, *, bias: float) -> Table:
+    """Returns the weight of the squared error at each t (Kingma and Gao 2023, "Understanding diffusion objectives").
+
+    ``sigmoid(bias - log SNR)`` on eps, which is ``SNR gamma / (SNR + gamma)`` on x_0 with ``gamma = exp(bias)``:
+    min-SNR without its corner.
+    """
+    snr = schedule.alpha_bar / (1 - schedule.alpha_bar)
+    return _from_x0(snr / (1 + snr * math.exp(-bias)), prediction, snr)
+
+
+def _from_x0(weight: Table, prediction: Prediction, snr: Table) -> Table:
+    """Returns a weight of the squared error of x_0 as that of what is predicted."""
     forms: dict[str, Callable[[], Table]] = {
         "eps": lambda: np.ones_like(snr) / snr,
         "x0": lambda: np.ones_like(snr),
         "v": lambda: 1 / (snr + 1),
     }
-    return np.minimum(snr, gamma) * forms[prediction]()
+    return weight * forms[prediction]()
 
 
 def normal_kl(mean_1: Images, log_variance_1: Images, mean_2: Images, log_variance_2: Images) -> Images:

@@ -11,7 +11,7 @@ from diffpath_jax.diffusion.schedule import at, eps_from_x0, linear_schedule, po
 from diffpath_jax.networks.codecs import PixelCodec
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.training.tasks import losses
-from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
+from diffpath_jax.training.tasks.diffusion import DiffusionConfig, Noised, diffusion_task, image_losses
 from diffpath_jax.training.tasks.task import NETWORK
 
 LINEAR = linear_schedule(1000, beta_start=1e-4, beta_end=2e-2)
@@ -61,6 +61,26 @@ def test_min_snr_is_one_weight_on_x0_in_three_forms(prediction, power):
     weight = losses.min_snr_weight(prediction, LINEAR, gamma=5.0)
     to_x0 = {"eps": snr, "x0": 1.0, "v": snr + 1}[prediction]
     np.testing.assert_allclose(weight * to_x0, np.minimum(snr, 5.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_sigmoid_weighting_is_one_weight_on_eps_in_three_forms(prediction):
+    snr = LINEAR.alpha_bar / (1 - LINEAR.alpha_bar)
+    weight = losses.sigmoid_weight(prediction, LINEAR, bias=2.0)
+    to_eps = {"eps": 1.0, "x0": 1 / snr, "v": (snr + 1) / snr}[prediction]
+    np.testing.assert_allclose(weight * to_eps, 1 / (1 + np.exp(np.log(snr) - 2.0)), rtol=1e-10)
+
+
+def test_a_weighted_loss_is_the_weight_times_the_squared_error():
+    """Of the objective as a config names it, against the plain one at the same timesteps."""
+    key = jax.random.split(jax.random.key(2), 3)
+    x_0, eps, output = (jax.random.normal(k, (3, 4, 4, 3)) for k in key)
+    t = jnp.array([10, 400, 990])
+    noised = Noised(x_0, t, eps, q_sample(LINEAR, x_0, t, eps))
+    plain, _ = image_losses(DiffusionConfig("v"), LINEAR, noised, output)
+    weighted, _ = image_losses(DiffusionConfig("v", loss="sigmoid", sigmoid_bias=1.0), LINEAR, noised, output)
+    weight = losses.sigmoid_weight("v", LINEAR, bias=1.0)[np.asarray(t)]
+    np.testing.assert_allclose(weighted, weight * plain, rtol=1e-5)
 
 
 def test_errors_of_the_three_predictions_agree_with_that():
