@@ -1,6 +1,7 @@
 """``diffpath train``: a config and a work directory in, a run out; the same command resumes it."""
 
 import argparse
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from diffpath_jax.runs import run as runs
 from diffpath_jax.runs import topology, warm_start
 from diffpath_jax.runs.cost import Plan, plan, shapes_of
 from diffpath_jax.training.loop import Trainer
+from diffpath_jax.training.metrics_log import METRICS, read_metrics
+from diffpath_jax.training.recorder import TrainConfig
 from diffpath_jax.training.tasks.task import Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
@@ -94,10 +97,16 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     with processes.own_directory(arguments.workdir):
         done = _train(settings, task, stage, datasets, watched, arguments)
     if processes.is_first():
-        early = f" (no better {settings.train.keep_best} for {settings.train.patience} looks)"
         total = settings.train.num_steps
-        console.print(f"{arguments.workdir}: step {done} of {total}, complete{early if done < total else ''}")
+        early = f" ({_early_end(settings.train)})" if done < total else ""
+        console.print(f"{arguments.workdir}: step {done} of {total}, complete{early}")
     return ExitCode.OK
+
+
+def _early_end(config: TrainConfig) -> str:
+    """Returns what ends a run before its last step."""
+    ends = [f"no better {config.keep_best} for {config.patience} looks"] if config.patience else []
+    return " or ".join([*ends, *([f"{config.minutes:g} minutes are over"] if config.minutes else [])])
 
 
 def _hints(counts: np.ndarray, classes: Sequence[str], batch_size: int) -> Iterator[str]:
@@ -239,6 +248,28 @@ def _planned(
         "mesh": f"{devices} devices: data {devices // settings.train.fsdp} x fsdp {settings.train.fsdp}",
         "steps": f"{settings.train.num_steps:,} of {settings.data.batch_size} images: {seen:,} images"
         + (f", {seen / images:.3g} times each" if images else ""),
+        **_affordable(settings, arguments.workdir, images_per_second=seen / max(hours, 1e-9) / 3600),
         "time": f"{hours:.3g} hours at {arguments.share:.0%} of {peak / 1e12:.4g} TFLOP/s a device ({source}): "
         f"{seen / max(hours, 1e-9) / 3600:.4g} img/s",
     }
+
+
+def _affordable(settings: sections.RunConfig, workdir: Path | None, *, images_per_second: float) -> dict[str, str]:
+    """Returns the steps that ``train.minutes`` are enough for: as a run's log measured them, else as counted.
+
+    Args:
+        settings: of the run.
+        workdir: run directory that may have a log.
+        images_per_second: speed as counted.
+    """
+    minutes = settings.train.minutes
+    if not minutes:
+        return {}
+    rows = read_metrics(workdir, tolerant=True) if workdir and (workdir / METRICS).exists() else []
+    measured = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    # The first line of a log holds what happens once.
+    speed = statistics.median(measured[1:] or measured) if measured else images_per_second
+    source = f"as {workdir} measured" if measured else "as counted below"
+    steps = int(60 * minutes * speed / settings.data.batch_size)
+    ends = "the last step comes first" if steps >= settings.train.num_steps else "less for compiling and looks"
+    return {"budget": f"{minutes:g} minutes: {steps:,} steps at {speed:.4g} img/s, {source}; {ends}"}

@@ -134,7 +134,14 @@ def shapes_of(
     batch = images if latents is None else {"latent": latents, "label": images["label"]}
     batch |= _conditions(config, num_classes, config.data.batch_size)
     state = jax.eval_shape(
-        lambda key: init_state(task, config.optim, key=key, batch=batch, num_steps=config.train.num_steps),
+        lambda key: init_state(
+            task,
+            config.optim,
+            key=key,
+            batch=batch,
+            num_steps=config.train.num_steps,
+            minutes=config.train.minutes,
+        ),
         jax.random.key(0),
     )
     return RunShapes(task, codec, batch, state)

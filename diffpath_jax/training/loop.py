@@ -18,6 +18,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import write_text
 from diffpath_jax.io.progress import track
 from diffpath_jax.shapes import PRNGKey, Tree
+from diffpath_jax.training.budget import Budget
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
 from diffpath_jax.training.optim import OptimConfig, further_rates
@@ -101,7 +102,7 @@ class Trainer:
     compatibility_digest: str = ""
 
     def fit(self) -> TrainState:
-        """Train to ``config.num_steps``, or until ``config.patience`` is over.
+        """Train to ``config.num_steps``, or until ``config.patience`` or ``config.minutes`` are over.
 
         A run starts from, in this order: the newest intact checkpoint of ``workdir``; ``start``; the task's
         own initialisation.
@@ -113,7 +114,7 @@ class Trainer:
             DiffpathError: the loss was not finite ``MAX_BAD_STEPS`` times in a row (exit code 6), or SIGTERM came
                 (exit code 143, after a checkpoint).
         """
-        checkpoints = self._checkpoints()
+        checkpoints, budget = self._checkpoints(), Budget(self.config.minutes)
         init_key, run_key = jax.random.split(jax.random.key(self.seed))
         with processes.stop_noticed() as must_stop:
             restored = checkpoints.latest()
@@ -125,7 +126,7 @@ class Trainer:
             state = self._start(checkpoints, restored, shapes, init_key)
             frozen_params = jax.tree.map(self._replicate, self.task.frozen_params)
             step_fn, flops = self._compile(state, shapes, run_key, frozen_params)
-            recorder = self._recorder(checkpoints, state, flops)
+            recorder = self._recorder(checkpoints, state, flops, budget)
             bad_steps_before = state.bad_steps.copy()
             size, end = self.batch_size, self.config.num_steps
             progress_bar = track("train", total=end * size, done=step * size, unit="img")
@@ -134,6 +135,7 @@ class Trainer:
                     if recorder.is_done(step):
                         break
                     with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                        state = replace(state, opt_state=budget.charge(state.opt_state))
                         state, bad_steps = step_fn(state, batch, run_key, frozen_params)
                     # The devices work on this step while the host waits for the one before.
                     self._stop_if_diverged(step, bad_steps_before)
@@ -155,8 +157,10 @@ class Trainer:
             compatibility_digest=self.compatibility_digest,
         )
 
-    def _recorder(self, checkpoints: Checkpoints, state: TrainState, flops: float) -> RunRecorder:
+    def _recorder(self, checkpoints: Checkpoints, state: TrainState, flops: float, budget: Budget) -> RunRecorder:
         """Returns the recorder of a run that goes on from ``state``, whose parameters it lists in a file."""
+        budget.recall(state.opt_state)
+        budget.say_compiled()
         is_first = processes.is_first()
         if is_first:
             overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
@@ -170,7 +174,9 @@ class Trainer:
             hooks=self.hooks,
             speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
             patience=Patience(self.config.keep_best, self.config.patience),
-            rates=further_rates(self.optim, self.config.num_steps),
+            # Under a budget AdamW's own rate tells the others, which are in proportion to it.
+            rates=(lambda steps: {}) if budget.minutes else further_rates(self.optim, self.config.num_steps),
+            budget=budget,
         )
         recorder.recall(int(state.step))
         return recorder
@@ -191,7 +197,8 @@ class Trainer:
         """Returns the state of checkpoint ``restored``, or a fresh one, on the devices it belongs to."""
 
         def fresh_state(key: PRNGKey) -> TrainState:
-            return init_state(self.task, self.optim, key=key, batch=batch, num_steps=self.config.num_steps)
+            steps, minutes = self.config.num_steps, self.config.minutes
+            return init_state(self.task, self.optim, key=key, batch=batch, num_steps=steps, minutes=minutes)
 
         shapes = jax.eval_shape(fresh_state, key)
         places = sharding.state_shardings(shapes, self.mesh)
@@ -241,7 +248,7 @@ def lower_step(
         mesh: devices.
         inputs: state, global batch, key of the run and ``task.frozen_params``: arrays, or shapes with shardings.
     """
-    step = make_train_step(task, optim, num_steps=config.num_steps, log_every=config.log_every)
+    step = make_train_step(task, optim, num_steps=config.num_steps, log_every=config.log_every, minutes=config.minutes)
     places = jax.tree.map(lambda array: array.sharding, inputs[0])
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
     return jitted.lower(*inputs)

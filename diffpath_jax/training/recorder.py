@@ -10,8 +10,9 @@ from pydantic import Field
 
 from diffpath_jax.devices import hardware, processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.ranges import Natural, Positive
+from diffpath_jax.ranges import Natural, NonNegativeReal, Positive
 from diffpath_jax.shapes import Tree
+from diffpath_jax.training.budget import Budget
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
 from diffpath_jax.training.optim import RatesFn
@@ -35,6 +36,9 @@ class TrainConfig:
 
     Attributes:
         num_steps: steps in all.
+        minutes: end after so many minutes, should that be before ``num_steps``; schedules then follow the share of
+            time or of steps that is used, whichever is more. Compiling, looks and checkpoints count; starts of a run
+            share one budget. 0 for no such end, and a run that does not depend on the machine's speed.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints.
         eval_every: steps between two looks (diffusion: preview, stain drift, validation loss; classification:
@@ -55,6 +59,7 @@ class TrainConfig:
     num_steps: Positive
     log_every: Positive
     checkpoint_every: Positive
+    minutes: NonNegativeReal = 0.0
     eval_every: Natural = 0
     keep_checkpoints: Annotated[int, Field(ge=2, le=100_000)] = 2
     keep_every: Natural = 0
@@ -81,6 +86,7 @@ class RunRecorder:
         speed: counts steps, for the log.
         patience: looks without anything better, after which the run ends.
         rates: learning rates besides AdamW's over some steps, for the log.
+        budget: time, after which the run ends.
         note: newest loss, for the progress display.
         is_patience_over: true where all processes agree that they are too many.
     """
@@ -94,6 +100,7 @@ class RunRecorder:
     speed: hardware.Throughput
     patience: Patience
     rates: RatesFn
+    budget: Budget
     note: str = ""
     is_patience_over: bool = False
 
@@ -108,7 +115,7 @@ class RunRecorder:
 
     def is_done(self, step: int) -> bool:
         """Returns true where the run ends with this step."""
-        return self.is_patience_over or step == self.config.num_steps
+        return self.is_patience_over or self.budget.is_over or step == self.config.num_steps
 
     def after(self, step: int, state: TrainState) -> str:
         """Log, look and save as the config says; returns a note for the progress display."""

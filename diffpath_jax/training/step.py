@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from diffpath_jax.networks import target
 from diffpath_jax.shapes import Batch, PRNGKey, Scalar, Tree, Weighted
 from diffpath_jax.training import optim, posthoc_ema
+from diffpath_jax.training.budget import SECONDS
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.posthoc_ema import TRACES
 from diffpath_jax.training.tasks.task import LossAux, LossFn, Task
@@ -33,7 +34,8 @@ class TrainState:
         params: parameters by group, float32.
         ema: their moving average; empty when none is kept.
         opt_state: optimiser state by group; under ``TRACES`` the averages of ``ema_lengths`` by length, where such are
-            kept (there, and not beside, so that checkpoints without them stay what they are).
+            kept, and under ``SECONDS`` the time used, where there is a budget (there, and not beside, so that
+            checkpoints without them stay what they are).
         model_state: other arrays that last from step to step, by name (BatchNorm statistics, losses by timestep).
         bad_steps: non-finite steps in a row.
         skipped: non-finite steps in all.
@@ -88,12 +90,20 @@ class Descent(Protocol):
         ...
 
 
-def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int) -> Step:
+def make_train_step(task: Task, config: OptimConfig, *, num_steps: int, log_every: int, minutes: float = 0.0) -> Step:
     """Returns the optimisation step of every parameter group.
 
     A step whose loss or gradient is not finite changes nothing but the counters.
+
+    Args:
+        task: what to learn.
+        config: optimiser.
+        num_steps: steps of the run, which schedules follow.
+        log_every: steps of a line of metrics.
+        minutes: time of the run; above 0 schedules follow the share of it that ``SECONDS`` of the optimiser state is,
+            where that is more than the share of steps.
     """
-    descend = _descent(task, config, num_steps=num_steps)
+    descend = _descent(task, config, num_steps=num_steps, minutes=minutes)
 
     def step(
         state: TrainState, batch: Batch, run_key: PRNGKey, frozen_params: Tree | None = None
@@ -130,16 +140,17 @@ def _with_traces(opt_state: Tree, params: Tree, *, step: jax.Array) -> Tree:
     return {**opt_state, TRACES: traces}
 
 
-def _descent(task: Task, config: OptimConfig, *, num_steps: int) -> Descent:
+def _descent(task: Task, config: OptimConfig, *, num_steps: int, minutes: float) -> Descent:
     """Returns the descent of every parameter group along the gradient of its loss, one group after the other."""
-    optimizer = optim.make_optimizer(config, num_steps)
+    optimizer = _optimizer(config, num_steps=num_steps, minutes=minutes)
     relative = optim.relative_schedule(config, num_steps)
 
     def descend(
         state: TrainState, batch: Batch, key: PRNGKey, frozen_params: Tree
     ) -> tuple[TrainState, dict[str, Weighted], jax.Array]:
         params, opt_state, model_state = dict(state.params), dict(state.opt_state), state.model_state
-        metrics = {"learning_rate": _once(config.learning_rate * relative(state.step))}
+        scale = relative(_scheduled_step(state, num_steps=num_steps, minutes=minutes))
+        metrics = {"learning_rate": _once(config.learning_rate * scale)}
         finite = jnp.asarray(True)
         for number, (group, loss_fn) in enumerate(task.losses.items()):
             loss, aux, grads = _gradient(
@@ -153,6 +164,8 @@ def _descent(task: Task, config: OptimConfig, *, num_steps: int) -> Descent:
             norm = optax.global_norm(grads)
             finite &= jnp.isfinite(loss) & jnp.isfinite(norm)
             updates, opt_state[group] = optimizer.update(grads, opt_state[group], params[group])
+            if minutes:
+                updates = jax.tree.map(lambda update: scale * update, updates)
             params[group] = optax.apply_updates(params[group], updates)
             model_state = aux["model_state"]
             named = {"loss": _once(loss), "grad_norm": _once(norm), **aux["metrics"]}
@@ -160,6 +173,24 @@ def _descent(task: Task, config: OptimConfig, *, num_steps: int) -> Descent:
         return replace(state, params=params, opt_state=opt_state, model_state=model_state), metrics, finite
 
     return descend
+
+
+def _optimizer(config: OptimConfig, *, num_steps: int, minutes: float) -> optax.GradientTransformation:
+    """Returns the optimiser; under a budget in minutes at the peak of its schedule.
+
+    Its updates, those of weight decay too, are in proportion to the learning rate, so that they can be scaled after.
+    """
+    if minutes:
+        config = replace(config, decay="constant", warmup_steps=0)
+    return optim.make_optimizer(config, num_steps)
+
+
+def _scheduled_step(state: TrainState, *, num_steps: int, minutes: float) -> jax.Array:
+    """Returns the step that schedules are at: under a budget in minutes not before the share of time that is used."""
+    if not minutes:
+        return state.step
+    share = state.opt_state[SECONDS] / (60 * minutes)
+    return jnp.maximum(state.step.astype(jnp.float32), jnp.minimum(share, 1.0) * num_steps)
 
 
 def _window(
@@ -224,10 +255,12 @@ def _prefix(task: Task, group: str) -> str:
     return "" if len(task.losses) == 1 else f"{group}/"
 
 
-def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int) -> TrainState:
+def init_state(
+    task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, num_steps: int, minutes: float = 0.0
+) -> TrainState:
     """Returns a fresh state; ``batch`` gives only shapes."""
     params, model_state = task.init(key)
-    optimizer = optim.make_optimizer(config, num_steps)
+    optimizer = _optimizer(config, num_steps=num_steps, minutes=minutes)
     names = ["learning_rate"]
     for group, loss_fn in task.losses.items():
         _, aux = jax.eval_shape(loss_fn, {**task.frozen_params, **params}, model_state, batch, key)
@@ -240,6 +273,7 @@ def init_state(task: Task, config: OptimConfig, *, key: PRNGKey, batch: Tree, nu
         opt_state={
             **{group: optimizer.init(params[group]) for group in task.losses},
             **({TRACES: traces} if traces else {}),
+            **({SECONDS: jnp.zeros((), jnp.float32)} if minutes else {}),
         },
         model_state=model_state,
         bad_steps=_counter(),
