@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffpath_jax.commands import sample
+from diffpath_jax.commands import sample, sample_counts
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.evaluation import audit, checkpoint_curve, checkpoint_page, page
@@ -104,12 +104,12 @@ def _checkpoints(text: str) -> list[int | Literal["all", "latest", "best"]]:
 def _job(arguments: argparse.Namespace, run: runs.DiffusionModelRun, step: int) -> sampling_job.SampleJob:
     """Returns what a checkpoint draws: as ``diffpath sample`` would with the same options."""
     options: dict[str, Any] = {name: getattr(arguments, name) for name in SAMPLER_OPTIONS}
-    sample.check_batch_size(arguments.batch_size)
+    sample_counts.check_batch_size(arguments.batch_size)
     return sampling_job.SampleJob(
         out=arguments.out / SAMPLES / str(step),
         name="generated",
         conditions=for_each_class(len(run.classes)),
-        counts=sample.stated_counts(arguments.num_per_class, run),
+        counts=sample_counts.stated_counts(arguments.num_per_class, run),
         sampler=sample.sampler_of(options, run),
         image_px=run.image_px,
         batch_size=arguments.batch_size,

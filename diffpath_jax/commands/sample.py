@@ -1,11 +1,9 @@
 """``diffpath sample``: draw a set of images from a trained run, or one for each point of a sweep; rerun to resume."""
 
 import argparse
-import contextlib
 import dataclasses
 import math
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.commands.sample_counts import by_option, check_batch_size, counts
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.data import card
-from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.data.pipeline import TRAIN
+from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
@@ -34,11 +32,10 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep, weights_file
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, check_classes, check_told, conditions_of, for_each_class
+from diffpath_jax.sampling.draw import Model, check_told, conditions_of, for_each_class
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
-MAX_IMAGES = 10_000_000
 # Options that are fields of SamplerConfig, with their help; types and defaults are the fields' own.
 _SAMPLER_HELP = {
     "steps": "denoising steps",
@@ -320,30 +317,9 @@ def sampler_of(
         DiffpathError: a value is out of range, or does not fit the model.
     """
     sampler = config_files.convert(sections.SamplerConfig, options, where=where)
-    with _by_option():
+    with by_option():
         checks.check_sampler(run.config, sampler, classifier=classifier, guide=guide)
     return sampler
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a number of images that no device draws at once.
-
-    Raises:
-        DiffpathError: it is out of range.
-    """
-    if not 0 < batch_size <= MAX_IMAGES:
-        why = f"{batch_size} is not from 1 to {MAX_IMAGES}"
-        raise DiffpathError("--batch_size", where="the command line", why=why, fix="change it")
-
-
-@contextlib.contextmanager
-def _by_option() -> Iterator[None]:
-    """Errors that name parameters of the library name the options of this command instead."""
-    try:
-        yield
-    except DiffpathError as error:
-        why, fix = (re.sub(r"`(\w+)`", r"--\1", text) for text in (error.why, error.fix))
-        raise DiffpathError(f"--{error.what}", where="the command line", why=why, fix=fix) from error
 
 
 def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
@@ -353,7 +329,7 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
         DiffpathError: a condition that the model does not take, or a value that is none.
     """
     told, values = dict(word.partition("=")[::2] for word in words), {}
-    with _by_option():
+    with by_option():
         check_told(told, run)
     for name, text in told.items():
         try:
@@ -361,57 +337,6 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
         except ValueError as error:
             raise DiffpathError("--condition", where="the command line", why=str(error), fix="change it") from error
     return values
-
-
-def counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:
-    """Returns how many images of each class are drawn, as the one of the options that was given says.
-
-    Raises:
-        DiffpathError: no number from 1 on, an unknown class, or a data set of other classes.
-    """
-    if arguments.num_per_class is not None:
-        if arguments.less or arguments.times != 1.0:
-            fix = "leave --times and --less out, or give --counts_of"
-            raise DiffpathError("--num_per_class", where="the command line", why="it is a number already", fix=fix)
-        return stated_counts(arguments.num_per_class, run)
-    there = _training_counts(arguments.counts_of, run)
-    less = _training_counts(arguments.less, run) if arguments.less else (0,) * len(there)
-    wanted = tuple(max(math.ceil(arguments.times * count) - own, 0) for count, own in zip(there, less, strict=True))
-    if not 0 < sum(wanted) <= MAX_IMAGES:
-        why, fix = f"that makes {sum(wanted)} images", f"change --times or --less so that 1 to {MAX_IMAGES} are drawn"
-        raise DiffpathError("--counts_of", where=arguments.counts_of, why=why, fix=fix)
-    return wanted
-
-
-def _training_counts(path: Path, run: runs.Run) -> tuple[int, ...]:
-    """Training images of each of the run's classes in a data set."""
-    counts = open_dataset(path, verify=False).class_counts.get(TRAIN, {})
-    if unknown := sorted(set(counts) - set(run.classes)):
-        why, fix = f"{unknown} are not among {list(run.classes)}", "name a data set of the model's classes"
-        raise DiffpathError("classes", where=path, why=why, fix=fix)
-    return tuple(counts.get(name, 0) for name in run.classes)
-
-
-def stated_counts(text: str, run: runs.Run) -> tuple[int, ...]:
-    """Images of each class: ``N``, or ``CLASS=N,CLASS=N`` for some of them.
-
-    Raises:
-        DiffpathError: an unknown class, or no number from 1 on.
-    """
-
-    def number(word: str) -> int:
-        if not word.isdecimal() or not 0 < int(word) <= MAX_IMAGES:
-            why = f"{word!r} is not from 1 to {MAX_IMAGES}"
-            raise DiffpathError("--num_per_class", where="the command line", why=why, fix="change it")
-        return int(word)
-
-    if "=" not in text:
-        return (number(text),) * len(run.classes)
-    wanted = dict(part.rpartition("=")[::2] for part in text.split(","))
-    with _by_option():
-        check_classes(wanted, run)
-    counts = {name: number(word) for name, word in wanted.items()}
-    return tuple(counts.get(name, 0) for name in run.classes)
 
 
 def _write_images(dataset: Dataset) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from diffpath_jax.commands import sample
+from diffpath_jax.commands import sample, sample_counts
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.runs.run import open_run
@@ -13,7 +13,9 @@ from diffpath_jax.runs.run import open_run
 def counts(run, *words):
     parser = argparse.ArgumentParser()
     sample.add_arguments(parser)
-    return sample.counts(parser.parse_args(["--workdir", "RUN", "--out", "OUT", *map(str, words)]), open_run(run))
+    return sample_counts.counts(
+        parser.parse_args(["--workdir", "RUN", "--out", "OUT", *map(str, words)]), open_run(run)
+    )
 
 
 def test_as_many_as_a_data_set_has(denoiser_run, dataset):
