@@ -38,6 +38,8 @@ PAPER_PX, PAPER_CLASSES = 128, 5
 GIB = 2**30
 # Images of a class below which that is said.
 FEW_IMAGES = 50
+# How much more often images of the smallest class may be drawn than those of the largest before that is said.
+MANY_TIMES = 10
 SIZE_FIX = "choose fewer levels in network.channel_mult, or prepare patches of another size"
 
 
@@ -84,7 +86,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     watched = validation.open_validation(settings.data.val, datasets)
     checks.check_augmentation(settings, [*datasets, watched])
     counts = mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture))
-    for hint in _hints(counts, datasets[0].schema.classes, settings.data.batch_size):
+    for hint in _hints(counts, datasets[0].schema.classes, settings.data.batch_size, balanced=_is_balanced(settings)):
         console.print(f"note: {hint}", markup=False, soft_wrap=True)
     stage = first_stage.prepare(settings, [*datasets, watched], workdir=arguments.workdir, where=arguments.config)
     image_px = datasets[0].schema.image_px
@@ -109,13 +111,25 @@ def _early_end(config: TrainConfig) -> str:
     return " or ".join([*ends, *([f"{config.minutes:g} minutes are over"] if config.minutes else [])])
 
 
-def _hints(counts: np.ndarray, classes: Sequence[str], batch_size: int) -> Iterator[str]:
+def _is_balanced(settings: sections.RunConfig) -> bool:
+    """Returns true where every class is drawn equally often."""
+    return settings.data.balanced or settings.classifier.balance == "draw"
+
+
+def _hints(counts: np.ndarray, classes: Sequence[str], batch_size: int, *, balanced: bool) -> Iterator[str]:
     """Yields what speaks against so few training images."""
     if counts.sum() < batch_size:
         yield f"{int(counts.sum())} training images fill no batch of {batch_size}: each batch repeats some"
     few = [f"{name} {int(count)}" for name, count in zip(classes, counts, strict=True) if count < FEW_IMAGES]
     if few:
         yield f"fewer than {FEW_IMAGES} training images of {', '.join(few)}"
+    there = {int(count): name for name, count in zip(classes, counts, strict=True) if count}
+    least, most = min(there), max(there)
+    if balanced and most >= MANY_TIMES * least:
+        yield (
+            f"classes are drawn equally often, so each image of {there[least]} {most / least:.3g} times as often as "
+            f"one of {there[most]}: it may be learnt by heart"
+        )
 
 
 def _train(
@@ -139,7 +153,7 @@ def _train(
     source = training_source(
         datasets,
         amounts=settings.data.mixture,
-        balanced=settings.classifier.balance == "draw",
+        balanced=_is_balanced(settings),
         seed=settings.seed,
         read=readers(settings.network),
     )

@@ -190,6 +190,9 @@ def _check_classifier(config: RunConfig, *, where: str) -> None:
         why = f"{asked.randaugment_ops} operations of magnitude {asked.randaugment_magnitude:g} change nothing"
         fix = "set classifier.randaugment_ops and classifier.randaugment_magnitude, or neither"
         raise DiffpathError("key 'classifier.randaugment_ops'", where=where, why=why, fix=fix)
+    if config.data.balanced and asked.balance != "none":
+        why, fix = f"classifier.balance {asked.balance!r} balances them too", "choose one of the two"
+        raise DiffpathError("key 'data.balanced'", where=where, why=why, fix=fix)
     for key, wanted in (
         ("balance", asked.balance != "none"),
         ("stain_jitter", asked.stain_jitter > 0),

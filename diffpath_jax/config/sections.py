@@ -61,6 +61,7 @@ class DataConfig:
             holds the images of a smaller. Empty takes each data set whole.
         val: dataset directory whose ``val`` split a run is watched on; empty for the first of ``train``. Generated
             images have none of their own, and borrow that of real ones so.
+        balanced: draw every class equally often, whatever the task; of a class evenly.
     """
 
     train: str
@@ -69,6 +70,7 @@ class DataConfig:
     workers: Workers
     mixture: tuple[NonNegativeReal, ...] = ()
     val: str = ""
+    balanced: bool = False
 
     def directories(self) -> list[Path]:
         """The dataset directories."""

@@ -195,6 +195,9 @@ KINDS = {
         "network.groups": 8,
         "network.dropout": 0.1,
         "diffusion.timesteps": "loss_aware",
+        "data.balanced": "True",
+        "optim.ema_lengths": "(0.05,0.1)",
+        "train.keep_every": 2,
     },
     "configs/vqgan_f4_pkgh.py:debug": {
         "train.keep_best": "val_psnr",
