@@ -124,10 +124,13 @@ class Staging:
         """Records of a finished unit, as bytes, in order, or those of some indices."""
         return manifest.read_shard(self._directory / f"{unit.name}.array_record", indices)
 
+    def names(self) -> list[str]:
+        """Names of the units that were finished, in order."""
+        return sorted(path.stem for path in self._directory.glob("*.json") if path.name != JOB)
+
     def holds_records(self) -> bool:
         """True if some finished unit has a record."""
-        names = [path.stem for path in self._directory.glob("*.json") if path.name != JOB]
-        return any(self.describe(name).count for name in names)
+        return any(self.describe(name).count for name in self.names())
 
     def clear(self) -> None:
         """Remove the staged files, once the manifest is written."""

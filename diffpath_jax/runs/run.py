@@ -213,13 +213,14 @@ def _refuse_changes(
         and not any(key == f"config.{name}" or key.startswith(f"config.{name}.") for name in allow_change)
     ]
     if changed:
-        names = ", ".join(key.removeprefix("config.") for key in changed)
-        key = changed[0].removeprefix("config.")
-        allowed = f", or allow_change {key}" if key != changed[0] else ""
+        keys = [key.removeprefix("config.") for key in changed]
+        # What is not of the config cannot be allowed.
+        may_be = all(key.startswith("config.") for key in changed)
+        allowed = f", or add {' '.join(f'--allow_change {key}' for key in keys)}" if may_be else ""
         raise DiffpathError(
             "run",
             where=workdir,
-            why=f"it was begun with another {names}",
+            why=f"it was begun with another {', '.join(keys)}",
             fix=f"name a new directory{allowed}",
             code=ExitCode.REFUSED,
         )

@@ -5,6 +5,8 @@ Images are drawn from a list of conditions: image i from number ``i mod their nu
 devices, so neither that number nor an interruption changes a pixel.
 """
 
+import heapq
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.conditions import LABEL
+from diffpath_jax.sampling import growth
 from diffpath_jax.sampling.draw import Draw, Model, Told, conditions_of, make_draw
 
 SPLIT = "train"
@@ -97,23 +100,58 @@ def run_job(job: SampleJob, model: Model, mesh: Mesh) -> manifest.Dataset:
     Raises:
         DiffpathError: the directory belongs to another job (exit code 4).
     """
-    job = as_begun(job)
-    indices = image_indices(job.counts)
-    starts = range(0, len(indices), job.batch_size)
-    chunks = {f"batch-{start:09d}": indices[start : start + job.batch_size] for start in starts}
-    batches = {jobs.Piece(name, len(chunk)): chunk for name, chunk in chunks.items()}
+    job, team = as_begun(job), processes.Team()
+    settings = _fingerprint(job, model)
+
+    def renew(record: Mapping[str, Any]) -> dict[str, Any]:
+        return {**_renewed(record), "batch_size": job.batch_size}
+
+    if team.index == 0:
+        growth.take_up(job.out, settings, renew, table=TABLE, split=SPLIT)
+    team.wait("images of before are taken up")
+    batches = _batches(job, growth.staging_of(job.out, settings, renew))
+    team.wait("all know the batches")
     return jobs.run(
         jobs.Job(
             out=job.out,
-            settings=_fingerprint(job, model),
+            settings=settings,
             pieces=list(batches),
             produce=lambda missing: _sampled(job, model, mesh, {piece: batches[piece] for piece in missing}),
-            write=lambda staging, units, settings: _assemble(job, model, settings, staging, units),
+            write=lambda staging, units, recorded: _assemble(
+                job, model, recorded, [_Stored(staging, unit, batches) for unit in units]
+            ),
             title="sample",
-            renew=_renewed,
+            renew=renew,
         ),
-        processes.Team(),
+        team,
     )
+
+
+def _batches(job: SampleJob, staging: Staging | None) -> dict[jobs.Piece, Int[np.ndarray, "n"]]:
+    """Returns the indices of each batch of a job, those that a smaller set had first."""
+    indices, kept = image_indices(job.counts), growth.kept_indices(staging)
+    new = np.setdiff1d(indices, kept)
+    chunks = {name: new[part] for name, part in growth.batches(staging, len(new), job.batch_size).items()}
+    if len(kept):
+        chunks = {growth.KEPT: kept, **chunks}
+    return {jobs.Piece(name, len(chunk)): chunk for name, chunk in chunks.items()}
+
+
+class _Stored:
+    """Images of a staged unit, by their indices."""
+
+    def __init__(self, staging: Staging, unit: Unit, batches: Mapping[jobs.Piece, Int[np.ndarray, "n"]]) -> None:
+        self._staging, self._unit = staging, unit
+        self.indices = batches[jobs.Piece(unit.name, unit.count)]
+
+    def batch_sizes(self, default: int) -> Int[np.ndarray, "n"]:
+        """Returns how many images were drawn at once with each; ``default`` where the unit does not say it."""
+        stated = self._unit.details.get(growth.BATCH_SIZES, default)
+        return np.broadcast_to(np.asarray(stated, np.int64), len(self.indices))
+
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the records with their indices, which increase."""
+        return zip(self.indices.tolist(), self._staging.read(self._unit), strict=True)
 
 
 def _sampled(
@@ -121,7 +159,8 @@ def _sampled(
 ) -> Iterator[jobs.Done]:
     """Records of each batch."""
     for piece, images in _drawn(job, model, mesh, batches):
-        yield jobs.Done(piece, _encode(job, model, batches[piece], images), {})
+        details = {growth.BATCH_SIZES: job.batch_size}
+        yield jobs.Done(piece, _encode(job, model, batches[piece], images), details)
 
 
 def _drawn(
@@ -254,8 +293,7 @@ def _assemble(
     job: SampleJob,
     model: Model,
     record: Mapping[str, Any],
-    staging: Staging,
-    units: Sequence[Unit],
+    stored: Sequence[_Stored],
 ) -> None:
     run, indices = model.run, image_indices(job.counts)
     schema = records.Schema(job.image_px, run.classes)
@@ -272,10 +310,16 @@ def _assemble(
         training_data=tuple(run.images),
         versions=writer.versions("jax", "flax"),
     )
+    # Those of before, then those drawn now; either increase.
+    parts = [part for part in (stored[:1], stored[1:]) if part]
+    in_order = heapq.merge(*(itertools.chain.from_iterable(each.records() for each in part) for part in parts))
+    sizes = np.concatenate([each.batch_sizes(record.get("batch_size", job.batch_size)) for each in stored])
+    drawn = np.argsort(np.concatenate([each.indices for each in stored]))
     rows = {
         "index": indices,
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
         **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
+        "batch_size": sizes[drawn],
     }
     with replace_file(job.out / TABLE) as temporary:
         pq.write_table(pa.table(rows), temporary)
@@ -284,7 +328,7 @@ def _assemble(
         name=job.name,
         schema=schema,
         splits={SPLIT: labels.tolist()},
-        items={SPLIT: (data for unit in units for data in staging.read(unit))},
+        items={SPLIT: (data for _, data in in_order)},
         details=details,
         card=card.dataset_card(job.name, schema, {SPLIT: labels.tolist()}, details),
         tables=[TABLE],

@@ -39,3 +39,14 @@ def test_another_length_is_refused_until_it_is_allowed(tmp_path, dataset):
     assert caught.value.code == ExitCode.REFUSED
     resumed = runs.create_or_resume(tmp_path, settings(num_steps=5), data, allow_change=["train.num_steps"])
     assert resumed.config.train.num_steps == 5
+
+
+def test_all_changed_keys_are_named_with_the_words_that_allow_them(tmp_path, dataset):
+    data = [open_dataset(dataset)]
+    runs.create_or_resume(tmp_path, settings(), data)
+    with pytest.raises(DiffpathError) as caught:
+        runs.create_or_resume(tmp_path, settings(num_steps=5, eval_every=1, log_every=5), data)
+    keys = ("train.eval_every", "train.log_every", "train.num_steps")
+    assert f"begun with another {', '.join(keys)}" in str(caught.value)
+    assert str(caught.value).endswith(" ".join(f"--allow_change {key}" for key in keys))
+    runs.create_or_resume(tmp_path, settings(num_steps=5, eval_every=1, log_every=5), data, allow_change=keys)
