@@ -208,12 +208,12 @@ def own_areas(
     _, overlap = _union_and_overlap(list(areas.values()))
     if overlap.is_empty:
         return dict(areas), overlap
-    own = {name: polygons_of(shapely.difference(area, overlap)) for name, area in areas.items()}
+    own = {name: _difference(area, overlap) for name, area in areas.items()}
     left = overlap
     for name in priority:
         if name in areas:
             own[name] = _union([own[name], _intersection(areas[name], left)])
-            left = polygons_of(shapely.difference(left, areas[name]))
+            left = _difference(left, areas[name])
     return own, overlap
 
 
@@ -232,6 +232,17 @@ def _intersection(one: shapely.MultiPolygon, other: shapely.MultiPolygon) -> sha
     parts, others = shapely.get_parts(one), shapely.get_parts(other)
     i, j = shapely.STRtree(others).query(parts, predicate="intersects")
     return polygons_of(shapely.union_all(shapely.intersection(parts[i], others[j])))
+
+
+def _difference(area: shapely.MultiPolygon, other: shapely.MultiPolygon) -> shapely.MultiPolygon:
+    """The area without another. Only parts that meet it are cut, each by what it meets."""
+    parts, others = shapely.get_parts(area), shapely.get_parts(other)
+    meets, met = shapely.STRtree(others).query(parts, predicate="intersects")
+    order = np.argsort(meets, kind="stable")
+    cut, first = np.unique(meets[order], return_index=True)
+    holes = [shapely.MultiPolygon([*others[group]]) for group in np.split(met[order], first[1:])] if len(cut) else []
+    pieces = shapely.get_parts(shapely.difference(parts[cut], np.array(holes, object)))
+    return polygons_of(shapely.GeometryCollection([*np.delete(parts, cut), *pieces]))
 
 
 def _union_and_overlap(areas: Sequence[shapely.MultiPolygon]) -> tuple[shapely.MultiPolygon, shapely.MultiPolygon]:

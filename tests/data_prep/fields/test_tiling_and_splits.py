@@ -193,3 +193,15 @@ def test_bands_of_one_slide_are_apart(gap):
 def test_bad_fractions(fractions):
     with pytest.raises(DiffpathError, match="--fractions"):
         splits.check_fractions(fractions)
+
+
+def test_many_small_areas_are_cut_as_one_by_one():
+    rng = np.random.default_rng(0)
+    one, other = (
+        shapely.MultiPolygon([*tiling.polygons_of(shapely.union_all(shapely.buffer(shapely.points(places), 3))).geoms])
+        for places in rng.uniform(0, 300, (2, 400, 2))
+    )
+    found = tiling._difference(one, other)
+    assert found.is_valid and found.area > 0
+    np.testing.assert_allclose(shapely.symmetric_difference(found, shapely.difference(one, other)).area, 0, atol=1e-9)
+    assert tiling._difference(one, shapely.MultiPolygon()).equals(one)
