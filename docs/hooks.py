@@ -23,3 +23,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     for name, source in OUTSIDE.items():
         markdown = markdown.replace(f"](../{source}", f"]({name}")
     return re.sub(r"\]\((?:\.\./)?docs/", "](", markdown) if page.file.src_uri in OUTSIDE else markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Docstrings' roles (``:func:`` and its like) are left out: the name in its code font says enough."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", html)
