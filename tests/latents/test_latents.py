@@ -309,17 +309,20 @@ def test_latents_of_another_autoencoder_are_refused_and_so_is_what_cannot_be_don
 
 
 def test_a_run_keeps_its_autoencoder(tmp_path, latents, autoencoder_run, ldm_run, capsys):
-    """It goes on with the original and where that is gone; a copy with another number in it is found before use."""
+    """It goes on with the original and where that is gone; a damaged copy, or another one, is found before use."""
     workdir = tmp_path / "run"
     shutil.copytree(ldm_run, workdir)
     for steps, stage in ((3, autoencoder_run), (4, tmp_path / "gone")):
         again = {"train.num_steps": steps, "train.eval_every": 2}
         assert train(workdir, latents, stage, "--allow_change", "train.num_steps", **again) == 0
     path = workdir / runs.FIRST_STAGE
-    data = bytearray(path.read_bytes())
+    data, (params, about) = bytearray(path.read_bytes()), safetensors_file.read_parameters(path)
+    words = ("sample", "--workdir", workdir, "--out", tmp_path / "set", "--num_per_class", 1, "--steps", 2)
     data[-5] ^= 1
     path.write_bytes(data)
-    words = ("sample", "--workdir", workdir, "--out", tmp_path / "set", "--num_per_class", 1, "--steps", 2)
+    assert run_cli(*words) == 5
+    assert "its arrays do not match their digest" in error_line(capsys)
+    safetensors_file.write_parameters(path, {name: value + 1 for name, value in params.items()}, about)
     assert run_cli(*words) == 5
     assert "not the autoencoder that the run began with" in error_line(capsys)
     assert not (tmp_path / "set").exists()

@@ -226,7 +226,7 @@ def test_one_changed_bit_is_noticed(unverified, tmp_path):
     content = bytearray(unverified.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "damaged.safetensors").write_bytes(content)
-    with pytest.raises(DiffpathError, match="do not match the digest") as caught:
+    with pytest.raises(DiffpathError, match="do not match their digest") as caught:
         load_inception(tmp_path / "damaged.safetensors", resize="clean")
     assert caught.value.code == ExitCode.DAMAGED
 
