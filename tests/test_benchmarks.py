@@ -168,6 +168,7 @@ def test_flop_are_those_that_pytorch_counts():
     assert ours.forward_flop(shapes.SMALL, 64) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
+@pytest.mark.full
 def test_pytorch_network_is_ours():
     torch = pytest.importorskip("torch")
     from benchmarks import torch_adm
@@ -185,6 +186,7 @@ def test_pytorch_network_is_ours():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_features_against_pytorch(tmp_path):
     pytest.importorskip("torch")
     from benchmarks import features
@@ -214,6 +216,7 @@ def test_guided_steps_count_twice():
     assert half.forwards(trained) == 15
 
 
+@pytest.mark.full
 def test_pytorch_draws_our_images():
     torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")
@@ -277,6 +280,7 @@ def test_one_section_and_one_without_time(tmp_path):
     assert "training: skipped (1 s are left), 0 s" in done.stdout
 
 
+@pytest.mark.full
 def test_sampling_without_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     assert sampling.main(["--tiny", "--out", str(tmp_path / "r.json")]) == 0

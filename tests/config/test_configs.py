@@ -53,6 +53,7 @@ def test_latent_diffusion_is_the_published_one():
     np.testing.assert_allclose(alpha_bar[[0, 1, 500, 999]], [0.9985, 0.9969944271, 0.1149220009, 1.423039752e-4])
 
 
+@pytest.mark.full
 def test_an_autoencoder_and_a_latent_model_train_and_sample(tmp_path, dataset):
     """Their debug variants through the command line, with a discriminator from the second step on."""
 
@@ -80,6 +81,7 @@ def test_the_noisy_classifier_is_the_published_one_and_fits_its_model():
         assert load(f"{NOISY}:{variant}").noise == load(f"{PKGH[0]}:{variant}").noise
 
 
+@pytest.mark.full
 def test_a_noisy_classifier_trains_and_guides_at_every_size(tmp_path, dataset, capsys):
     """Its debug variant through the command line; then a sample set of another patch size with both guidances."""
     workdirs = {name: tmp_path / name for name in ("noisy", "ddpm")}

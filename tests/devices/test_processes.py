@@ -120,6 +120,7 @@ def test_sigterm_to_one_process_stops_all_after_a_checkpoint(tmp_path, dataset):
     assert step and f"SIGTERM at step {step}" in errors[0].replace("\n", " ")
 
 
+@pytest.mark.full
 def test_when_one_process_dies_the_other_stops_within_a_minute(tmp_path, dataset):
     processes = start_two(tmp_path / "run", dataset, *LONG)
     wait_for((tmp_path / "run" / "metrics.jsonl").exists, processes)
@@ -130,6 +131,7 @@ def test_when_one_process_dies_the_other_stops_within_a_minute(tmp_path, dataset
     assert time.monotonic() - died < 60
 
 
+@pytest.mark.full
 def test_two_processes_draw_the_set_of_one(tmp_path, denoiser_run):
     """Three batches over two processes: the same records as from one."""
     fixed = ["sample", "--workdir", denoiser_run, "--num_per_class", 5, "--batch_size", 4, "--steps", 3]
@@ -145,6 +147,7 @@ def test_two_processes_draw_the_set_of_one(tmp_path, denoiser_run):
     assert codes == [0, 0], errors
 
 
+@pytest.mark.full
 def test_fsdp_equals_data_parallel(dataset, monkeypatch):
     """Two steps with the state split over four devices, and with a copy on each."""
     monkeypatch.setattr(sharding, "MIN_SPLIT_SIZE", 256)

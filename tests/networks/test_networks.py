@@ -148,9 +148,10 @@ def test_unet_options_keep_shapes_and_gradients(options):
     ("kind", "config", "inputs"),
     [
         (UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3),
-        (NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1, pool_side=8,
-                                                attention_downsamples=(2,), head_channels=16), 2),
-        (AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3),
+        pytest.param(NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1,
+                     pool_side=8, attention_downsamples=(2,), head_channels=16), 2, marks=pytest.mark.full),
+        pytest.param(AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3,
+                     marks=pytest.mark.full),
     ],
 )  # fmt: skip
 def test_half_precision_is_of_activations_alone(kind, config, inputs):

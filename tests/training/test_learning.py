@@ -100,9 +100,12 @@ class Toy:
     guided: Callable[[float], np.ndarray]
 
 
+SIZES = {"quick": QUICK, "thorough": THOROUGH}
+
+
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(QUICK, id="quick"), pytest.param(THOROUGH, id="thorough", marks=pytest.mark.full)],
+    params=[pytest.param(each, id=name, marks=pytest.mark.full) for name, each in SIZES.items()],
 )
 def trained(request):
     return train_and_sample(request.param)

@@ -112,7 +112,16 @@ CLASSIFIER = checks.run_config(
 )
 
 
-@pytest.mark.parametrize("config", [RUN, AUTOENCODER, CLASSIFIER], ids=["denoiser", "autoencoder", "classifier"])
+def long(params):
+    """Values that ``make test-full`` tries too, with their names."""
+    return [pytest.param(value, id=name, marks=pytest.mark.full) for value, name in params]
+
+
+@pytest.mark.parametrize(
+    "config",
+    # BatchNorm is the one part that looks beyond a device's own images.
+    [pytest.param(CLASSIFIER, id="classifier"), *long([(RUN, "denoiser"), (AUTOENCODER, "autoencoder")])],
+)
 def test_one_device_and_eight_take_the_same_step(dataset, config):
     task = make_task(config, num_classes=2, class_counts=np.array([30, 10]))
     batch = next(batches_of(dataset)(0))
@@ -224,7 +233,16 @@ def command(kind, workdir, dataset):
 ALONE = {**os.environ, "XLA_FLAGS": ""}
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=["denoiser", "autoencoder", "classifier"])
+DENOISER, AUTOENCODING, CLASSIFYING = KINDS
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(DENOISER, id="denoiser"),
+        *long([(AUTOENCODING, "autoencoder"), (CLASSIFYING, "classifier")]),
+    ],
+)
 def left_alone(request, tmp_path_factory, dataset):
     """Of each kind its config and the directory of a run that nobody interrupts."""
     workdir = tmp_path_factory.mktemp("left_alone") / "whole"
