@@ -29,6 +29,7 @@ COMMANDS = {
     "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),
     "study": ("diffpath_jax.commands.study", "every table and figure of the paper, and its controls, from one config"),
     "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
+    "cite": ("diffpath_jax.commands.cite", "BibTeX of the methods that a run, a set or a study used"),
     "doctor": ("diffpath_jax.commands.doctor", "what this machine has and lacks"),
 }
 

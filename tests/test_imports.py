@@ -26,7 +26,7 @@ FLOORS = {
         runs
         latents  sampling  evaluation.features
         evaluation
-        report  study  api
+        report  study  api  citations
         study.rows
         cli
         commands

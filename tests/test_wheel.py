@@ -84,6 +84,7 @@ WALK = (
     f"probe --features {REAL} --data {SET} --out probe --cache features",
     f"compare --test {SET} --arm classifier={REAL} --arm probe=probe --out compared --cache features",
     f"report --dataset {SET} --workdir {MODEL} --samples demo/fov_48/ddpm/samples/ddpm --evals measured --out p.html",
+    "cite demo",
     "study --config diffpath:study_demo:debug --workdir demo --config.slides={slide} --config.annotations={annotations}"
     " --only T2",
 )
