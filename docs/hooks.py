@@ -1,14 +1,18 @@
 """Pages of the site that live outside ``docs/``: shown from where they are, so that each has one home."""
 
 import re
+from html import unescape
 from pathlib import Path
 
+from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = {"CONTRIBUTING.md": "CONTRIBUTING.md", "CONFIGS.md": "configs/README.md"}
+# As pymdownx.arithmatex leaves them.
+EQUATION = re.compile(r"\\(?P<open>[(\[])(?P<latex>[^<]*?)\\[)\]](?=</(?:span|div)>)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -26,5 +30,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Docstrings' roles (``:func:`` and its like) are left out: the name in its code font says enough."""
-    return re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", html)
+    """Docstrings' roles (``:func:`` and its like) are left out: the name in its code font says enough.
+
+    Equations become MathML, which browsers show without a script or a font from elsewhere.
+    """
+    html = re.sub(r":(?:attr|class|data|func|meth|mod):(?=<code>)", "", html)
+    return EQUATION.sub(_mathml, html)
+
+
+def _mathml(equation: re.Match[str]) -> str:
+    display = "inline" if equation["open"] == "(" else "block"
+    return convert(unescape(equation["latex"]).strip(), display=display)
