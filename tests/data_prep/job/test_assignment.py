@@ -171,7 +171,7 @@ def test_two_folds_have_no_validation_split():
         ("aabbcc", ["--folds", "4"], "3 patients with fields of view cannot fill 4 splits"),
         ("aaaaaa", ["--folds", "2"], "1 patients with fields of view cannot fill 2 splits"),
         ("abcdef", ["--folds", "1"], "1 is not from 2 to 20"),
-        ("abcdef", ["--folds", "-3"], "-3 is not from 2 to 20"),
+        ("abcdef", ["--folds", "-3"], "greater than or equal to 0"),
         ("abcdef", ["--folds", "3", "--fractions", "0.7,0.1,0.2"], "--fractions is given too"),
     ],
 )
