@@ -61,8 +61,16 @@ _FIXES = {
 }
 
 
+# What XLA's error begins with where a device has no room.
+_DEVICE_FULL = "RESOURCE_EXHAUSTED"
+_SMALLER = (
+    "train with a higher optim.accumulate, with network.remat=True, or on more devices with train.fsdp; "
+    "elsewhere lower --batch_size"
+)
+
+
 def from_system(error: BaseException) -> DiffpathError | None:
-    """Returns one line on what the operating system refused (room, permission, handles, memory, a name), if it did.
+    """Returns one line on what the machine refused (room, permission, handles, memory, a name), if it did.
 
     Libraries raise errors of their own over it: its number is looked for in what an error was raised from, and its
     words in their texts.
@@ -77,6 +85,9 @@ def from_system(error: BaseException) -> DiffpathError | None:
         return None if None in members else members[0]
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return DiffpathError("name", where=ascii(error.object), why="a file name is not UTF-8", fix="rename the file")
+    if str(error).startswith(_DEVICE_FULL):
+        why = str(error).removeprefix(_DEVICE_FULL).partition(".")[0].strip(": ").lower()
+        return DiffpathError("memory", where="a device", why=why, fix=_SMALLER, code=ExitCode.SYSTEM)
     if isinstance(error, MemoryError):
         return _refused("memory", "this machine", errno.ENOMEM)
     if isinstance(error, OSError) and error.errno is not None:

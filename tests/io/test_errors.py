@@ -3,6 +3,8 @@
 import errno
 import os
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from diffpath_jax import cli
@@ -71,3 +73,11 @@ def test_bad_options_are_one_line_too(capsys, words):
     assert cli.main(words) == ExitCode.BAD_INPUT
     shown = capsys.readouterr().err
     assert shown.startswith("error: option in the command line: ") and shown.count("\n") == 1 and "; fix: " in shown
+
+
+def test_a_device_without_room_is_one_line():
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        jnp.zeros(2**44, jnp.float32).block_until_ready()
+    line = from_system(caught.value)
+    assert line is not None and line.code == ExitCode.SYSTEM
+    assert str(line).startswith("memory in a device: out of memory") and "optim.accumulate" in str(line)
