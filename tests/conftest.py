@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
-# Most programs here run a few times only: optimising them less is quicker. Subprocesses run as a user's do.
+# Most programs here run a few times only: optimising them less is quicker, and so is not to compile one in many parts
+# where two workers share two cores. Subprocesses run as a user's do.
 os.environ["XLA_FLAGS"] = (
-    f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1 "
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests run side by side: threads of theirs that wait for each other cost more than they gain.
