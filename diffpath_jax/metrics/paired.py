@@ -31,8 +31,6 @@ RESAMPLES = 1000
 
 # (labels, logits) -> score of a set of images
 Score = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
-# Indices of images -> the statistic of each seed on them
-PerSeed = Callable[[Int[np.ndarray, "m"]], Float[np.ndarray, "seeds"]]
 # Of each seed's classifier, for every test image.
 SeedLogits = Float[np.ndarray, "seeds n classes"]
 
@@ -63,7 +61,45 @@ class Interval:
         return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
-def of_score(
+@dataclass(frozen=True)
+class Replicates:
+    """A statistic of each seed's classifier, on all test patients and on resamples of them.
+
+    Attributes:
+        values: on all of them.
+        resampled: on each resample; none where there are too few patients for an interval.
+        patients: how many there are.
+    """
+
+    values: Float[np.ndarray, "seeds"]
+    resampled: Float[np.ndarray, "resamples seeds"]
+    patients: int
+
+    def __sub__(self, other: "Replicates") -> "Replicates":
+        """Returns the difference of two arms: seed by seed, on the same patients in every resample.
+
+        Both are of the same seeds in the same order, and of the same seed of the resampling.
+
+        Raises:
+            ValueError: the arms have other numbers of seeds or resamples.
+        """
+        if self.resampled.shape != other.resampled.shape:
+            raise ValueError(f"{self.resampled.shape} and {other.resampled.shape} replicates cannot be paired")
+        return Replicates(self.values - other.values, self.resampled - other.resampled, self.patients)
+
+    @property
+    def interval(self) -> Interval:
+        """The mean over seeds with its interval."""
+        value, seeds = float(self.values.mean()), len(self.values)
+        if len(self.resampled) < 2:
+            return Interval(value, None, None, None, self.patients, seeds)
+        variance, freedom = _variance(self.values, self.resampled, patients=self.patients)
+        error = float(np.sqrt(variance))
+        reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+        return Interval(value, value - reach, value + reach, error, self.patients, seeds)
+
+
+def replicates(
     score: Score,
     labels: Int[np.ndarray, "n"],
     logits: SeedLogits,
@@ -71,8 +107,8 @@ def of_score(
     *,
     seed: int,
     resamples: int = RESAMPLES,
-) -> Interval:
-    """A score of one arm.
+) -> Replicates:
+    """A score of one arm, on all test patients and on resamples of them.
 
     Args:
         score: of a set of images.
@@ -82,7 +118,32 @@ def of_score(
         seed: of the resampling.
         resamples: how often patients are drawn.
     """
-    return _interval(lambda chosen: _scores(score, labels, logits, chosen), patients, seed=seed, resamples=resamples)
+    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+
+    def per_seed(chosen: np.ndarray) -> np.ndarray:
+        return np.array([score(labels[chosen], own[chosen]) for own in logits])
+
+    values = per_seed(np.arange(len(owner)))
+    if len(names) < MIN_PATIENTS or "" in names:
+        return Replicates(values, np.empty((0, len(values))), len(names))
+    images = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(names), size=len(names)) for _ in range(resamples))
+    drawn = [per_seed(np.concatenate([images[index] for index in draw])) for draw in draws]
+    return Replicates(values, np.array(drawn).reshape(resamples, len(values)), len(names))
+
+
+def of_score(
+    score: Score,
+    labels: Int[np.ndarray, "n"],
+    logits: SeedLogits,
+    patients: Sequence[str] | np.ndarray,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """A score of one arm with its interval; for the arguments see :func:`replicates`."""
+    return replicates(score, labels, logits, patients, seed=seed, resamples=resamples).interval
 
 
 def of_difference(
@@ -95,7 +156,7 @@ def of_difference(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """The score of one arm less that of another, seed by seed and on the same patients in every resample.
+    """The score of one arm less that of another; for the other arguments see :func:`replicates`.
 
     Args:
         score: of a set of images.
@@ -111,31 +172,10 @@ def of_difference(
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"logits of {ours.shape} and {theirs.shape} cannot be paired")
-
-    def difference(chosen: np.ndarray) -> np.ndarray:
-        return _scores(score, labels, ours, chosen) - _scores(score, labels, theirs, chosen)
-
-    return _interval(difference, patients, seed=seed, resamples=resamples)
-
-
-def _scores(score: Score, labels: np.ndarray, logits: SeedLogits, chosen: np.ndarray) -> np.ndarray:
-    return np.array([score(labels[chosen], own[chosen]) for own in logits])
-
-
-def _interval(per_seed: PerSeed, patients: Sequence[str] | np.ndarray, *, seed: int, resamples: int) -> Interval:
-    names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    values = per_seed(np.arange(len(owner)))
-    value, seeds = float(values.mean()), len(values)
-    if len(names) < MIN_PATIENTS or "" in names or resamples < 2:
-        return Interval(value, None, None, None, len(names), seeds)
-    images = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(names), size=len(names)) for _ in range(resamples))
-    replicates = np.array([per_seed(np.concatenate([images[index] for index in draw])) for draw in draws])
-    variance, freedom = _variance(values, replicates, patients=len(names))
-    error = float(np.sqrt(variance))
-    reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    return Interval(value, value - reach, value + reach, error, len(names), seeds)
+    one, other = (
+        replicates(score, labels, logits, patients, seed=seed, resamples=resamples) for logits in (ours, theirs)
+    )
+    return (one - other).interval
 
 
 def _variance(

@@ -140,23 +140,27 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         seed: of the resampling of patients.
         resamples: how often patients are drawn.
     """
-    resampling: dict[str, Any] = {"patients": images.patients, "seed": seed, "resamples": resamples}
-    first, others, arms = tested[0], tested[1:], [one.arm for one in tested]
-    described, differences = [], []
-    with track("intervals", total=len(SCORES) * (2 * len(tested) - 1), unit="scores") as progress:
-        for one in tested:
-            scores = {}
+    arms = [one.arm for one in tested]
+    measured: list[dict[str, paired.Replicates]] = [{} for _ in tested]
+    with track("intervals", total=len(SCORES) * len(tested), unit="scores") as progress:
+        for one, scores in zip(tested, measured, strict=True):
             for name, score in SCORES.items():
-                scores[name] = asdict(paired.of_score(score, images.labels, one.logits, **resampling))
+                scores[name] = paired.replicates(
+                    score, images.labels, one.logits, images.patients, seed=seed, resamples=resamples
+                )
                 progress.advance(1)
-            described.append({**_about(one, images), "scores": scores})
-        for one in others:
-            scores = {}
-            for name, score in SCORES.items():
-                difference = paired.of_difference(score, images.labels, one.logits, first.logits, **resampling)
-                scores[name] = asdict(difference)
-                progress.advance(1)
-            differences.append({"arm": one.arm.name, "from": first.arm.name, "scores": scores})
+    described = [
+        {**_about(one, images), "scores": {name: asdict(each.interval) for name, each in scores.items()}}
+        for one, scores in zip(tested, measured, strict=True)
+    ]
+    differences = [
+        {
+            "arm": arm.name,
+            "from": arms[0].name,
+            "scores": {name: asdict((each - measured[0][name]).interval) for name, each in scores.items()},
+        }
+        for arm, scores in zip(arms[1:], measured[1:], strict=True)
+    ]
     return {
         "test": asdict(images.about()),
         "classes": list(images.classes),
