@@ -88,12 +88,21 @@ class Replicates:
         return Replicates(self.values - other.values, self.resampled - other.resampled, self.patients)
 
     @property
+    def is_defined(self) -> bool:
+        """True if the statistic is a number on all test patients."""
+        return bool(np.isfinite(self.values).all())
+
+    @property
     def interval(self) -> Interval:
-        """The mean over seeds with its interval."""
+        """The mean over seeds with its interval; none where the statistic is undefined in half the resamples.
+
+        Resamples in which it is undefined (an AUROC of patients who all have one class) are left out.
+        """
         value, seeds = float(self.values.mean()), len(self.values)
-        if len(self.resampled) < 2:
+        defined = self.resampled[~np.isnan(self.resampled).any(axis=1)]
+        if len(defined) < max(2, len(self.resampled) / 2):
             return Interval(value, None, None, None, self.patients, seeds)
-        variance, freedom = _variance(self.values, self.resampled, patients=self.patients)
+        variance, freedom = _variance(self.values, defined, patients=self.patients)
         error = float(np.sqrt(variance))
         reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
         return Interval(value, value - reach, value + reach, error, self.patients, seeds)

@@ -149,6 +149,8 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
                     score, images.labels, one.logits, images.patients, seed=seed, resamples=resamples
                 )
                 progress.advance(1)
+    # A split of one class has no AUROC.
+    measured = [{name: each for name, each in scores.items() if each.is_defined} for scores in measured]
     described = [
         {**_about(one, images), "scores": {name: asdict(each.interval) for name, each in scores.items()}}
         for one, scores in zip(tested, measured, strict=True)

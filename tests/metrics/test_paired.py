@@ -154,3 +154,20 @@ def test_a_planted_leak_is_reported():
     assert found.patients == tuple(sorted(known)) and found.images == pytest.approx(3 / 30)
     assert paired.leak(training, patients) == paired.Leak((), 0.0)
     assert paired.leak(["", "a"], ["", "b"]) == paired.Leak((), 0.0)
+
+
+def test_resamples_without_a_number_are_left_out_and_without_half_of_them_there_is_no_interval():
+    """The AUROC of patients who all have one class is no number."""
+    rng = np.random.default_rng(0)
+    values, resampled = rng.normal(size=3), rng.normal(size=(100, 3))
+    with_holes = np.concatenate([resampled, np.full((99, 3), np.nan)])
+    found = paired.Replicates(values, with_holes, 20).interval
+    assert found == paired.Replicates(values, resampled, 20).interval and found.low < found.value < found.high
+    assert paired.Replicates(values, np.concatenate([with_holes, np.full((2, 3), np.nan)]), 20).interval.low is None
+    labels = np.repeat(np.arange(10) == 0, 5).astype(int)
+    patients = np.repeat([f"p{index}" for index in range(10)], 5)
+    logits = rng.normal(size=(2, 50, 2))
+    one = paired.replicates(SCORES["macro_auroc"], labels, logits, patients, seed=0, resamples=200)
+    # The only patient of the class is missing from a share of (1 - 1 / 10)^10 of the resamples.
+    assert np.isnan(one.resampled).any(axis=1).mean() == pytest.approx(0.9**10, abs=0.1)
+    assert one.is_defined and one.interval.low is not None and np.isfinite([one.interval.low, one.interval.high]).all()

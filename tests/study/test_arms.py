@@ -85,6 +85,17 @@ def answers(name, paths, images, chance, seed):
     return arms.Tested(arms.open_arm(name, paths, STORE), np.eye(2)[told], (1,) * len(SEEDS))
 
 
+def test_a_split_of_one_class_has_every_score_but_the_one_that_needs_two(trained, images):
+    of_one = images.subset(images.of_class(images.classes[0]))
+    real = answers("real", trained["real"], of_one, 0.7, 0)
+    content = arms.comparison(
+        [real, answers("both", trained["generated"], of_one, 0.9, 1)], of_one, seed=0, resamples=20
+    )
+    assert set(content["arms"][0]["scores"]) == set(SCORES) - {"macro_auroc"}
+    assert content["arms"][0]["recall"][images.classes[1]] is None
+    assert json.dumps(content, allow_nan=False)
+
+
 def test_differences_are_those_of_the_paired_statistics(trained, images):
     real = answers("real", trained["real"], images, 0.7, 0)
     better = answers("both", trained["generated"], images, 0.95, 1)
