@@ -2,7 +2,7 @@
 
 Paper: all of it, in small. One slide is one patient, so blocks of it stand in for patients: the numbers show that every
 row works, and nothing about generated images. Expected: every row is filled.
-Cost: about 40 minutes on 2 cores. Command: make study, or
+Cost: an hour of CPU time on 2 cores. Command: make study, or
     diffpath study --config diffpath:study_demo --workdir STUDY
 Your own slide: --config.slides=SLIDE.svs --config.annotations=SLIDE.geojson
 Variants: (none) the demo's study; :debug tiny networks and sets, for tests.
