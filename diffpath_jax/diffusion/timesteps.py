@@ -7,8 +7,8 @@ from typing import Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jaxtyping import Array, Float
+from scipy.special import ndtr
 
 from diffpath_jax.diffusion.schedule import NoiseSchedule, Table
 from diffpath_jax.shapes import PRNGKey, Timesteps, Tree
@@ -152,7 +152,13 @@ class LogSnr:
 
 def laplace(schedule: NoiseSchedule, log_snr: LogSnr) -> TimestepSampler:
     """Log SNR of a Laplace distribution (Hang et al. 2024, "Improved noise schedule": around 0, b = 0.5)."""
-    return fixed(log_snr_probabilities(schedule, scipy.stats.laplace(log_snr.centre, log_snr.width).cdf))
+
+    def cumulative(x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        away = (x - log_snr.centre) / log_snr.width
+        tail = np.exp(-np.abs(away)) / 2
+        return np.where(away < 0, tail, 1 - tail)
+
+    return fixed(log_snr_probabilities(schedule, cumulative))
 
 
 def logit_normal(schedule: NoiseSchedule, log_snr: LogSnr) -> TimestepSampler:
@@ -161,7 +167,11 @@ def logit_normal(schedule: NoiseSchedule, log_snr: LogSnr) -> TimestepSampler:
     Esser et al. 2024, "Scaling rectified flow transformers", draw the logit of their time so, with m and s: here
     ``centre = -2 m`` and ``width = 2 s``.
     """
-    return fixed(log_snr_probabilities(schedule, scipy.stats.norm(log_snr.centre, log_snr.width).cdf))
+
+    def cumulative(x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        return ndtr((x - log_snr.centre) / log_snr.width)
+
+    return fixed(log_snr_probabilities(schedule, cumulative))
 
 
 TIMESTEP_SAMPLERS: dict[TimestepName, Callable[[NoiseSchedule, LogSnr], TimestepSampler]] = {
