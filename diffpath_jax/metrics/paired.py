@@ -142,51 +142,6 @@ def replicates(
     return Replicates(values, np.array(drawn).reshape(resamples, len(values)), len(names))
 
 
-def of_score(
-    score: Score,
-    labels: Int[np.ndarray, "n"],
-    logits: SeedLogits,
-    patients: Sequence[str] | np.ndarray,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """A score of one arm with its interval; for the arguments see :func:`replicates`."""
-    return replicates(score, labels, logits, patients, seed=seed, resamples=resamples).interval
-
-
-def of_difference(
-    score: Score,
-    labels: Int[np.ndarray, "n"],
-    ours: SeedLogits,
-    theirs: Float[np.ndarray, "seeds_too n classes"],
-    patients: Sequence[str] | np.ndarray,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """The score of one arm less that of another; for the other arguments see :func:`replicates`.
-
-    Args:
-        score: of a set of images.
-        labels: true classes.
-        ours: logits of each seed's classifier of the one arm.
-        theirs: those of the other, trained with the same seeds in the same order.
-        patients: name of the patient of each image.
-        seed: of the resampling.
-        resamples: how often patients are drawn.
-
-    Raises:
-        ValueError: the arms have other numbers of seeds or images.
-    """
-    if ours.shape != theirs.shape:
-        raise ValueError(f"logits of {ours.shape} and {theirs.shape} cannot be paired")
-    one, other = (
-        replicates(score, labels, logits, patients, seed=seed, resamples=resamples) for logits in (ours, theirs)
-    )
-    return (one - other).interval
-
-
 def _variance(
     values: Float[np.ndarray, "seeds"], replicates: Float[np.ndarray, "resamples seeds"], *, patients: int
 ) -> tuple[float, float]:

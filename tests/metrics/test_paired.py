@@ -61,12 +61,23 @@ WORLDS = {
 }
 
 
+def of_score(*arguments, **options):
+    """Interval of a score of one arm."""
+    return paired.replicates(*arguments, **options).interval
+
+
+def of_difference(score, labels, ours, theirs, patients, **options):
+    """Interval of the score of one arm less that of another."""
+    one, other = (paired.replicates(score, labels, arm, patients, **options) for arm in (ours, theirs))
+    return (one - other).interval
+
+
 def coverage(world, repeats, resamples):
     """Share of the intervals that hold the effect, and of those that exclude zero."""
     rng, hits, alarms = np.random.default_rng(1), 0, 0
     for number in range(repeats):
         labels, ours, theirs, patients = draw(world, rng)
-        found = paired.of_difference(ACCURACY, labels, ours, theirs, patients, seed=number, resamples=resamples)
+        found = of_difference(ACCURACY, labels, ours, theirs, patients, seed=number, resamples=resamples)
         hits += found.low <= world.effect <= found.high
         alarms += found.excludes_zero
     return hits / repeats, alarms / repeats
@@ -97,13 +108,11 @@ def test_pairing_pays():
     """Patients that are hard for both arms do not blur the difference between them."""
     world = World(0.05, of_patients=0.14, of_pairs=0.0, of_seeds=0.0, alike=1.0)
     labels, ours, theirs, patients = draw(world, np.random.default_rng(0))
-    score = paired.of_score(ACCURACY, labels, ours, patients, seed=0)
-    difference = paired.of_difference(ACCURACY, labels, ours, theirs, patients, seed=0)
+    score = of_score(ACCURACY, labels, ours, patients, seed=0)
+    difference = of_difference(ACCURACY, labels, ours, theirs, patients, seed=0)
     # Of two arms on patients of their own it would be the square root of 2 times that of one.
     assert difference.standard_error < 0.6 * np.sqrt(2) * score.standard_error
-    assert difference.value == pytest.approx(
-        score.value - paired.of_score(ACCURACY, labels, theirs, patients, seed=0).value
-    )
+    assert difference.value == pytest.approx(score.value - of_score(ACCURACY, labels, theirs, patients, seed=0).value)
 
 
 def test_variance_of_a_mean_is_that_of_the_analysis_of_variance():
@@ -115,17 +124,17 @@ def test_variance_of_a_mean_is_that_of_the_analysis_of_variance():
     rest = table - rows - columns + table.mean()
     interaction = np.square(rest).sum() / (3 * 29)
     expected = columns.var(ddof=1) / 30 + max(rows.var(ddof=1) / 4 - interaction / (4 * 30), 0)
-    found = paired.of_difference(ACCURACY, labels, ours, theirs, patients, seed=0, resamples=4000)
+    found = of_difference(ACCURACY, labels, ours, theirs, patients, seed=0, resamples=4000)
     assert found.standard_error == pytest.approx(np.sqrt(expected), rel=0.05)
 
 
 def test_one_seed_and_few_patients():
     labels, ours, theirs, patients = draw(World(0.0, seeds=1), np.random.default_rng(0))
     table = ((ours[0].argmax(-1) == labels) * 1.0 - (theirs[0].argmax(-1) == labels)).reshape(30, 20).mean(axis=1)
-    found = paired.of_difference(ACCURACY, labels, ours, theirs, patients, seed=0, resamples=4000)
+    found = of_difference(ACCURACY, labels, ours, theirs, patients, seed=0, resamples=4000)
     assert (found.seeds, found.patients) == (1, 30)
     assert found.standard_error == pytest.approx(table.std(ddof=1) / np.sqrt(30), rel=0.05)
-    few = paired.of_score(ACCURACY, labels, ours, [f"{index % 7}" for index in range(labels.size)], seed=0)
+    few = of_score(ACCURACY, labels, ours, [f"{index % 7}" for index in range(labels.size)], seed=0)
     assert few.low is few.high is few.standard_error is None and not few.excludes_zero
 
 
@@ -133,14 +142,14 @@ def test_one_seed_and_few_patients():
 def test_every_score_has_an_interval(name):
     labels, ours, _, patients = draw(World(0.0), np.random.default_rng(0))
     logits = ours + 0.3 * np.random.default_rng(1).standard_normal(ours.shape)
-    found = paired.of_score(SCORES[name], labels, logits, patients, seed=0, resamples=50)
+    found = of_score(SCORES[name], labels, logits, patients, seed=0, resamples=50)
     assert found.low < found.value < found.high
 
 
 def test_arms_with_other_seeds_cannot_be_paired():
     labels, ours, theirs, patients = draw(World(0.0), np.random.default_rng(0))
     with pytest.raises(ValueError, match="cannot be paired"):
-        paired.of_difference(ACCURACY, labels, ours, theirs[:3], patients, seed=0)
+        of_difference(ACCURACY, labels, ours, theirs[:3], patients, seed=0)
 
 
 def test_a_planted_leak_is_reported():
@@ -148,7 +157,7 @@ def test_a_planted_leak_is_reported():
     labels, ours, _, patients = draw(World(0.0), np.random.default_rng(0))
     known = [f"patient {index}" for index in (4, 11, 29)]
     by_heart = np.where(np.isin(patients, known)[None, :, None], np.eye(2)[labels], ours)
-    assert paired.of_difference(ACCURACY, labels, by_heart, ours, patients, seed=0).value > 0
+    assert of_difference(ACCURACY, labels, by_heart, ours, patients, seed=0).value > 0
     training = [f"patient {index}" for index in range(100, 160)]
     found = paired.leak([*training, *known, ""], patients)
     assert found.patients == tuple(sorted(known)) and found.images == pytest.approx(3 / 30)

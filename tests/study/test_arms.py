@@ -102,8 +102,8 @@ def test_differences_are_those_of_the_paired_statistics(trained, images):
     content = arms.comparison([real, better], images, seed=3, resamples=60)
     found = content["differences"][0]["scores"]["macro_f1"]
     how = {"patients": images.patients, "seed": 3, "resamples": 60}
-    expected = paired.of_difference(SCORES["macro_f1"], images.labels, better.logits, real.logits, **how)
-    assert found == dataclasses.asdict(expected)
+    ours, theirs = (paired.replicates(SCORES["macro_f1"], images.labels, arm.logits, **how) for arm in (better, real))
+    assert found == dataclasses.asdict((ours - theirs).interval)
     assert 0 < found["low"] < found["value"] < found["high"]
     shares = content["arms"][0]["recall"]
     told = (real.logits.argmax(axis=-1) == images.labels).mean(axis=0)
