@@ -28,6 +28,7 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.kinds import OPTIONS
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.networks.autoencoder import VQConfig
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import smallest_side
 from diffpath_jax.training.optim import OptimConfig
@@ -146,7 +147,7 @@ def _check_latents(config: RunConfig, *, where: str) -> None:
 
 def _check_codebook(config: RunConfig, *, where: str) -> None:
     """Codes that are chosen by logits give those no gradient."""
-    if getattr(config.network, "assignment", "nearest") != "nearest":
+    if isinstance(config.network, VQConfig) and config.network.assignment != "nearest":
         why, fix = "codes chosen by logits are read from a published file, not trained", "use nearest"
         raise DiffpathError("key 'network.assignment'", where=where, why=why, fix=fix)
 
