@@ -12,11 +12,10 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.training import budget, optim
-from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import METRICS, read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.task import NETWORK, Task
-from tests.training.test_loop import RUN, batches_of, linear_task, sharding
+from tests.training.test_loop import train_linear
 
 COSINE = optim.OptimConfig(learning_rate=1e-2, decay="cosine", ema_decay=0.9)
 
@@ -34,16 +33,8 @@ def ticking(monkeypatch):
 
 def fit(workdir, dataset, ticking, *, num_steps=1000, minutes=1.0):
     ticking()
-    return Trainer(
-        task=linear_task(),
-        optim=COSINE,
-        config=dataclasses.replace(RUN.train, num_steps=num_steps, minutes=minutes, checkpoint_every=4),
-        batches=batches_of(dataset),
-        batch_size=8,
-        seed=0,
-        workdir=workdir,
-        mesh=sharding.make_mesh(jax.devices()[:1]),
-    ).fit()
+    steps = {"num_steps": num_steps, "checkpoint_every": 4}
+    return train_linear(workdir, dataset, optim=COSINE, minutes=minutes, **steps)
 
 
 def test_a_run_ends_with_its_minutes_and_its_learning_rate_with_them(tmp_path, dataset, ticking, capsys):

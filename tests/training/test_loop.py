@@ -70,6 +70,20 @@ def linear_task(bad_steps=()):
     return Task(lambda key: ({NETWORK: {"mean": jnp.zeros(3)}}, {}), {NETWORK: poisoned})
 
 
+def train_linear(workdir, dataset, *, optim=OPTIM, bad_steps=(), **changes):
+    """Trains the linear task on one device, with changes of the run's settings."""
+    return Trainer(
+        task=linear_task(bad_steps),
+        optim=optim,
+        config=dataclasses.replace(RUN.train, **changes),
+        batches=batches_of(dataset),
+        batch_size=8,
+        seed=0,
+        workdir=workdir,
+        mesh=sharding.make_mesh(jax.devices()[:1]),
+    ).fit()
+
+
 def batches_of(dataset):
     """Batches from a position on, as a ``Trainer`` takes them."""
     source = Records([open_dataset(dataset)], "train")
@@ -354,17 +368,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_is_counted():
 
 def test_nan_without_end_stops_with_finite_parameters(tmp_path, dataset):
     with pytest.raises(DiffpathError, match="not finite in steps 1 to 3") as caught:
-        Trainer(
-            # Whatever the label of a batch's first image.
-            task=linear_task(bad_steps=(0, 1)),
-            optim=OPTIM,
-            config=dataclasses.replace(RUN.train, num_steps=50),
-            batches=batches_of(dataset),
-            batch_size=8,
-            seed=0,
-            workdir=tmp_path,
-            mesh=sharding.make_mesh(jax.devices()[:1]),
-        ).fit()
+        # Whatever the label of a batch's first image.
+        train_linear(tmp_path, dataset, bad_steps=(0, 1), num_steps=50)
     assert caught.value.code == ExitCode.DIVERGED
     leaves = jax.tree.leaves(Checkpoints(tmp_path).read(2)["params"])
     assert leaves and all(np.isfinite(leaf).all() for leaf in leaves)

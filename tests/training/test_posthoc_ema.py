@@ -12,11 +12,10 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs.averages import reconstruct
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
-from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.posthoc_ema import TRACES, Profile, combine, update
 from diffpath_jax.training.tasks.task import NETWORK
 from tests.conftest import TINY_DENOISER, write_run
-from tests.training.test_loop import OPTIM, RUN, batches_of, linear_task, sharding
+from tests.training.test_loop import OPTIM, RUN, train_linear
 
 LENGTHS = (0.05, 0.1)
 STEPS = 1000
@@ -90,17 +89,8 @@ def test_the_error_of_a_combination_is_the_distance_of_its_profile():
 
 
 def fit(workdir, dataset, num_steps):
-    train = dataclasses.replace(RUN.train, num_steps=num_steps, checkpoint_every=1, keep_every=1)
-    return Trainer(
-        task=linear_task(),
-        optim=dataclasses.replace(OPTIM, ema_lengths=LENGTHS),
-        config=train,
-        batches=batches_of(dataset),
-        batch_size=8,
-        seed=0,
-        workdir=workdir,
-        mesh=sharding.make_mesh(jax.devices()[:1]),
-    ).fit()
+    optim = dataclasses.replace(OPTIM, ema_lengths=LENGTHS)
+    return train_linear(workdir, dataset, optim=optim, num_steps=num_steps, checkpoint_every=1, keep_every=1)
 
 
 def test_training_keeps_what_any_average_is_made_of(tmp_path, dataset):
