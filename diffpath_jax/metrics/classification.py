@@ -128,12 +128,25 @@ def _of_confusion(score: Callable[[Confusion], np.ndarray]) -> Callable[[Labels,
     return mean
 
 
-# Every score of a set of images, by name. All but the last two are better where they are larger.
-SCORES: dict[str, Callable[[Labels, Logits], float]] = {
-    "accuracy": lambda labels, logits: float(right(labels, logits).mean()),
-    "balanced_accuracy": _of_confusion(recall),
-    "macro_f1": _of_confusion(f1),
-    "macro_auroc": macro_auroc,
-    "log_loss": log_loss,
-    "calibration_error": lambda labels, logits: reliability(labels, logits).expected_calibration_error,
+@dataclass(frozen=True)
+class Score:
+    """A score of a set of images.
+
+    Attributes:
+        measure: the score of true classes and logits.
+        bounds: its least and its greatest possible value.
+    """
+
+    measure: Callable[[Labels, Logits], float]
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+
+# All but the last two are better where they are larger.
+SCORES: dict[str, Score] = {
+    "accuracy": Score(lambda labels, logits: float(right(labels, logits).mean())),
+    "balanced_accuracy": Score(_of_confusion(recall)),
+    "macro_f1": Score(_of_confusion(f1)),
+    "macro_auroc": Score(macro_auroc),
+    "log_loss": Score(log_loss, bounds=(0.0, float("inf"))),
+    "calibration_error": Score(lambda labels, logits: reliability(labels, logits).expected_calibration_error),
 }

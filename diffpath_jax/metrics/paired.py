@@ -14,7 +14,8 @@ Miller 2011, "Robust inference with multiway clustering", equation 2.11, for a m
 - ``V_seeds``: variance of ``D_s`` over the seeds, over S;
 - ``V_both = (mean_s V_patients(D_s) - V_patients) / (S - 1)``.
 
-The interval is that of Student's t with Satterthwaite's degrees of freedom: five seeds are not many.
+The interval is that of Student's t with Satterthwaite's degrees of freedom: five seeds are not many. It is cut at the
+bounds of the score, which loses no coverage: no value lies beyond them.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ RESAMPLES = 1000
 
 # (labels, logits) -> score of a set of images
 Score = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
+# Least and greatest possible value.
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-np.inf, np.inf)
 # Of each seed's classifier, for every test image.
 SeedLogits = Float[np.ndarray, "seeds n classes"]
 
@@ -69,11 +73,13 @@ class Replicates:
         values: on all of them.
         resampled: on each resample; none where there are too few patients for an interval.
         patients: how many there are.
+        bounds: of the statistic.
     """
 
     values: Float[np.ndarray, "seeds"]
     resampled: Float[np.ndarray, "resamples seeds"]
     patients: int
+    bounds: Bounds = UNBOUNDED
 
     def __sub__(self, other: "Replicates") -> "Replicates":
         """Returns the difference of two arms: seed by seed, on the same patients in every resample.
@@ -85,7 +91,9 @@ class Replicates:
         """
         if self.resampled.shape != other.resampled.shape:
             raise ValueError(f"{self.resampled.shape} and {other.resampled.shape} replicates cannot be paired")
-        return Replicates(self.values - other.values, self.resampled - other.resampled, self.patients)
+        (low, high), (other_low, other_high) = self.bounds, other.bounds
+        bounds = low - other_high, high - other_low
+        return Replicates(self.values - other.values, self.resampled - other.resampled, self.patients, bounds)
 
     @property
     def is_defined(self) -> bool:
@@ -105,7 +113,8 @@ class Replicates:
         variance, freedom = _variance(self.values, defined, patients=self.patients)
         error = float(np.sqrt(variance))
         reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-        return Interval(value, value - reach, value + reach, error, self.patients, seeds)
+        low, high = max(value - reach, self.bounds[0]), min(value + reach, self.bounds[1])
+        return Interval(value, low, high, error, self.patients, seeds)
 
 
 def replicates(
@@ -116,6 +125,7 @@ def replicates(
     *,
     seed: int,
     resamples: int = RESAMPLES,
+    bounds: Bounds = UNBOUNDED,
 ) -> Replicates:
     """A score of one arm, on all test patients and on resamples of them.
 
@@ -126,6 +136,7 @@ def replicates(
         patients: name of the patient of each image.
         seed: of the resampling.
         resamples: how often patients are drawn.
+        bounds: of the score.
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
 
@@ -134,12 +145,12 @@ def replicates(
 
     values = per_seed(np.arange(len(owner)))
     if len(names) < MIN_PATIENTS or "" in names:
-        return Replicates(values, np.empty((0, len(values))), len(names))
+        return Replicates(values, np.empty((0, len(values))), len(names), bounds)
     images = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
     rng = np.random.default_rng(seed)
     draws = (rng.integers(len(names), size=len(names)) for _ in range(resamples))
     drawn = [per_seed(np.concatenate([images[index] for index in draw])) for draw in draws]
-    return Replicates(values, np.array(drawn).reshape(resamples, len(values)), len(names))
+    return Replicates(values, np.array(drawn).reshape(resamples, len(values)), len(names), bounds)
 
 
 def _variance(

@@ -146,7 +146,13 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         for one, scores in zip(tested, measured, strict=True):
             for name, score in SCORES.items():
                 scores[name] = paired.replicates(
-                    score, images.labels, one.logits, images.patients, seed=seed, resamples=resamples
+                    score.measure,
+                    images.labels,
+                    one.logits,
+                    images.patients,
+                    seed=seed,
+                    resamples=resamples,
+                    bounds=score.bounds,
                 )
                 progress.advance(1)
     # A split of one class has no AUROC.

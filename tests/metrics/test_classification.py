@@ -31,7 +31,7 @@ def test_what_is_told_of_each_class():
 
 
 def test_means_over_the_classes_that_occur():
-    found = {name: score(LABELS, sure_of(TOLD)) for name, score in SCORES.items()}
+    found = {name: score.measure(LABELS, sure_of(TOLD)) for name, score in SCORES.items()}
     assert found["accuracy"] == pytest.approx(11 / 20)
     assert found["balanced_accuracy"] == pytest.approx(1.4 / 3)
     assert found["macro_f1"] == pytest.approx((16 / 25 + 6 / 9) / 3)
@@ -40,7 +40,7 @@ def test_means_over_the_classes_that_occur():
     assert found["calibration_error"] == pytest.approx(0.7 - 11 / 20)
     # Probabilities of exactly 1 and 0 are two levels: each class's AUROC is (1 + hit rate - rate of false alarms) / 2.
     expected = [(1 + 8 / 10 - 7 / 10) / 2, (1 + 3 / 5 - 1 / 15) / 2, (1 + 0 - 1 / 15) / 2]
-    assert SCORES["macro_auroc"](LABELS, 1e4 * np.eye(4)[TOLD]) == pytest.approx(np.mean(expected))
+    assert SCORES["macro_auroc"].measure(LABELS, 1e4 * np.eye(4)[TOLD]) == pytest.approx(np.mean(expected))
 
 
 def test_area_under_the_curve_is_the_share_of_pairs_in_order():
@@ -69,10 +69,10 @@ def test_calibration_bin_by_bin():
 
 def test_a_classifier_that_is_never_wrong():
     labels = np.arange(30) % 4
-    found = {name: score(labels, sure_of(labels, 1 - 3e-9)) for name, score in SCORES.items()}
+    found = {name: score.measure(labels, sure_of(labels, 1 - 3e-9)) for name, score in SCORES.items()}
     assert found == pytest.approx(dict.fromkeys(SCORES, 1.0) | {"log_loss": 0, "calibration_error": 0}, abs=1e-8)
 
 
 def test_logits_too_large_for_exponentials():
     logits = np.array([[1e4, 0.0], [0.0, 1e4]])
-    assert SCORES["log_loss"](np.array([0, 0]), logits) == pytest.approx(5e3)
+    assert SCORES["log_loss"].measure(np.array([0, 0]), logits) == pytest.approx(5e3)

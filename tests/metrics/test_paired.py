@@ -8,7 +8,7 @@ import pytest
 from diffpath_jax.metrics import paired
 from diffpath_jax.metrics.classification import SCORES
 
-ACCURACY = SCORES["accuracy"]
+ACCURACY = SCORES["accuracy"].measure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +142,20 @@ def test_one_seed_and_few_patients():
 def test_every_score_has_an_interval(name):
     labels, ours, _, patients = draw(World(0.0), np.random.default_rng(0))
     logits = ours + 0.3 * np.random.default_rng(1).standard_normal(ours.shape)
-    found = of_score(SCORES[name], labels, logits, patients, seed=0, resamples=50)
+    found = of_score(SCORES[name].measure, labels, logits, patients, seed=0, resamples=50)
     assert found.low < found.value < found.high
+
+
+def test_intervals_end_at_the_bounds_of_the_score():
+    """30 patients of whom one is told wrong: the interval of .967 +- would pass 1, that of the difference does not."""
+    labels, patients = np.zeros(30, int), [f"{index}" for index in range(30)]
+    nearly = np.tile(np.array([1.0, -1.0]), (2, 30, 1))
+    nearly[:, 0] *= -1
+    how = {"seed": 0, "resamples": 200}
+    free = paired.replicates(ACCURACY, labels, nearly, patients, **how)
+    cut = paired.replicates(ACCURACY, labels, nearly, patients, **how, bounds=SCORES["accuracy"].bounds)
+    assert free.interval.high > 1 == cut.interval.high and free.interval.low == cut.interval.low
+    assert (cut - cut).bounds == (-1, 1) and (cut - free).bounds == (-np.inf, np.inf)
 
 
 def test_arms_with_other_seeds_cannot_be_paired():
@@ -176,7 +188,7 @@ def test_resamples_without_a_number_are_left_out_and_without_half_of_them_there_
     labels = np.repeat(np.arange(10) == 0, 5).astype(int)
     patients = np.repeat([f"p{index}" for index in range(10)], 5)
     logits = rng.normal(size=(2, 50, 2))
-    one = paired.replicates(SCORES["macro_auroc"], labels, logits, patients, seed=0, resamples=200)
+    one = paired.replicates(SCORES["macro_auroc"].measure, labels, logits, patients, seed=0, resamples=200)
     # The only patient of the class is missing from a share of (1 - 1 / 10)^10 of the resamples.
     assert np.isnan(one.resampled).any(axis=1).mean() == pytest.approx(0.9**10, abs=0.1)
     assert one.is_defined and one.interval.low is not None and np.isfinite([one.interval.low, one.interval.high]).all()

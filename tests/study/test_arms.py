@@ -102,7 +102,9 @@ def test_differences_are_those_of_the_paired_statistics(trained, images):
     content = arms.comparison([real, better], images, seed=3, resamples=60)
     found = content["differences"][0]["scores"]["macro_f1"]
     how = {"patients": images.patients, "seed": 3, "resamples": 60}
-    ours, theirs = (paired.replicates(SCORES["macro_f1"], images.labels, arm.logits, **how) for arm in (better, real))
+    ours, theirs = (
+        paired.replicates(SCORES["macro_f1"].measure, images.labels, arm.logits, **how) for arm in (better, real)
+    )
     assert found == dataclasses.asdict((ours - theirs).interval)
     assert 0 < found["low"] < found["value"] < found["high"]
     shares = content["arms"][0]["recall"]

@@ -1,11 +1,13 @@
 """Rows on realness: numbers of generated images beside those of real ones, as they are and compressed."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from diffpath_jax.evaluation.record import FLOOR, MEASURED, METRICS, Rows
+from diffpath_jax.evaluation.record import FLOOR, MEASURED, Rows
+from diffpath_jax.evaluation.record import METRICS as METRICS_FILE
 from diffpath_jax.evaluation.record import Row as Measured
 from diffpath_jax.metrics.metric import Metric, Source
-from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.metrics.table import METRICS, metrics_of
 from diffpath_jax.study.results import Results
 from diffpath_jax.study.row import NEW, Row
 from diffpath_jax.study.rows import sets
@@ -111,7 +113,7 @@ def _measure(
     number = measured.metrics.get(metric.name)
     if number is None:
         return None
-    source = results.source(evaluation, METRICS, *place, "metrics", metric.name, "value")
+    source = results.source(evaluation, METRICS_FILE, *place, "metrics", metric.name, "value")
     return Cell(number.value, number.low, number.high, measured.n_other, None, source, metric.digits)
 
 
@@ -121,7 +123,7 @@ def _labels(study: StudySteps, results: Results) -> Table:
     for each in sets.measured_sets(study):
         for number, entry in enumerate(results.evaluation(each.evaluation).classification):
             if entry.set == MEASURED:
-                source = results.source(each.evaluation, METRICS, "classification", number, "accuracy")
+                source = results.source(each.evaluation, METRICS_FILE, "classification", number, "accuracy")
                 cell = Cell(entry.accuracy, *entry.interval, entry.data.n, None, source, digits=1, percent=True)
                 names = sets.title_of(study, each.dataset), study.config.models[each.model].title
                 rows.append(TableRow(", ".join((*names, study.config.samplers[each.sampler].title)), (cell,)))
@@ -129,15 +131,59 @@ def _labels(study: StudySteps, results: Results) -> Table:
     return Table("Q_labels", "Labels, by a classifier of real images", columns, tuple(rows), "images")
 
 
-def realness(study: StudySteps, results: Results) -> tuple[Cell, Cell | None, int | None]:
-    """Returns the Frechet distance of generated images, its floor, and the worst JPEG quality that is as near."""
+@dataclass(frozen=True)
+class Realness:
+    """How near generated images are to held-out real ones, in the first feature space.
+
+    Attributes:
+        distance: Frechet distance of generated images.
+        floor: that of other real images; none where it was not measured.
+        jpeg: best JPEG quality at which the real images themselves are as far; none where they never are.
+        coverage: share of real images with a generated one near by; none where it was not measured.
+        coverage_floor: the same of other real images.
+    """
+
+    distance: Cell
+    floor: Cell | None
+    jpeg: int | None
+    coverage: Cell | None
+    coverage_floor: Cell | None
+
+    @property
+    def is_near(self) -> bool | None:
+        """Whether distance and coverage both speak for the images; none where the second is unknown.
+
+        The distance is to be that of a JPEG at most, and the coverage at least half of what other real images reach:
+        means and covariances can be near where no generated image is near a real one.
+        """
+        if self.jpeg is None:
+            return False
+        if self.coverage is None or self.coverage_floor is None or not self.coverage_floor.value:
+            return None
+        return self.coverage.value >= self.coverage_floor.value / 2
+
+
+def realness(study: StudySteps, results: Results) -> Realness:
+    """Returns what says how real the images of the first set are."""
     evaluation = sets.first_set(study).evaluation
-    name = results.spaces(evaluation)[0].features.frechet_name
-    distance, floor = results.metric(evaluation, name), results.floor(evaluation, name)
+    features = results.spaces(evaluation)[0].features
+    name, coverage = features.frechet_name, features.name_of(METRICS["coverage"])
+    distance = results.metric(evaluation, name)
     assert distance is not None, "an evaluation without its first distance"
     compressed = {quality: results.metric(step, name) for quality, step in rungs(study)}
-    nearer = [quality for quality, cell in compressed.items() if cell and distance.value <= cell.value]
-    return distance, floor, max(nearer, default=None)
+    as_far = [quality for quality, cell in compressed.items() if cell and distance.value <= cell.value]
+    return Realness(
+        distance,
+        results.floor(evaluation, name),
+        max(as_far, default=None),
+        _share(results.metric(evaluation, coverage)),
+        _share(results.floor(evaluation, coverage)),
+    )
+
+
+def _share(cell: Cell | None) -> Cell | None:
+    """The number in whole per cent."""
+    return replace(cell, percent=True, digits=0) if cell else None
 
 
 ROWS = (Row("Q", "How real the images are", NEW, _steps, _show),)

@@ -75,13 +75,25 @@ def _safe(study: StudySteps, results: Results) -> Verdict:
 
 
 def _real(study: StudySteps, results: Results) -> Verdict:
-    distance, floor, quality = realness.realness(study, results)
-    beside = f"; real images of other patients reach {floor.text}" if floor else ""
+    return real_verdict(realness.realness(study, results))
+
+
+def real_verdict(real: realness.Realness) -> Verdict:
+    """Returns the answer to how real images are."""
+    distance, floor = real.distance, real.floor
+    beside = f"; other real images reach {floor.text}" if floor else ""
     rung = (
-        f", nearer than the same real images as JPEG of quality {quality}"
-        if quality
+        f", no farther than the same real images as JPEG of quality {real.jpeg}"
+        if real.jpeg
         else ", farther than the same real images as JPEG of any quality measured"
     )
-    times = f"{distance.value / floor.value:.1f} x the floor" if floor and floor.value > 0 else distance.text
-    sentence = f"Frechet distance {distance.text} {distance.interval}{beside}{rung} (Q)."
-    return Verdict("Real", times, sentence, quality is not None)
+    answer = f"{distance.value / floor.value:.1f} x the floor" if floor and floor.value > 0 else distance.text
+    covered = ""
+    if real.coverage and real.coverage_floor:
+        answer += f", covers {real.coverage.text} %"
+        covered = (
+            f" A generated image is near {real.coverage.text} % of the held-out real ones; other real images are near "
+            f"{real.coverage_floor.text} %."
+        )
+    sentence = f"Frechet distance {distance.text} {distance.interval}{beside}{rung} (Q).{covered}"
+    return Verdict("Real", answer, sentence, real.is_near)
