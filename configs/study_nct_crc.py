@@ -1,8 +1,8 @@
 """The study on public colorectal patches, tested on other patients: NCT-CRC-HE-100K and CRC-VAL-HE-7K.
 
 Data (Kather et al. 2018, CC BY 4.0, https://zenodo.org/records/1214456): NCT-CRC-HE-100K.zip (11.7 GB, 86 patients) to
-train and validate, CRC-VAL-HE-7K.zip (0.8 GB, 50 other patients) to test; 224 px at 0.5 um/px, nine classes. Check them
-against the MD5 sums that their page states. Unpack them as
+train and validate, CRC-VAL-HE-7K.zip (0.8 GB, 50 other patients) to test; 224 px at 0.5 um/px, nine classes;
+docs/STUDY.md states their MD5 sums. Unpack them as
     nct_crc/train/ADI/*.tif ... nct_crc/train/TUM/*.tif     (NCT-CRC-HE-100K)
     nct_crc/test/ADI/*.tif  ... nct_crc/test/TUM/*.tif      (CRC-VAL-HE-7K)
 and write splits.csv (docs/STUDY.md has the lines): every tenth training image for validation. Which images are of one

@@ -1,11 +1,9 @@
 """The study on UniToPatho: 292 slides of 292 patients, colorectal polyps as in the paper, at the paper's fields.
 
 Data (Barbano et al. 2021, https://ieee-dataport.org/open-access/unitopatho): the part of 800 um, PNG files of 1812 px
-at 0.4415 um/px; NORM, HP, and tubular and tubulovillous adenoma of low and high grade (TA.LG, TA.HG, TVA.LG, TVA.HG),
-with the authors' train.csv and test.csv. Fields of 224 um are cut out of them, for which they become tiled TIFF:
-    vips tiffsave IN.png slides/OUT.tif --tile --pyramid --compression jpeg --Q 95
-docs/STUDY.md has the lines that write labels.csv (slide,class), mpp.csv (slide,mpp) and patients.csv
-(slide,patient,split) from theirs; their test patients stay test patients.
+at 0.4415 um/px; NORM, HP, and tubular and tubulovillous adenoma of low and high grade (TA.LG, TA.HG, TVA.LG, TVA.HG,
+here TA and TVA), with the authors' train.csv and test.csv. docs/STUDY.md has the lines that write slides/*.tif (tiled),
+labels.csv, mpp.csv, patients.csv and classes.json from theirs; their test patients stay test patients.
 
 Paper: its tables at true scale, on data that anyone can have; there are no sessile serrated lesions here. Expected: not
 measured yet.

@@ -5,6 +5,8 @@ Light goes through both layers, so that a fold has about twice the density of th
 for folds only what is dense in red and in green light, long, and narrow.
 """
 
+import math
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -23,13 +25,17 @@ _GRAIN_UM = 18.0
 _AROUND_UM, _LEAST_AROUND = 1500.0, 0.25
 # A fold is longer than this, no wider than this, and so many times as long as wide.
 _LENGTH_UM, _WIDTH_UM, _TIMES_AS_LONG = 400.0, 250.0, 5.0
+# The picture is no finer than this: a slide that is small would be looked at grain by grain.
+_PIXEL_UM = 4.0
 # Bands of fewer pixels than this across are lost in grains.
 _LEAST_PX = 2
 
 
 def find_folds(slide: Slide, tissue: TissueMask) -> TissueMask:
     """Returns where the tissue of a slide is folded; what lies outside ``tissue`` is no fold."""
-    picture = cv2.medianBlur(read_thumbnail(slide, max_px=MASK_PX), 3)
+    longest_um = max(slide.size[0] * slide.scale.x, slide.size[1] * slide.scale.y)
+    max_px = min(MASK_PX, math.ceil(longest_um / _PIXEL_UM))
+    picture = cv2.medianBlur(read_thumbnail(slide, max_px=max_px), 3)
     rows, columns = picture.shape[:2]
     inside = cv2.resize(tissue.mask.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST) > 0
     level0_px = (slide.size[0] / columns, slide.size[1] / rows)
