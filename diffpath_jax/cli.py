@@ -23,6 +23,7 @@ COMMANDS = {
     "sample": ("diffpath_jax.commands.sample", "draw a set of images from a trained model"),
     "eval": ("diffpath_jax.commands.evaluate", "distances between real and generated; test a classifier"),
     "membership": ("diffpath_jax.commands.membership", "can one tell which images a model was trained on?"),
+    "reader": ("diffpath_jax.commands.reader", "can readers tell generated images from real ones? pages, and scores"),
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
     "probe": ("diffpath_jax.commands.probe", "a linear classifier of any features, for compare"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),

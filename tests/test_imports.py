@@ -26,7 +26,7 @@ FLOORS = {
         runs
         latents  sampling  evaluation.features
         evaluation
-        report  study  api  citations
+        report  study  api  citations  reader
         study.rows
         cli
         commands
