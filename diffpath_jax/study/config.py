@@ -127,6 +127,23 @@ class WorthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReaderConfig:
+    """The row on human readers, who are shown images of the first set that is measured.
+
+    Attributes:
+        readers: how many pages are made; 0 for no such row.
+        question: ``--question`` of ``diffpath reader make``.
+        images: real images, and as many generated ones; of pairs, how many.
+        answers: files that readers handed in, separated by commas; empty until then.
+    """
+
+    readers: Natural = 0
+    question: str = "rating"
+    images: Positive = 50
+    answers: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """A study.
 
@@ -150,6 +167,7 @@ class StudyConfig:
         held_out: most held-out images that copies are looked for beside.
         classifier: the classifiers.
         worth: rows of what generated images are worth.
+        reader: row of what human readers can tell.
         jpeg_qualities: of real images that are measured as a set: a scale for a reader.
         notes: what a reader of its page must know first.
     """
@@ -171,6 +189,7 @@ class StudyConfig:
     held_out: Positive = 2000
     classifier: ClassifierConfig
     worth: WorthConfig
+    reader: ReaderConfig = ReaderConfig()
     jpeg_qualities: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (90, 75)
     notes: tuple[str, ...] = ()
 
@@ -219,14 +238,16 @@ def with_defaults(content: dict[str, Any]) -> dict[str, Any]:
     """Returns what a config file says with the keys left at their defaults, so that they can be overridden."""
     completed = {**config_files.defaults_of(StudyConfig), **content}
     for key, kind in _SECTIONS.items():
-        if isinstance(completed.get(key), Mapping):
-            completed[key] = {**config_files.defaults_of(kind), **completed[key]}
+        # A section that has a default can be left out.
+        own = {} if isinstance(completed.get(key), kind) else completed.get(key)
+        if isinstance(own, Mapping):
+            completed[key] = {**config_files.defaults_of(kind), **own}
     for key, kind in _NAMED.items():
         if isinstance(completed.get(key), Mapping):
             completed[key] = {name: {**config_files.defaults_of(kind), **each} for name, each in completed[key].items()}
     return completed
 
 
-_SECTIONS: dict[str, type] = {"worth": WorthConfig, "classifier": ClassifierConfig}
+_SECTIONS: dict[str, type] = {"worth": WorthConfig, "classifier": ClassifierConfig, "reader": ReaderConfig}
 # Sections that hold several of a kind by name.
 _NAMED: dict[str, type] = {"datasets": RealImages, "models": ModelConfig, "samplers": SamplerRow}

@@ -17,7 +17,10 @@ from diffpath_jax.study.step import Step
 
 RECORDS = "steps"
 # The files by which a directory is known, whatever command wrote it.
-SEALED = ("manifest.json", "metrics.json", "comparison.json", "membership.json", "probe.json", "config.json")
+SEALED = (
+    *("manifest.json", "metrics.json", "comparison.json", "membership.json", "probe.json", "config.json"),
+    *("pages.json", "reader.json"),
+)
 # Of a run, the checkpoints' own seals say which parameters there are.
 CHECKPOINTS = "checkpoints"
 

@@ -13,6 +13,7 @@ from diffpath_jax.config import files as config_files
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.study import estimate, runner, snakemake
 from diffpath_jax.study.config import study_config, with_defaults
+from diffpath_jax.study.results import Results
 from diffpath_jax.study.rows.catalogue import ROWS
 from diffpath_jax.study.step import Step, in_order
 from diffpath_jax.study.steps import StudySteps
@@ -124,6 +125,16 @@ def test_the_arms_of_a_comparison_differ_in_their_images_alone(tmp_path: Path) -
         for words in trained
     ]
     assert len(kept) > 1 and all(each == kept[0] for each in kept)
+
+
+@pytest.mark.parametrize(("answers", "last"), [("", "pages"), ("one.csv,two.csv", "scores")])
+def test_readers_are_asked_where_the_config_says_so(tmp_path: Path, answers: str, last: str) -> None:
+    nobody, row = study(tmp_path), ROWS["H"]
+    assert not row.steps(nobody) and row.show(nobody, Results(tmp_path)).notes == ("no reader took part.",)
+    asked = study(tmp_path, "--config.reader.readers=2", f"--config.reader.answers={answers}")
+    steps = in_order(row.steps(asked))
+    assert steps[-1].name == f"fov_48/reader/{last}"
+    check_steps(steps)
 
 
 def test_only_the_steps_of_a_row(tmp_path: Path) -> None:

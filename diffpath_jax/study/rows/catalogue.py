@@ -1,7 +1,7 @@
 """All rows of a study, in the order of its page."""
 
 from diffpath_jax.study.row import Row
-from diffpath_jax.study.rows import controls, pictures, privacy, quality, realness, reports, scarcity, worth
+from diffpath_jax.study.rows import controls, pictures, privacy, quality, reader, realness, reports, scarcity, worth
 
 ROWS: dict[str, Row] = {
     row.key: row
@@ -14,8 +14,9 @@ ROWS: dict[str, Row] = {
             *controls.ROWS,
             *realness.ROWS,
             *privacy.ROWS,
+            *reader.ROWS,
             *reports.ROWS,
         ),
-        key=lambda row: (("F", "T", "Q", "P", "R").index(row.key[0]), row.key),
+        key=lambda row: (("F", "T", "Q", "P", "H", "R").index(row.key[0]), row.key),
     )
 }
