@@ -64,8 +64,9 @@ def left_out(reason: str) -> Outline:
 def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:
     """The areas of a shape, without the lines and points that cutting and repairing leave behind."""
     # Twice: a collection may hold a MultiPolygon.
-    parts = shapely.get_parts(shapely.get_parts(shape))
-    return shapely.MultiPolygon([part for part in parts if isinstance(part, shapely.Polygon)])
+    parts = [shape] if isinstance(shape, shapely.Polygon) else shapely.get_parts(shapely.get_parts(shape))
+    areas = [part for part in parts if isinstance(part, shapely.Polygon) and not part.is_empty]
+    return shapely.multipolygons(areas) if areas else shapely.MultiPolygon()
 
 
 def polygon(rings: Sequence[Ring]) -> shapely.MultiPolygon:

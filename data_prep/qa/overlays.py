@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import matplotlib.patches
-import matplotlib.path
 import numpy as np
 import shapely
 from jaxtyping import UInt8
@@ -129,9 +128,7 @@ def _draw_regions(axes: Axes, marks: Marks, classes: Sequence[str]) -> None:
     handles = []
     for index, name in enumerate(classes):
         colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
-        shapes = [region.shape for region in marks.regions if region.name == name]
-        outlines = [_outline(part) for shape in shapes for part in shape.geoms]
-        axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=2.0))
+        axes.add_collection(LineCollection(_rings(marks.regions, name), colors=colour, linewidths=2.0))
         handles.append(matplotlib.patches.Patch(facecolor="none", edgecolor=colour, linewidth=2.0, label=name))
     for mask, colour, name in ((marks.tissue, TISSUE, "tissue"), (marks.folds, FOLD, "folds")):
         if mask.mask.any():
@@ -152,11 +149,17 @@ def _borders(mask: TissueMask) -> list[np.ndarray]:
     return [(np.concatenate([each, each[:1]])[:, 0] + 0.5) * mask.level0_px for each in shown]
 
 
-def _outline(polygon: shapely.Polygon) -> matplotlib.patches.PathPatch:
-    rings = [np.asarray(ring.coords) for ring in (polygon.exterior, *polygon.interiors)]
-    return matplotlib.patches.PathPatch(
-        matplotlib.path.Path.make_compound_path(*(matplotlib.path.Path(ring, closed=True) for ring in rings))
-    )
+def _rings(regions: Sequence[Region], name: str) -> list[np.ndarray]:
+    """Returns the outlines of the regions of a class, with those of their holes."""
+    shapes = [region.shape for region in regions if region.name == name]
+    rings = shapely.get_rings(shapely.get_parts(shapes))
+    return np.split(*_corners(rings)) if len(rings) else []
+
+
+def _corners(rings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the corners of all rings, and where each ring but the first begins."""
+    corners, ring = shapely.get_coordinates(rings, return_index=True)
+    return corners, np.flatnonzero(np.diff(ring)) + 1
 
 
 def _draw_fields(axes: Axes, marks: Marks) -> None:
