@@ -82,6 +82,10 @@ OF_SAMPLES = (
     Use("ema_length", USED, ("karras2024edm2",)),
     Use("classifier_scale", USED, ("dhariwal2021beat",)),
     Use("thresholding", "dynamic", ("saharia2022imagen",)),
+    Use("start_level", USED, ("meng2022sdedit",)),
+    Use("start_between", USED, ("ho2020ddpm",)),
+    Use("start_masks", USED, ("song2021score",)),
+    Use("repeats", USED, ("lugmayr2022repaint",)),
 )
 # By words of a metric's name.
 OF_METRICS = {

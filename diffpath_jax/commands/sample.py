@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.commands import sample_starts
 from diffpath_jax.commands.sample_counts import by_option, check_batch_size, counts
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
+from diffpath_jax.config import sampling as samplers
 from diffpath_jax.data import card
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
@@ -32,7 +33,7 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep, weights_file
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, check_told, conditions_of, for_each_class
+from diffpath_jax.sampling.draw import Model, check_told, for_each_class
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -50,6 +51,8 @@ _SAMPLER_HELP = {
     "guide_to": "highest such share",
     "classifier_scale": "of the gradient of --classifier",
     "percentile": "share of values that --thresholding dynamic leaves uncut",
+    "start_level": "share of the trained schedule that --start is noised to, 0 itself to 1 noise",
+    "repeats": "times that each step is made where --inpaint keeps a part",
 }
 
 
@@ -85,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--guide", metavar="RUN[@STEP]", help=text)
     sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
+    sample_starts.add_arguments(parser.add_argument_group("images to start from"))
     parser.add_argument("--patch_px", type=ranged(Side), help="side of the images (default: as in training)")
     parser.add_argument(
         "--batch_size", type=ranged(Positive), default=64, help="images a device (default: %(default)s)"
@@ -234,6 +238,8 @@ def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: M
     mpp, sampling = model.run.mpp, dataset.details.sampling or {}
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
     calls = f"{sampling['evaluations']} evaluations of the network an image"
+    if why := dataset.details.references:
+        console.print(f"  {card.WARNING}: its images {why}", soft_wrap=True, style="bold red")
     if "first_timestep" in sampling:
         calls += f", the first at t = {sampling['first_timestep']}"
     console.print(f"  {field}; {calls}", soft_wrap=True)
@@ -272,8 +278,15 @@ def _job(
     arguments: argparse.Namespace, run: runs.DiffusionModelRun, options: dict[str, Any], point: str
 ) -> sampling_job.SampleJob:
     where = f"point {point!r} of --sweep" if point else "the command line"
-    guided = {"classifier": arguments.classifier is not None, "guide": arguments.guide is not None}
-    sampler = sampler_of(options, run, **guided, where=where)
+    sampler = sampler_of(
+        options,
+        run,
+        classifier=arguments.classifier is not None,
+        guide=arguments.guide is not None,
+        start=arguments.start is not None,
+        mask=bool(arguments.inpaint),
+        where=where,
+    )
     check_batch_size(arguments.batch_size)
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
@@ -282,16 +295,18 @@ def _job(
     # What a sampler holds of each image at the very least: x_t, eps, x_0 and noise in float32.
     held = 4 * 4 * 3 * math.prod(image_px) * arguments.batch_size
     check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
+    wanted = counts(arguments, run)
     job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
         conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
-        counts=counts(arguments, run),
+        counts=wanted,
         sampler=sampler,
         image_px=image_px,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
         shared_noise=arguments.shared_noise,
+        starts=sample_starts.starts(arguments, run, counts=wanted, image_px=image_px),
     )
     return sampling_job.as_begun(job)
 
@@ -300,25 +315,23 @@ def sampler_of(
     options: Mapping[str, Any],
     run: runs.DiffusionModelRun,
     *,
-    classifier: bool = False,
-    guide: bool = False,
     where: str = "the command line",
+    **at_hand: bool,
 ) -> sections.SamplerConfig:
     """Returns the sampler that options describe.
 
     Args:
         options: fields of SamplerConfig.
         run: the model that it is to serve.
-        classifier: a noisy classifier is at hand.
-        guide: a weaker model is at hand.
         where: where the options come from.
+        **at_hand: what else there is, as ``config.sampling.check_sampler`` takes it.
 
     Raises:
         DiffpathError: a value is out of range, or does not fit the model.
     """
     sampler = config_files.convert(sections.SamplerConfig, options, where=where)
     with by_option():
-        checks.check_sampler(run.config, sampler, classifier=classifier, guide=guide)
+        samplers.check_sampler(run.config, sampler, **{"classifier": False, **at_hand})
     return sampler
 
 
@@ -357,8 +370,6 @@ def _write_trajectory(job: sampling_job.SampleJob, model: Model) -> None:
     """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
-    indices = np.arange(count)
-    conditions = jax.tree.map(jnp.asarray, conditions_of(indices, job.conditions))
-    _, trajectory = draw(model.weights, jax.random.key(job.seed), jnp.asarray(indices), conditions)
+    _, trajectory = draw(model.weights, jax.random.key(job.seed), *job.inputs(np.arange(count)))
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
     image_grid.write_png(job.out / "qa" / "trajectory.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))

@@ -33,8 +33,13 @@ def by_option() -> Iterator[None]:
     try:
         yield
     except DiffpathError as error:
-        why, fix = (re.sub(r"`(\w+)`", r"--\1", text) for text in (error.why, error.fix))
+        why, fix = as_options(error.why), as_options(error.fix)
         raise DiffpathError(f"--{error.what}", where="the command line", why=why, fix=fix) from error
+
+
+def as_options(text: str) -> str:
+    """Returns words of the library with parameters in backquotes as options instead."""
+    return re.sub(r"`(\w+)`", r"--\1", text)
 
 
 def counts(arguments: argparse.Namespace, run: runs.Run) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from diffpath_jax.config import sampling
 from diffpath_jax.config.files import convert, defaults_of
 from diffpath_jax.config.first_stage import FirstStage, published_first_stage
 from diffpath_jax.config.network import FROM, read_network
@@ -19,14 +18,10 @@ from diffpath_jax.config.sections import (
     CodecConfig,
     DataConfig,
     DiffusionConfig,
-    DiffusionRun,
     NoiseConfig,
     RunConfig,
-    SamplerConfig,
 )
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
-from diffpath_jax.diffusion.samplers.kinds import OPTIONS
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
 from diffpath_jax.networks.kinds import KINDS
@@ -355,45 +350,3 @@ def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:
                 why=f"its latents are those of images augmented by {stored!r}, not {config.data.augment!r}",
                 fix=f"make data.augment {stored!r}, or run `diffpath encode` again",
             )
-
-
-def check_sampler(config: DiffusionRun, options: SamplerConfig, *, classifier: bool, guide: bool = False) -> None:
-    """Refuse options of a sampler that this model cannot serve, or that would change nothing.
-
-    Args:
-        config: of the run.
-        options: the sampler and its numbers.
-        classifier: a noisy classifier is at hand.
-        guide: a weaker model is at hand.
-
-    Raises:
-        DiffpathError: naming the parameter. Names of other parameters stand in backquotes in it.
-    """
-    _check_options_of_kind(options)
-    null = config.diffusion.label_dropout > 0
-    least, most = options.guidance_from, options.guidance_to
-    first, last = options.guide_from, options.guide_to
-    for parameter, wrong, why, fix in (
-        ("guidance", options.guidance > 0 and not null, "the run trained no null class", "train with label_dropout"),
-        ("unconditional", options.unconditional and not null, "the run trained no null class", "leave it out"),
-        ("unconditional", options.unconditional and options.guidance > 0, "`guidance` needs the class", "choose one"),
-        ("guidance_from", least >= most, f"{least} is not below `guidance_to` {most}", "change one"),
-        ("guide_from", first >= last, f"{first} is not below `guide_to` {last}", "change one"),
-        ("guide_weight", options.guide_weight > 0 and not guide, "no weaker model", "add `guide`"),
-        ("classifier_scale", options.classifier_scale > 0 and not classifier, "no classifier", "add `classifier`"),
-        ("classifier", classifier and not options.classifier_scale, "its scale is 0", "add `classifier_scale`"),
-    ):
-        if wrong:
-            raise DiffpathError(parameter, where=sampling.WHERE, why=why, fix=fix)
-    sampling.sampler(config, options)
-    sampling.threshold(config, options)
-
-
-def _check_options_of_kind(options: SamplerConfig) -> None:
-    """Refuse an option that the sampler does not take."""
-    kind, default = sampling.sampler_kind(options), SamplerConfig()
-    for parameter in OPTIONS:
-        if getattr(options, parameter) != getattr(default, parameter) and parameter not in kind.options:
-            takers = [other.name for other in SAMPLERS.values() if parameter in other.options]
-            why, fix = f"{kind.name} has none to choose", f"leave it out, or use `sampler` {' or '.join(takers)}"
-            raise DiffpathError(parameter, where=sampling.WHERE, why=why, fix=fix)

@@ -1,4 +1,4 @@
-"""From a sampler's options to the sampler, its spacing and the bounds of its estimates."""
+"""From a sampler's options to the sampler, its spacing and the bounds of its estimates; options that do not fit."""
 
 from typing import TypeVar
 
@@ -7,10 +7,12 @@ from diffpath_jax.config.sections import AUTO, DiffusionRun, SamplerConfig
 from diffpath_jax.diffusion.samplers import spacing, thresholding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
-from diffpath_jax.diffusion.samplers.kinds import SamplerKind, SamplerSettings
-from diffpath_jax.diffusion.samplers.loop import Sampler
+from diffpath_jax.diffusion.samplers.kinds import OPTIONS, SamplerKind, SamplerSettings
+from diffpath_jax.diffusion.samplers.loop import Sampler, no_steps
+from diffpath_jax.diffusion.samplers.repeats import repeated
 from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.diffusion.schedule import respace
+from diffpath_jax.diffusion.starts import below
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.registry import Named, Registry
 
@@ -20,7 +22,7 @@ Row = TypeVar("Row", bound=Named)
 
 
 def sampler(config: DiffusionRun, options: SamplerConfig) -> Sampler:
-    """Returns the sampler on its spacing of the schedule that the run was trained with.
+    """Returns the sampler on its spacing of the schedule that the run was trained with, below the level of the start.
 
     Raises:
         DiffpathError: more steps than the model was trained with, or a learned variance that it has not.
@@ -33,7 +35,8 @@ def sampler(config: DiffusionRun, options: SamplerConfig) -> Sampler:
         why = f"{options.steps} steps of the {trained.num_steps} that the model was trained with: {error}"
         raise DiffpathError("steps", where=WHERE, why=why, fix="change `steps` or `spacing`") from error
     settings = SamplerSettings(trained=trained, variance=_variance(config, options), eta=options.eta)
-    return kind.make(respaced, settings)
+    visited = below(respaced, options.start_level, num_trained=trained.num_steps)
+    return repeated(kind.make(visited, settings), options.repeats) if visited.num_steps else no_steps(visited)
 
 
 def sampler_kind(options: SamplerConfig) -> SamplerKind:
@@ -87,3 +90,59 @@ def threshold(config: DiffusionRun, options: SamplerConfig) -> thresholding.Thre
     if kind.bounds and config.codec is not None:
         raise DiffpathError("thresholding", where=WHERE, why="latents have no bounds", fix="leave it out")
     return kind.make(options.percentile)
+
+
+def check_sampler(
+    config: DiffusionRun,
+    options: SamplerConfig,
+    *,
+    classifier: bool,
+    guide: bool = False,
+    start: bool = False,
+    mask: bool = False,
+) -> None:
+    """Refuse options of a sampler that this model cannot serve, or that would change nothing.
+
+    Args:
+        config: of the run.
+        options: the sampler and its numbers.
+        classifier: a noisy classifier is at hand.
+        guide: a weaker model is at hand.
+        start: images to start from are at hand.
+        mask: it is known which part of them is to be painted.
+
+    Raises:
+        DiffpathError: naming the parameter. Names of other parameters stand in backquotes in it.
+    """
+    _check_options_of_kind(options)
+    null = config.diffusion.label_dropout > 0
+    least, most = options.guidance_from, options.guidance_to
+    first, last = options.guide_from, options.guide_to
+    for parameter, wrong, why, fix in (
+        ("guidance", options.guidance > 0 and not null, "the run trained no null class", "train with label_dropout"),
+        ("unconditional", options.unconditional and not null, "the run trained no null class", "leave it out"),
+        ("unconditional", options.unconditional and options.guidance > 0, "`guidance` needs the class", "choose one"),
+        ("guidance_from", least >= most, f"{least} is not below `guidance_to` {most}", "change one"),
+        ("guide_from", first >= last, f"{first} is not below `guide_to` {last}", "change one"),
+        ("guide_weight", options.guide_weight > 0 and not guide, "no weaker model", "add `guide`"),
+        ("classifier_scale", options.classifier_scale > 0 and not classifier, "no classifier", "add `classifier`"),
+        ("classifier", classifier and not options.classifier_scale, "its scale is 0", "add `classifier_scale`"),
+        ("start_level", options.start_level < 1 and not start, "no image to start from", "add `start`"),
+        ("start", start and not mask and options.start_level == 1, "nothing of it is left", "add `start_level`"),
+        ("repeats", options.repeats > 1 and not mask, "nothing is known of the images", "add `inpaint`"),
+        ("repeats", options.repeats > 1 and options.eta > 0, "`eta` draws noise of its own", "choose one"),
+    ):
+        if wrong:
+            raise DiffpathError(parameter, where=WHERE, why=why, fix=fix)
+    sampler(config, options)
+    threshold(config, options)
+
+
+def _check_options_of_kind(options: SamplerConfig) -> None:
+    """Refuse an option that the sampler does not take."""
+    kind, default = sampler_kind(options), SamplerConfig()
+    for parameter in OPTIONS:
+        if getattr(options, parameter) != getattr(default, parameter) and parameter not in kind.options:
+            takers = [other.name for other in SAMPLERS.values() if parameter in other.options]
+            why, fix = f"{kind.name} has none to choose", f"leave it out, or use `sampler` {' or '.join(takers)}"
+            raise DiffpathError(parameter, where=WHERE, why=why, fix=fix)

@@ -308,6 +308,9 @@ class SamplerConfig:
         thresholding: of estimates of the image, one of ``THRESHOLDINGS`` (the authors' code: ``none``); ``auto`` clips
             pixels and leaves latents, which have no bounds.
         percentile: share of an image's values that dynamic thresholding leaves uncut.
+        start_level: share of the trained schedule that an image is noised to where one is started from; 0 is the image
+            itself, 1 is noise alone.
+        repeats: times that each step is made where a part of an image is known (RePaint).
     """
 
     sampler: SamplerName = "ddpm"
@@ -327,3 +330,5 @@ class SamplerConfig:
     unconditional: bool = False
     thresholding: ThresholdingName = AUTO
     percentile: PositiveFraction = 0.995
+    start_level: Fraction = 1.0
+    repeats: Depth = 1

@@ -154,6 +154,8 @@ def _notes(schema: records.Schema, details: Details) -> list[str]:
         "Generated images, not tissue. Sampled with:": _pairs(details.sampling),
     }
     text = [f"Split: {details.split_proof}.", ""] if details.split_proof is not None else []
+    if why := details.references:
+        text += [f'<strong style="color: #b40426">{WARNING}: these images {why}.</strong>', ""]
     if space := details.latents:
         text += [
             f"Latents of {' x '.join(map(str, schema.latent_shape or ()))} of the autoencoder {space['digest'][:16]}, "

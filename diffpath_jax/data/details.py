@@ -15,6 +15,12 @@ from diffpath_jax.io.sealed import opened
 SPLIT_BY = ("patient", "place", "image")
 KINDS = ("real", "generated", "latents")
 _OTHER_CLASS = "of another class"
+# Key of ``sampling``: whether a model was trained on the images that it started from; and what that means.
+ORIGIN = "start_origin"
+_ORIGINS = {
+    "training": "start from images that the model was trained on, and repeat these",
+    "unknown": "start from images that the model may have been trained on: its record does not name them",
+}
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,11 @@ class Details:
     reconstruction: Mapping[str, Any] | None = None
     sampling: Mapping[str, Any] | None = None
     training_data: tuple[str, ...] | None = None
+
+    @property
+    def references(self) -> str:
+        """What is wrong with the images that generated ones start from, as a predicate; empty for nothing."""
+        return _ORIGINS.get((self.sampling or {}).get(ORIGIN, ""), "")
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored."""

@@ -117,6 +117,7 @@ def draw_balanced(
                 jax.random.key(0),
                 jnp.asarray(indices),
                 {LABEL.name: jnp.asarray(labels[indices])},
+                {},
             )
             drawn.append(sharding.to_host(batch))
         return np.concatenate(drawn)[: len(labels)]

@@ -50,6 +50,7 @@ class ImageSet:
         training_data: of a generated set, digests of the data sets that its model was trained on.
         fetch: indices -> images.
         optimism: why numbers of this split are better than those of new patients will be; empty for no reason.
+        references: what is wrong with the images that generated ones start from; empty for nothing.
     """
 
     where: Path
@@ -65,6 +66,7 @@ class ImageSet:
     training_data: tuple[str, ...]
     fetch: Callable[[Sequence[int] | np.ndarray], np.ndarray]
     optimism: str = ""
+    references: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -169,6 +171,7 @@ def from_dataset(dataset: Dataset, split: str) -> ImageSet:
         training_data=dataset.details.training_data or (),
         fetch=lambda indices: np.stack([records[int(index)]["image"] for index in indices]),
         optimism=validation.optimism(dataset, split),
+        references=dataset.details.references,
     )
 
 

@@ -111,8 +111,16 @@ def measure(evaluation: Evaluation, store: FeatureStore) -> EvaluationRecord:
         audit=sources
         if isinstance(sources, SkippedAudit)
         else audit.run(sources, evaluation.extractors, store, seed=config.seed),
-        warnings=(reference.optimism,) if isinstance(reference, ImageSet) and reference.optimism else (),
+        warnings=_warnings(evaluation.image_sets),
     )
+
+
+def _warnings(image_sets: Mapping[str, ImageSet]) -> tuple[str, ...]:
+    """Returns why numbers of some sets, by name, say less than they seem to."""
+    reference = image_sets.get(REFERENCE)
+    optimism = [reference.optimism] if reference and reference.optimism else []
+    started = [f"images of {name} {images.references}" for name, images in image_sets.items() if images.references]
+    return (*optimism, *started)
 
 
 def _image_measures(evaluation: Evaluation, store: FeatureStore) -> dict[str, Rows]:

@@ -14,10 +14,12 @@ from diffpath_jax.config import sections
 from diffpath_jax.devices import sharding
 from diffpath_jax.diffusion.samplers import loop
 from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.diffusion.starts import with_known
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.conditions import CONDITIONS, LABEL
 from diffpath_jax.runs.run import DiffusionModelRun, Run, Weights
 from diffpath_jax.sampling import compose
+from diffpath_jax.sampling.starts import begin, keep
 from diffpath_jax.shapes import Conditions, Denoiser, Labels, PixelImages, PRNGKey, Tree
 
 # What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
@@ -90,9 +92,17 @@ class Draw(Protocol):
     """Draws a batch of images."""
 
     def __call__(
-        self, weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions, /
+        self, weights: Tree, key: PRNGKey, numbers: Labels, conditions: Conditions, starts: Mapping[str, jax.Array], /
     ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
-        """Returns the images of some indices, and their trajectory; ``weights`` is :attr:`Model.weights`."""
+        """Returns a batch of images, and their trajectory.
+
+        Args:
+            weights: :attr:`Model.weights`.
+            key: of the job.
+            numbers: of the noise of each image.
+            conditions: of each image.
+            starts: of each image, as ``Starts.batch`` gives them; empty to start from noise.
+        """
 
 
 def make_draw(
@@ -103,42 +113,56 @@ def make_draw(
     mesh: Mesh,
     classifier: Run | None = None,
     guide: DiffusionModelRun | None = None,
-    num_conditions: int = 0,
     trajectory_frames: int = 0,
 ) -> Draw:
     """A jitted function that draws a batch, split over the devices of ``mesh``.
 
-    Every device runs the program of one device on its part, so that pixels do not depend on how many there are. With
-    ``num_conditions`` above 0 the images of so many indices in a row have the same noise.
+    Every device runs the program of one device on its part, so that pixels do not depend on how many there are.
     """
     codec = run.codec
     sampler, threshold = samplers.sampler(run.config, options), samplers.threshold(run.config, options)
 
     def draw(
-        weights: Tree, key: PRNGKey, indices: Labels, conditions: Conditions
+        weights: Tree, key: PRNGKey, numbers: Labels, conditions: Conditions, starts: Mapping[str, jax.Array]
     ) -> tuple[PixelImages, UInt8[Array, "frames b h w 3"]]:
         denoiser = _denoiser(run, options, sampler.schedule, weights, conditions, classifier, guide)
-        numbers = indices // num_conditions if num_conditions else indices
+        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+        shape = codec.shape(image_px)
+        x_T = None
+        if starts:
+            begun = begin(
+                starts,
+                codec,
+                weights[CODEC],
+                schedule=sampler.schedule,
+                keys=keys,
+                noise=loop.image_noise(keys, 0, shape),
+                level=options.start_level,
+            )
+            x_T = begun.x_T
+            if begun.known is not None:
+                denoiser = with_known(denoiser, sampler.schedule, begun.x_0, begun.known)
         x, trajectory = loop.sample(
             denoiser,
             sampler,
-            keys=jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers),
-            shape=codec.shape(image_px),
+            keys=keys,
+            shape=shape,
+            x_T=x_T,
             threshold=threshold,
             trajectory_frames=trajectory_frames,
         )
         frames = jax.lax.map(lambda frame: codec.decode(weights[CODEC], frame), trajectory)
-        return codec.decode(weights[CODEC], x), frames
+        return keep(starts, codec.decode(weights[CODEC], x)), frames
 
     everywhere, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     on_each = jax.shard_map(
         draw,
         mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(), split.spec, split.spec),
+        in_specs=(PartitionSpec(), PartitionSpec(), split.spec, split.spec, split.spec),
         out_specs=(split.spec, PartitionSpec(None, *split.spec)),
         check_vma=False,
     )
-    return jax.jit(on_each, in_shardings=(None, everywhere, split, split))
+    return jax.jit(on_each, in_shardings=(None, everywhere, split, split, split))
 
 
 def _denoiser(

@@ -24,14 +24,16 @@ from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, records, writer
 from diffpath_jax.data import job as jobs
-from diffpath_jax.data.details import Details
+from diffpath_jax.data.details import ORIGIN, Details
 from diffpath_jax.data.staging import Staging, Unit, recorded_job
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import spacing
+from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.sampling import growth
 from diffpath_jax.sampling.draw import Draw, Model, Told, conditions_of, make_draw
+from diffpath_jax.sampling.starts import Starts
 
 SPLIT = "train"
 TABLE = "samples.parquet"
@@ -53,6 +55,7 @@ class SampleJob:
         batch_size: images a device draws at once.
         seed: random seed for all noise.
         shared_noise: the n-th images of all conditions start from, and use, the same noise (as in the authors' code).
+        starts: images to start from; none starts from noise.
     """
 
     out: Path
@@ -64,6 +67,15 @@ class SampleJob:
     batch_size: int
     seed: int
     shared_noise: bool = False
+    starts: Starts | None = None
+
+    def inputs(self, indices: Int[np.ndarray, "n"]) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+        """Returns the numbers of the noise of some images, their conditions and starts, as ``Draw`` takes them."""
+        numbers = self.starts.noise_numbers(indices) if self.starts else indices
+        if self.shared_noise:
+            numbers = numbers // len(self.conditions)
+        arrays = conditions_of(indices, self.conditions), self.starts.batch(indices) if self.starts else {}
+        return jnp.asarray(numbers), *jax.tree.map(jnp.asarray, arrays)
 
 
 def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int = 0) -> Draw:
@@ -75,7 +87,6 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         mesh=mesh,
         classifier=model.classifier[0] if model.classifier else None,
         guide=model.guide[0] if model.guide else None,
-        num_conditions=len(job.conditions) if job.shared_noise else 0,
         trajectory_frames=trajectory_frames,
     )
 
@@ -177,8 +188,7 @@ def _drawn(
         # thrown away.
         full = np.concatenate([np.resize(batches[piece], job.batch_size) for piece in group])
         full = np.resize(full, job.batch_size * mesh.size)
-        conditions = jax.tree.map(jnp.asarray, conditions_of(full, job.conditions))
-        images, _ = draw(weights, key, jnp.asarray(full), conditions)
+        images, _ = draw(weights, key, *job.inputs(full))
         if waiting:
             yield from _split(*waiting, mesh.size)
         waiting = group, images
@@ -214,7 +224,7 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     provenance = {
         **asdict(job.sampler),
         "evaluations": sampler.num_evaluations,
-        "first_timestep": int(sampler.schedule.timesteps[sampler.step_indices[0]]),
+        **_first_timestep(sampler),
         "seed": job.seed,
         "shared_noise": job.shared_noise,
         "batch_size": job.batch_size,
@@ -230,7 +240,16 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         provenance["classifier_digest"] = model.classifier[1].digest
     if model.guide:
         provenance |= {"guide_digest": model.guide[1].digest, "guide_step": model.guide[1].step}
+    if job.starts:
+        provenance |= {f"start_{name}": value for name, value in job.starts.as_json().items()}
+        provenance[ORIGIN] = job.starts.origin
     return provenance
+
+
+def _first_timestep(sampler: Sampler) -> dict[str, int]:
+    """Returns the time of the first call of the network, by name; nothing where it is not called."""
+    first = sampler.step_indices[:1]
+    return {"first_timestep": int(sampler.schedule.timesteps[first[0]])} if len(first) else {}
 
 
 def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
@@ -248,6 +267,7 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "seed": job.seed,
         "shared_noise": job.shared_noise,
         **({"conditions": others} if (others := _others(job)) else {}),
+        **({"starts": job.starts.as_json()} if job.starts else {}),
     }
 
 
@@ -319,6 +339,7 @@ def _assemble(
         "index": indices,
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
         **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
+        **(job.starts.columns(indices) if job.starts else {}),
         "batch_size": sizes[drawn],
     }
     with replace_file(job.out / TABLE) as temporary:

@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
@@ -253,7 +255,7 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
             draws.DENOISER: (trained.params, trained.model_state),
             draws.CODEC: trained.codec_params,
         }
-        images, _ = draw(weights, jax.random.key(0), jnp.arange(4), {"label": jnp.array([0, 1, 0, 1])})
+        images, _ = draw(weights, jax.random.key(0), jnp.arange(4), {"label": jnp.array([0, 1, 0, 1])}, {})
     jax.effects_barrier()
     assert seen["x"].shape == (4, 8, 8, 3)
     z, codes = seen["x"] / run.latents.scale, np.asarray(trained.codec_params["codebook"]["embedding"])
@@ -266,6 +268,28 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
     )
     expected = np.round((np.clip(np.asarray(decoded), -1, 1) + 1) * 127.5)
     assert np.abs(np.asarray(images).astype(float) - expected).max() <= 1
+
+
+def test_latents_start_from_images(tmp_path, ldm_run, dataset, autoencoder_run):
+    """At level 0 the autoencoder's own images; what is known stays to the bit, through the decoder too."""
+    mask = np.zeros((16, 16), np.uint8)
+    mask[:, 9:] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    ddim = ["--sampler", "ddim", "--steps", 2, "--num_per_class", 2, "--start", dataset]
+    ways = {"level": ["--start_level", 0], "painted": ["--inpaint", tmp_path / "mask.png"]}
+    for name, words in ways.items():
+        assert run_cli("sample", "--workdir", ldm_run, "--out", tmp_path / name, *ddim, *words) == 0
+    stage = first_stage.open_first_stage(autoencoder_run)
+    through = jax.jit(first_stage.round_trip(stage.network, "float32"))
+    images = np.stack([record.image for record in open_dataset(dataset).read("test")])
+    for name in ways:
+        numbers = pq.read_table(tmp_path / name / "samples.parquet")["start_image"].to_numpy()
+        found = np.stack([record.image for record in open_dataset(tmp_path / name).read("train")])
+        if name == "painted":
+            np.testing.assert_array_equal(found[:, :, :9], images[numbers][:, :, :9])
+            continue
+        expected = np.asarray(through(stage.params, jnp.asarray(images[numbers])).images)
+        assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def other_stage(tmp_path, dataset):

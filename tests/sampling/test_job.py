@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffpath_jax import cli
-from diffpath_jax.config import checks, sections
+from diffpath_jax.config import sampling as samplers
+from diffpath_jax.config import sections
 from diffpath_jax.data import staging
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import sharding
@@ -27,7 +28,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling import sweep
+from diffpath_jax.sampling import starts, sweep
 from diffpath_jax.sampling.draw import Model, for_each_class
 from tests.conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
@@ -326,7 +327,7 @@ def test_a_job_of_an_earlier_version_is_found_again_when_it_is_done(model, tmp_p
 def test_the_library_names_parameters(model, options, parameter):
     """Options of a command are no business of who calls it from Python."""
     with pytest.raises(DiffpathError) as caught:
-        checks.check_sampler(model.run.config, sections.SamplerConfig(**options), classifier=False)
+        samplers.check_sampler(model.run.config, sections.SamplerConfig(**options), classifier=False)
     assert caught.value.what == parameter
     assert caught.value.where == "the sampler's options"
     assert "--" not in str(caught.value)
@@ -467,6 +468,7 @@ def test_a_hundred_kills(denoiser_run, tmp_path):
 
 def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
-    told = for_each_class(2, {"place": 1.0})
-    known = set(sampling_job._fingerprint(job_of(Path("x"), {}, conditions=told), model))
+    started = starts.Starts([], (), digest="", split="test", origin="held out")
+    job = job_of(Path("x"), {}, conditions=for_each_class(2, {"place": 1.0}), starts=started)
+    known = set(sampling_job._fingerprint(job, model))
     assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known

@@ -50,7 +50,7 @@ KINDS = (
         order=1,
         make=lambda schedule, settings: ddim(schedule, eta=settings.eta),
         spacing=spacing.DDIM,
-        options=("spacing", "eta"),
+        options=("spacing", "eta", "repeats"),
     ),
     SamplerKind(
         "ddim_guided_diffusion",

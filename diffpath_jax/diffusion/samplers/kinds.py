@@ -8,7 +8,7 @@ from diffpath_jax.diffusion.samplers.spacing import SpacingKind
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 
 # Options that not every sampler takes.
-OPTIONS = ("spacing", "variance", "eta")
+OPTIONS = ("spacing", "variance", "eta", "repeats")
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,6 +99,11 @@ def single_call_sampler(schedule: NoiseSchedule, init: InitFn, step: StepFn) -> 
     return Sampler(schedule, np.arange(schedule.num_steps - 1, -1, -1), init, step)
 
 
+def no_steps(schedule: NoiseSchedule) -> Sampler:
+    """A sampler that leaves its start as it is."""
+    return stateless_sampler(NoiseSchedule(schedule.betas[:0], schedule.timesteps[:0]), lambda inputs: inputs.x)
+
+
 def image_noise(keys: PRNGKeys, number: int | Array, shape: tuple[int, int, int]) -> Images:
     """Standard normal noise, drawn for each image from its own key and ``number``."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
@@ -121,8 +126,8 @@ def sample(
         sampler: one of this package.
         keys: one key an image.
         shape: (height, width, channels) of an image in model space.
-        x_T: start instead of noise, at the highest noise level of the schedule. With a schedule cut off above some
-            level and images noised to it, this gives variations of the images.
+        x_T: start instead of noise, at the highest noise level of the schedule; see
+            :mod:`diffpath_jax.diffusion.starts`.
         threshold: keeps each estimate of x_0 within bounds (pixel models; latents have none).
         trajectory_frames: number of estimates of x_0 to return, evenly spread over the calls and the last included.
 
@@ -145,6 +150,8 @@ def sample(
         return (x, state, trajectory), None
 
     start = image_noise(keys, 0, shape) if x_T is None else x_T
+    if not sampler.num_evaluations:
+        return start, jnp.broadcast_to(start, (trajectory_frames, *start.shape))
     trajectory = jnp.zeros((trajectory_frames, *start.shape))
     carry = (start, sampler.init(start), trajectory)
     (x, _, trajectory), _ = jax.lax.scan(turn, carry, jnp.arange(sampler.num_evaluations))

@@ -1,0 +1,260 @@
+"""Images that a job starts from: which image of a data set each sample gets, and what is known of their origin.
+
+Sample n of a class gets the n-th image of that class in an order of the seed; with ``between``, so many samples lead in
+even steps from one image to the next of its class, all from the same noise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Int
+
+from diffpath_jax.data.image_files import read_image
+from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.pipeline import TRAIN, Records, Source
+from diffpath_jax.diffusion import starts
+from diffpath_jax.diffusion.schedule import NoiseSchedule
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_json
+from diffpath_jax.networks.codecs import Codec
+from diffpath_jax.runs.run import Run
+from diffpath_jax.shapes import Images, PixelImages, PRNGKeys, Tree
+
+# What is known of the images: the model was not trained on them; it was; nobody knows; they are no real images.
+Origin = Literal["held out", "training", "unknown", "generated"]
+# Arrays of a batch, by name: images, the images that they are blended with, the weights of these, what is known.
+IMAGE, OTHER, WEIGHT, KNOWN = "image", "other", "weight", "known"
+# Number that an image's key is folded with where its encoder draws; those of the sampler's noise count from 0.
+_ENCODING = 2**32 - 1
+# Largest difference of um/px between a model and what it starts from, as a share.
+_SCALES_AGREE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Images to start from.
+
+    Attributes:
+        images: of one split of a data set.
+        order: numbers of the images of each class, in the order in which they are used.
+        digest: of the data set.
+        split: of the data set.
+        origin: whether the model was trained on them.
+        between: samples from each image to the next, both included; 0 for variations of single images.
+        masks: what is known; sample n of a class gets mask n, and they begin again; none paints nothing.
+    """
+
+    images: Source
+    order: tuple[Int[np.ndarray, "_"], ...]
+    digest: str
+    split: str
+    origin: Origin
+    between: int = 0
+    masks: Sequence[Bool[np.ndarray, "h w"]] = field(default=())
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything of it that decides pixels."""
+        masks = sha256_json([np.packbits(mask).tolist() for mask in self.masks]) if self.masks else ""
+        return {"images": self.digest, "split": self.split, "between": self.between, "masks": masks}
+
+    def noise_numbers(self, indices: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """Returns the number of the noise of each sample: samples between the same two images share theirs."""
+        labels, ranks = self._places(indices)
+        return ranks // self.between * len(self.order) + labels if self.between else indices
+
+    def columns(self, indices: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Returns which images of the split each sample is made from, as columns of a table."""
+        labels, ranks = self._places(indices)
+        if not self.between:
+            return {"start_image": self._numbers(labels, ranks)}
+        pairs = ranks // self.between
+        return {
+            "start_image": self._numbers(labels, 2 * pairs),
+            "start_other": self._numbers(labels, 2 * pairs + 1),
+            "start_weight": (ranks % self.between / (self.between - 1)).astype(np.float32),
+        }
+
+    def batch(self, indices: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
+        """Returns what some samples start from, as arrays by name."""
+        columns, (_, ranks) = self.columns(indices), self._places(indices)
+        arrays = {IMAGE: self._fetch(columns["start_image"])}
+        if self.between:
+            arrays |= {OTHER: self._fetch(columns["start_other"]), WEIGHT: columns["start_weight"]}
+        if self.masks:
+            arrays[KNOWN] = np.stack([self.masks[rank % len(self.masks)] for rank in ranks])[..., None]
+        return arrays
+
+    def _places(self, indices: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+        """Returns the label of each sample, and its number in its class."""
+        return indices % len(self.order), indices // len(self.order)
+
+    def _numbers(self, labels: Int[np.ndarray, "n"], ranks: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        pairs = zip(labels, ranks, strict=True)
+        return np.array([self.order[label][rank % len(self.order[label])] for label, rank in pairs], np.int64)
+
+    def _fetch(self, numbers: Int[np.ndarray, "n"]) -> np.ndarray:
+        return np.stack([self.images[int(number)]["image"] for number in numbers])
+
+
+def open_starts(
+    path: Path,
+    split: str,
+    run: Run,
+    *,
+    counts: Sequence[int],
+    image_px: tuple[int, int],
+    seed: int,
+    between: int = 0,
+    masks: Sequence[Path] = (),
+    allow_training: bool = False,
+) -> Starts:
+    """Opens the images that a job is to start from.
+
+    Args:
+        path: data set of images.
+        split: of it.
+        run: the model.
+        counts: samples of each class of the model.
+        image_px: (height, width) of the samples.
+        seed: of the order of the images of each class.
+        between: see :class:`Starts`.
+        masks: image files of the size of the samples; what is white is painted, what is black is known.
+        allow_training: images that the model was trained on may be used.
+
+    Raises:
+        DiffpathError: missing or damaged, of another size, um/px or classes; or images that the model was trained on
+            (exit code 4).
+    """
+    dataset = open_dataset(path)
+    dataset.check_images()
+    _check_fits(dataset, run, image_px)
+    origin = origin_of(dataset, split, run)
+    if origin == "training" and not allow_training:
+        why = f"the model was trained on the images of its {split} split: samples would repeat them"
+        fix = "name another split with `start_split`, or add `allow_training_references`, which every record then says"
+        raise DiffpathError("start", where=path, why=why, fix=fix, code=ExitCode.REFUSED)
+    dataset.shards(split)
+    images = Records([dataset], split)
+    order = _order(images, dataset, run, counts, least=2 if between else 1, seed=seed)
+    kept = [read_mask(mask, image_px) for mask in masks]
+    return Starts(images, order, dataset.digest, split, origin, between, kept)
+
+
+def origin_of(dataset: Dataset, split: str, run: Run) -> Origin:
+    """Returns what is known of whether a model was trained on a split: the digests of its training data say it."""
+    if dataset.details.kind == "generated":
+        return "generated"
+    if dataset.images not in run.images:
+        return "unknown"
+    return "training" if split == TRAIN else "held out"
+
+
+def _check_fits(dataset: Dataset, run: Run, image_px: tuple[int, int]) -> None:
+    """Refuse images of another size or scale than those that are drawn.
+
+    Raises:
+        DiffpathError: naming both.
+    """
+    own, mpp = dataset.schema.image_px, dataset.details.mpp
+    if own != image_px:
+        why = f"its images have {own[1]} x {own[0]} px, not {image_px[1]} x {image_px[0]}"
+        raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of that size, or `patch_px`")
+    if abs(mpp / run.mpp - 1) > _SCALES_AGREE:
+        why = f"its images have {mpp:.4g} um/px, those of the model {run.mpp:.4g}"
+        raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of the model's um/px")
+
+
+def _order(
+    images: Records, dataset: Dataset, run: Run, counts: Sequence[int], *, least: int, seed: int
+) -> tuple[Int[np.ndarray, "_"], ...]:
+    """Returns the numbers of the images of each class of a run, in the order of the seed.
+
+    Raises:
+        DiffpathError: a class of which samples are asked for has fewer than ``least``.
+    """
+    (labels,) = images.labels()
+    order = []
+    for label, (name, count) in enumerate(zip(run.classes, counts, strict=True)):
+        classes = dataset.schema.classes
+        own = np.flatnonzero(labels == classes.index(name)) if name in classes else np.zeros(0, np.int64)
+        if count and len(own) < least:
+            why = f"it has {len(own)} images of class {name!r} there, and {least} are needed"
+            raise DiffpathError("start", where=dataset.directory, why=why, fix="ask for other classes or another split")
+        order.append(np.random.default_rng([seed, label]).permutation(own))
+    return tuple(order)
+
+
+def read_mask(path: Path, image_px: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Returns what a mask leaves as it is: true where it is black, false where it is white and is painted.
+
+    Raises:
+        DiffpathError: no image, one of another size, or one that paints nothing.
+    """
+    grey = read_image(path).mean(axis=-1)
+    if grey.shape != image_px:
+        why = f"it has {grey.shape[1]} x {grey.shape[0]} px, and the images {image_px[1]} x {image_px[0]}"
+        raise DiffpathError("mask", where=path, why=why, fix="draw one of the size of the images")
+    if not (grey >= 128).any():
+        raise DiffpathError("mask", where=path, why="nothing of it is white", fix="paint white what is to be painted")
+    return grey < 128
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """Where a batch starts, in model space.
+
+    Attributes:
+        x_0: the image, or the blend.
+        x_T: the start of the sampler.
+        known: cells whose image is known; none where nothing is painted.
+    """
+
+    x_0: Images
+    x_T: Images
+    known: starts.Known | None
+
+
+def begin(
+    arrays: Mapping[str, jax.Array],
+    codec: Codec,
+    codec_params: Tree,
+    *,
+    schedule: NoiseSchedule,
+    keys: PRNGKeys,
+    noise: Images,
+    level: float,
+) -> Begun:
+    """Returns the start of a batch.
+
+    Args:
+        arrays: those of :meth:`Starts.batch`.
+        codec: of the model.
+        codec_params: its parameters.
+        schedule: what the sampler moves over, which ends at ``level``.
+        keys: one an image.
+        noise: of the start.
+        level: share of the trained schedule; at 1 what is not known starts from noise alone.
+    """
+
+    def encoded(image: jax.Array, key: jax.Array) -> jax.Array:
+        return codec.encode(codec_params, {"image": image[None]}, jax.random.fold_in(key, _ENCODING))[0]
+
+    x_0 = jax.vmap(encoded)(arrays[IMAGE], keys)
+    if OTHER in arrays:
+        x_0 = starts.blend(x_0, jax.vmap(encoded)(arrays[OTHER], keys), arrays[WEIGHT])
+    x_T = starts.at_top(schedule, x_0, noise)
+    _, height, width, _ = x_0.shape
+    known = starts.known_cells(arrays[KNOWN], (height, width)) if KNOWN in arrays else None
+    if level < 1:
+        return Begun(x_0, x_T, known)
+    return Begun(x_0, noise if known is None else jnp.where(known, x_T, noise), known)
+
+
+def keep(arrays: Mapping[str, jax.Array], images: PixelImages) -> PixelImages:
+    """Returns images with what is known of them, to the bit."""
+    return jnp.where(arrays[KNOWN], arrays[IMAGE], images) if KNOWN in arrays else images
