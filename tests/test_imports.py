@@ -26,6 +26,7 @@ FLOORS = {
         runs
         latents  sampling  evaluation.features
         evaluation
+        exchange
         report  study  api  citations  reader
         study.rows
         cli
@@ -42,6 +43,7 @@ FLOORS = {
         qa
         sources
         job
+        places
         cli
     """,
 }

@@ -15,13 +15,14 @@ from diffpath_jax.commands.sample_counts import by_option, check_batch_size, cou
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config import sampling as samplers
-from diffpath_jax.data import card
+from diffpath_jax.data import card, marking
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.ddpm import VARIANCES
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
 from diffpath_jax.diffusion.samplers.thresholding import THRESHOLDINGS
+from diffpath_jax.exchange.class_folders import write_class_folders
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.options import check_memory, ranged
 from diffpath_jax.io.options import name as named
@@ -229,7 +230,7 @@ def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: M
     if not processes.is_first():
         return
     if arguments.png:
-        _write_images(dataset)
+        write_class_folders(dataset, sampling_job.SPLIT, dataset.directory / "png")
     if arguments.grid:
         _write_grid(dataset)
     if arguments.trajectory:
@@ -352,18 +353,13 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     return values
 
 
-def _write_images(dataset: Dataset) -> None:
-    for record in dataset.read(sampling_job.SPLIT):
-        name = dataset.schema.classes[record.label]
-        image_grid.write_png(dataset.directory / "png" / name / f"{record.index:07d}.png", record.image)
-
-
 def _write_grid(dataset: Dataset) -> None:
     rows = image_grid.first_of_each_class(dataset.read(sampling_job.SPLIT), len(dataset.schema.classes), GRID_COLUMNS)
     columns = max(len(row) for row in rows)
     blank = np.full((*dataset.schema.image_px, 3), 255, np.uint8)
     images = [image for row in rows if row for image in row + [blank] * (columns - len(row))]
-    image_grid.write_png(dataset.directory / "qa" / "grid.png", image_grid.tile(np.stack(images), columns=columns))
+    sheet = image_grid.tile(np.stack(images), columns=columns)
+    image_grid.write_png(dataset.directory / "qa" / "grid.png", sheet, marking.about())
 
 
 def _write_trajectory(job: sampling_job.SampleJob, model: Model) -> None:
@@ -372,4 +368,5 @@ def _write_trajectory(job: sampling_job.SampleJob, model: Model) -> None:
     draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
     _, trajectory = draw(model.weights, jax.random.key(job.seed), *job.inputs(np.arange(count)))
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
-    image_grid.write_png(job.out / "qa" / "trajectory.png", image_grid.tile(frames, columns=TRAJECTORY_FRAMES))
+    sheet = image_grid.tile(frames, columns=TRAJECTORY_FRAMES)
+    image_grid.write_png(job.out / "qa" / "trajectory.png", sheet, marking.about())

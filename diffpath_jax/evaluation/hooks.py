@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffpath_jax.config import sections
+from diffpath_jax.data import marking
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.data.validation import VAL
@@ -133,7 +134,8 @@ def preview(run: runs.DiffusionModelRun, dataset: Dataset, mesh: Mesh, codec: Tr
     def look(state: TrainState) -> dict[str, float]:
         images = draw(state)
         if processes.is_first():
-            image_grid.write_png(_preview_path(run, state), image_grid.tile(images, columns=PREVIEW_PER_CLASS))
+            sheet = image_grid.tile(images, columns=PREVIEW_PER_CLASS)
+            image_grid.write_png(_preview_path(run, state), sheet, marking.about())
         drift = stain.stain_drift(stain.stain_statistics(images), real)
         return {f"stain/{name}": value for name, value in drift.items()}
 
@@ -209,7 +211,7 @@ def reconstruction(run: runs.Run, network: AutoencoderConfig, dataset: Dataset) 
         if processes.is_first():
             columns = np.linspace(0, len(real) - 1, min(PREVIEW_COLUMNS, len(real))).astype(int)
             sheet = image_grid.tile(np.concatenate([real[columns], images[columns]]), columns=len(columns))
-            image_grid.write_png(_preview_path(run, state), sheet)
+            image_grid.write_png(_preview_path(run, state), sheet, marking.about())
         drift = stain.stain_drift(stain.stain_statistics(images), colours)
         usage = {} if codes is None else codebook_usage(count_codes(codes, network.codebook_size))
         return {

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.axes import Axes
 
+from diffpath_jax.data import marking
 from diffpath_jax.evaluation.audit import PairPicture
 from diffpath_jax.evaluation.compare import MIN_INFLUENCE
 from diffpath_jax.evaluation.image_sets import ImageSet
@@ -237,7 +238,8 @@ def galleries(images: Mapping[str, ImageSet]) -> list[Gallery]:
 def _strip(images: ImageSet, chosen: Int[np.ndarray, "n"]) -> bytes:
     """Returns some of the chosen images in a row, evenly spread."""
     places = np.linspace(0, len(chosen) - 1, min(SHOWN_PER_CLASS, len(chosen))).round().astype(int)
-    return image_grid.encode_png(image_grid.tile(images.fetch(chosen[places]), columns=SHOWN_PER_CLASS))
+    strip = image_grid.tile(images.fetch(chosen[places]), columns=SHOWN_PER_CLASS)
+    return image_grid.encode_png(strip, marking.about() if images.kind == marking.GENERATED else None)
 
 
 def _space(distances: Distances) -> Space:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffpath_jax.config.first_stage import FirstStage
-from diffpath_jax.data import manifest, records
+from diffpath_jax.data import manifest, marking, records
 from diffpath_jax.data import transform as derive
 from diffpath_jax.devices.batched import batched
 from diffpath_jax.io.sealed import write_sealed
@@ -52,7 +52,7 @@ def reconstruct(
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         return {
-            "kind": "generated",
+            "kind": marking.GENERATED,
             "command": "diffpath reconstruct",
             "first_stage": stage.digest,
             "training_data": (),
@@ -77,7 +77,10 @@ def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transfo
         (back, codes), plain = run(stage.params, real), reduced_and_enlarged(real, factor)
         measured = (psnr(back, real), ssim(back, real), psnr(plain, real), ssim(plain, real))
         moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
-        reconstructions = [replace(record, image=image, patient="") for record, image in zip(images, back, strict=True)]
+        source = marking.record_source(stage.digest)
+        reconstructions = [
+            replace(record, image=image, slide=source, patient="") for record, image in zip(images, back, strict=True)
+        ]
         values = {measure: values.tolist() for measure, values in zip(MEASURES, measured, strict=True)}
         usage = {} if codes is None else {"codes": count_codes(codes, stage.network.codebook_size).tolist()}
         return reconstructions, {**values, **usage, "stain": moments}
@@ -108,4 +111,4 @@ def _draw(path: Path, source: manifest.Dataset, dataset: manifest.Dataset, split
     )
     error = np.clip(128 + (back.astype(np.int16) - real), 0, 255).astype(np.uint8)
     rows = {"image": real, "reconstruction": back, "baseline": reduced_and_enlarged(real, factor), "error": error}
-    image_grid.write_png(path, image_grid.sheet(rows, [""]))
+    image_grid.write_png(path, image_grid.sheet(rows, [""]), marking.about())

@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
-from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data import card, manifest, marking, records, writer
 from diffpath_jax.data import job as jobs
 from diffpath_jax.data.details import ORIGIN, Details
 from diffpath_jax.data.staging import Staging, Unit, recorded_job
@@ -207,7 +207,7 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
             records.PatchRecord(
                 image=image,
                 label=int(label),
-                slide=f"generated:{model.trained.digest[:16]}",
+                slide=marking.record_source(model.trained.digest),
                 patient="",
                 mpp=run.mpp,
                 fov_um=job.image_px[1] * run.mpp,
@@ -321,7 +321,7 @@ def _assemble(
     scale = {"mpp": run.mpp, "fov_um": job.image_px[1] * run.mpp}
     provenance = _provenance(job, model)
     details = Details(
-        kind="generated",
+        kind=marking.GENERATED,
         mpp=run.mpp,
         fov_um=scale["fov_um"],
         job=dict(record),
@@ -337,6 +337,7 @@ def _assemble(
     drawn = np.argsort(np.concatenate([each.indices for each in stored]))
     rows = {
         "index": indices,
+        marking.COLUMN: _repeated(marking.SOURCE_TYPE, len(indices)),
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
         **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
         **(job.starts.columns(indices) if job.starts else {}),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from diffpath_jax.data import marking
 from diffpath_jax.data.manifest import MANIFEST, Dataset
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError
@@ -106,7 +107,8 @@ def run(
         }
     if processes.is_first():
         write_sealed(path, {"points": {**before, **rows}})
-        image_grid.write_png(out / CONTACT_SHEET, image_grid.sheet(sheets, _headings(jobs, model)))
+        sheet = image_grid.sheet(sheets, _headings(jobs, model))
+        image_grid.write_png(out / CONTACT_SHEET, sheet, marking.about())
         _print(rows)
         console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)
 

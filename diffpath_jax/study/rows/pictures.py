@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from diffpath_jax.data import marking
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.render import image_grid
@@ -25,12 +26,18 @@ def spread(dataset: Dataset, split: str, label: int, count: int) -> list[np.ndar
     return [images[i] for i in chosen]
 
 
-def sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int) -> bytes:
-    """Returns named rows of images of one size as a PNG file; short rows end in white, empty ones are left out."""
+def sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int, *, generated: bool = True) -> bytes:
+    """Returns named rows of images of one size as a PNG file; short rows end in white, empty ones are left out.
+
+    Args:
+        rows: images by the name of their row.
+        columns: images of a row.
+        generated: some of them are, and the file says so.
+    """
     there = {name: list(images) for name, images in rows.items() if len(images)}
     blank = np.full_like(next(iter(there.values()))[0], 255)
     padded = {name: np.stack([*images, *[blank] * (columns - len(images))]) for name, images in there.items()}
-    return image_grid.encode_png(image_grid.sheet(padded, headings=[]))
+    return image_grid.encode_png(image_grid.sheet(padded, headings=[]), marking.about() if generated else None)
 
 
 def _show_slides(study: StudySteps, results: Results) -> Section:
@@ -42,7 +49,7 @@ def _show_slides(study: StudySteps, results: Results) -> Section:
             figures.append(Figure(title, path.read_bytes()))
         field = f"{dataset.details.fov_um:g} um, {dataset.schema.image_px[1]} px"
         title = f"{sets.title_of(study, name)}: fields of {field}, training images"
-        figures.append(Figure(title, sheet(_of_classes(dataset, SHOWN), SHOWN), pixels=True))
+        figures.append(Figure(title, sheet(_of_classes(dataset, SHOWN), SHOWN, generated=False), pixels=True))
     return Section(figures=tuple(figures))
 
 

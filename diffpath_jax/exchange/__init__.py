@@ -1,0 +1,1 @@
+"""Files of other programs, written from data sets and runs of this one."""
