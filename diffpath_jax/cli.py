@@ -27,7 +27,10 @@ COMMANDS = {
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
     "probe": ("diffpath_jax.commands.probe", "a linear classifier of any features, for compare"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
-    "export": ("diffpath_jax.commands.export", "parameters of a run -> one safetensors file"),
+    "export": (
+        "diffpath_jax.commands.export",
+        "runs and data sets -> files of other programs",
+    ),
     "study": ("diffpath_jax.commands.study", "every table and figure of the paper, and its controls, from one config"),
     "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
     "cite": ("diffpath_jax.commands.cite", "BibTeX of the methods that a run, a set or a study used"),

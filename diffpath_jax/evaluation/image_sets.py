@@ -1,7 +1,6 @@
 """Sets of images to measure: data sets and sample sets, folders of images, and stored statistics of either."""
 
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Int, UInt8
 
-from diffpath_jax.data import validation
+from diffpath_jax.data import marking, npz_images, validation
 from diffpath_jax.data.image_files import list_images, read_image
 from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.data.pipeline import Records
@@ -25,11 +24,6 @@ STATISTICS = ".npz"
 MAX_STATISTICS_BYTES = 2**30
 # Largest difference between a covariance and its transpose, in units of its largest number.
 ASYMMETRY = 1e-6
-# What numpy raises over damaged archives.
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ class Statistics:
 
 
 def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
-    """Returns what lies at a path: a data set, a folder of images, or an ``.npz`` file of ``mu`` and ``sigma``.
+    """Returns what lies at a path: a data set, a folder, or an ``.npz`` file of images or of ``mu`` and ``sigma``.
 
     Args:
         path: the directory or file.
@@ -137,13 +131,13 @@ def open_set(path: Path, *, split: str) -> ImageSet | Statistics:
         DiffpathError: nothing that can be measured, no such split, or it is damaged (exit code 5).
     """
     if path.suffix == STATISTICS:
-        return read_statistics(path)
+        return from_npz(path) if npz_images.holds_images(path) else read_statistics(path)
     if (path / MANIFEST).exists():
         return from_dataset(open_dataset(path), split)
     if path.is_dir():
         return from_folder(path)
     why = "a file that holds no statistics" if path.exists() else "no such directory or file"
-    fix = "name a data set, a sample set, a folder of images, or an .npz file of statistics"
+    fix = "name a data set, a sample set, a folder of images, or an .npz file of images or statistics"
     raise DiffpathError("images", where=path, why=why, fix=fix)
 
 
@@ -230,6 +224,30 @@ def from_folder(folder: Path) -> ImageSet:
     )
 
 
+def from_npz(path: Path) -> ImageSet:
+    """Returns the images of an ``.npz`` file, as :mod:`diffpath_jax.data.npz_images` reads them.
+
+    Raises:
+        DiffpathError: it is damaged (exit code 5).
+    """
+    stored = npz_images.open_npz(path)
+    count, *size = stored.shape
+    return ImageSet(
+        where=path,
+        split="",
+        kind=marking.GENERATED if stored.generated else "folder",
+        digest=sha256_file(path),
+        dataset="",
+        image_px=(size[0], size[1]),
+        classes=stored.classes,
+        labels=np.zeros(count, int) if stored.labels is None else stored.labels,
+        patients=("",) * count,
+        mpp=None,
+        training_data=(),
+        fetch=lambda indices: np.stack(list(stored.read(indices))),
+    )
+
+
 def read_statistics(path: Path) -> Statistics:
     """Reads mean and covariance as the public FID tools store them: arrays ``mu`` and ``sigma``, read without pickle.
 
@@ -244,7 +262,7 @@ def read_statistics(path: Path) -> Statistics:
         with np.load(path, allow_pickle=False) as arrays:
             mean, covariance = (_real(arrays[name]) for name in ("mu", "sigma"))
         _check_moments(mean, covariance)
-    except _UNREADABLE as error:
+    except npz_images.UNREADABLE as error:
         why = f"not statistics of a set ({' '.join(str(error).split())[:120]})"
         fix = "give an .npz file with arrays mu (d) and sigma (d x d)"
         raise DiffpathError("statistics", where=path, why=why, fix=fix, code=ExitCode.DAMAGED) from error

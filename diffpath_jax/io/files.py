@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,28 @@ def replace_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it becomes ``path``, on failure it is removed.
+
+    Raises:
+        DiffpathError: there is something at ``path`` already (exit code 4).
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        fix = "name a new folder"
+        raise DiffpathError("output directory", where=path, why="it is there already", fix=fix, code=ExitCode.REFUSED)
+    with new_directory_or_nothing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+        temporary.mkdir()
+        try:
+            yield temporary
+            temporary.replace(path)
+            sync_directory(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(directory: Path) -> None:
