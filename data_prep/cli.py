@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from data_prep.fields import sizes as field_sizes
 from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import colour, scales, slides
 from data_prep.slide.readers import registry
-from data_prep.sources import find_slides, image_folder, tfds_images
+from data_prep.sources import find_slides, image_folder, stored_images, tfds_images
 from data_prep.sources.images import ImageBatch, usual_side
 from data_prep.sources.slide import SlideSource
 from data_prep.sources.source import PRIVATE, Job, Source
@@ -34,7 +35,7 @@ from diffpath_jax.ranges import Fraction, NonNegativeReal, Positive, PositiveRea
 KEY_FILE = "hash.key"
 # What only slides have.
 SLIDE_OPTIONS = (
-    *("annotations", "slide_labels", "tissue_masks", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
+    *("annotations", "slide_labels", "tissue_masks", "coordinates", "mpp_csv", "fov_um", "read_px", "at_mpp", "preset"),
     *("stride_um", "overlap", "origin_um", "roi_min", "tissue_min", "tissue_fold_max", "gap_um", "block_um"),
     "max_per_slide",
 )
@@ -51,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--images",
         type=Path,
-        help="patches instead: a folder with a folder of images for each class, or for each split with these in it",
+        help="patches instead: a folder with a folder of images for each class, or for each split with these in it; an "
+        ".npz file of arr_0 and arr_1; a folder of a Hugging Face set in Parquet files",
     )
     what.add_argument("--tfds", metavar="NAME", help="patches instead: a TFDS data set (ArrayRecord), or its directory")
     parser.add_argument(
@@ -67,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"folder of SLIDE with one of {' '.join((*tissue_masks.IMAGES, *tissue_masks.OUTLINES))}: where tissue "
         "is, instead of an estimate",
+    )
+    parser.add_argument(
+        "--coordinates",
+        type=Path,
+        help="where fields of view are, instead of a grid: an HDF5 file of CLAM, TRIDENT or AtlasPatch, or a folder of "
+        "SLIDE.h5",
     )
     parser.add_argument(
         "--classes", type=Path, help="class map (JSON): used, ignored and excluded classes, overlaps (default: use all)"
@@ -279,6 +287,7 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         slide_labels=arguments.slide_labels,
         scales=slides.read_scale_table(arguments.mpp_csv) if arguments.mpp_csv else {},
         masks=arguments.tissue_masks.absolute() if arguments.tissue_masks else None,
+        coordinates=arguments.coordinates.absolute() if arguments.coordinates else None,
     )
     for note in cohort.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
@@ -290,14 +299,17 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
 
 
 def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[ImageBatch, ...], ClassMap]:
-    """The images of a folder or of a TFDS data set, and their classes."""
+    """The images of a folder, a file of many or a TFDS data set, and their classes."""
     if of_slides := [name for name in SLIDE_OPTIONS if getattr(arguments, name) is not None]:
         why = "it says how slides are read, and patches are not cut from one"
         raise DiffpathError(f"--{of_slides[0]}", where="the command line", why=why, fix="leave it out")
     mpp = _mpp_of_patches(arguments.mpp)
     anew = arguments.fractions is not None or bool(arguments.folds)
     if arguments.images:
-        batches = image_folder.find_batches(arguments.images.absolute(), table, mpp=mpp, keep_splits=not anew)
+        path = arguments.images.absolute()
+        kind = stored_images.kind_of(path)
+        find = partial(stored_images.find_batches, kind) if kind else image_folder.find_batches
+        batches = find(path, table, mpp=mpp, keep_splits=not anew)
     elif table:
         why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
         raise DiffpathError("--patients", where="the command line", why=why, fix=fix)
@@ -337,7 +349,15 @@ def _patch_fields(arguments: argparse.Namespace, batches: Sequence[ImageBatch]) 
 
 
 def _fields(arguments: argparse.Namespace) -> tiling.FieldSpec:
-    """Size and grid of the fields of view."""
+    """Size and grid of the fields of view.
+
+    Raises:
+        DiffpathError: an option that cannot be, or one of the grid where there is none.
+    """
+    of_grid = [name for name in ("stride_um", "overlap", "origin_um") if getattr(arguments, name) is not None]
+    if arguments.coordinates and of_grid:
+        why = "it is of the grid, and --coordinates say where fields are"
+        raise DiffpathError(f"--{of_grid[0]}", where="the command line", why=why, fix="leave one of the two out")
     options = {name: getattr(arguments, name) for name in ("fov_um", "read_px", "at_mpp", "patch_px", "mpp")}
     size = field_sizes.from_options(field_sizes.of_preset(arguments.preset, options) if arguments.preset else options)
     return tiling.field_spec(

@@ -21,6 +21,7 @@ OUTSIDE = "outside every region"
 AMBIGUOUS = "in regions of two classes"
 NO_TISSUE = "too little tissue"
 FOLDED = "fold of the tissue"
+OVER_EDGE = "beyond the edge of the slide"
 # An outline of so few corners is cut once a field; a longer one is cut into pieces first.
 _FEW_CORNERS = 256
 # Of so few areas every pair is looked at.
@@ -125,6 +126,7 @@ def plan_fields(
     *,
     priority: Sequence[str],
     folds: Folds | None = None,
+    boxes: Sequence[Box] | None = None,
 ) -> tuple[Field, ...]:
     """Lay the grid over the slide and decide on every field that touches a region.
 
@@ -140,6 +142,7 @@ def plan_fields(
         spec: size and grid of the fields, and what they must hold.
         priority: classes in the order in which they get what several cover.
         folds: its folds, where a field may not hold too much of them.
+        boxes: where the fields are, at least one within the slide, instead of the grid; in this order.
 
     Raises:
         DiffpathError: reading such a field would enlarge the slide's pixels.
@@ -153,13 +156,13 @@ def plan_fields(
             f"{spec.patch_px}",
             fix="take a larger field of view or a smaller patch",
         )
-    x, y = _grid(slide, width, height, spec)
-    boxes = shapely.box(x, y, x + width, y + height)
+    x, y = _grid(slide, width, height, spec) if boxes is None else np.array([(box.x, box.y) for box in boxes]).T
+    outlines = shapely.box(x, y, x + width, y + height)
     areas = class_areas(regions)
     own, overlap = own_areas(areas, priority)
-    claimed = _cover(boxes, areas, spec.roi_min)
-    best = claimed if overlap.is_empty else _cover(boxes, own, spec.roi_min)
-    overlap_share = _cover(boxes, {"": overlap}, spec.roi_min).share
+    claimed = _cover(outlines, areas, spec.roi_min)
+    best = claimed if overlap.is_empty else _cover(outlines, own, spec.roi_min)
+    overlap_share = _cover(outlines, {"": overlap}, spec.roi_min).share
     touched = np.flatnonzero(claimed.share > 0)
     tissue_share = tissue.share(x[touched], y[touched], width, height)
     fold_share: list[float | None] = [None] * len(touched)

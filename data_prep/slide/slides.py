@@ -175,10 +175,16 @@ def choose_reading(slide: Slide, width: float, height: float, *, patch_px: int) 
     """
     readings = []
     for level, level_size in enumerate(slide.reader.dimensions):
-        steps = _step(slide.size[0], level_size[0]), _step(slide.size[1], level_size[1])
+        steps = level_steps(slide, level)
         size = max(1, round(width / steps[0])), max(1, round(height / steps[1]))
         readings.append(Reading(level, steps, size, (level_size[0] - size[0], level_size[1] - size[1])))
     return next((reading for reading in reversed(readings) if min(reading.size) >= patch_px), readings[0])
+
+
+def level_steps(slide: Slide, level: int) -> tuple[float, float]:
+    """Returns level-0 pixels to a pixel of a level, along x and y."""
+    width, height = slide.reader.dimensions[level]
+    return _step(slide.size[0], width), _step(slide.size[1], height)
 
 
 def _step(level0_px: int, level_px: int) -> float:

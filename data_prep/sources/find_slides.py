@@ -9,6 +9,7 @@ from data_prep import tables
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import registry as formats
 from data_prep.annotations import tissue_masks
+from data_prep.fields.coordinates import find_file, list_files
 from data_prep.slide.readers import registry
 from data_prep.slide.readers.registry import ReaderKind
 from data_prep.sources.slide import SlideSource
@@ -40,14 +41,16 @@ def find_sources(
     slide_labels: Path | None,
     scales: Mapping[str, float],
     masks: Path | None = None,
+    coordinates: Path | None = None,
 ) -> FoundSlides:
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations and label or without a mask in ``masks``, several slides
+        DiffpathError: no slide, a slide without annotations and label or without a mask in ``masks`` or places
+            in ``coordinates``, several slides
             without a patient table, or one annotation file for two slides.
     """
-    readers = _find_readers(slide_path)
+    readers = find_readers(slide_path)
     slides = list(readers)
     if len(slides) > 1 and not patients:
         raise DiffpathError(
@@ -58,18 +61,20 @@ def find_sources(
         )
     labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
     rows = {"--patients": patients.owners if patients else {}, "--slide_labels": labels, "--mpp_csv": scales}
+    places = list_files(coordinates) if coordinates else None
     sources = []
     for slide, (regions, label) in zip(slides, _find_regions(slides, annotation_path, labels), strict=True):
         names = tables.names_of(slide)
         owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
         mpp = tables.lookup(scales, names)
         mask = tissue_masks.find_mask(masks, slide) if masks else None
-        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp, mask))
+        boxes = find_file(places, slide) if places else None
+        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp, mask, boxes))
     unused = [*_unread_files(slide_path, slides), *_shared_names(slides, rows), *_unmatched_rows(slides, rows)]
     return FoundSlides(tuple(sources), (*unused, *_unmatched_annotations(annotation_path, sources)))
 
 
-def _find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
+def find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
     """Returns a slide, or the slides of a folder in the order of their names, with what reads each.
 
     Raises:

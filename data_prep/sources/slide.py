@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import tissue_masks
 from data_prep.fields import caps, tiling
+from data_prep.fields.coordinates import is_within, read_boxes
 from data_prep.qa import overlays, pictures
 from data_prep.slide import colour, slides, tissue
 from data_prep.slide.folds import find_folds
@@ -50,6 +51,7 @@ class SlideSource:
         split: where the user wants it, if anywhere.
         mpp: um per level-0 pixel, for a slide that does not state it.
         tissue_mask: file of its tissue; estimated where there is none.
+        coordinates: file of the places of its fields; a grid where there is none.
     """
 
     slide: Path
@@ -60,6 +62,7 @@ class SlideSource:
     split: str | None
     mpp: float | None
     tissue_mask: Path | None = None
+    coordinates: Path | None = None
     item_noun: ClassVar[str] = "slide"
     size: ClassVar[int] = 1
     knows_patients: ClassVar[bool] = True
@@ -84,6 +87,8 @@ class SlideSource:
         regions = digests.sha256(self.regions) if self.regions else sha256_json({"label": self.label})
         if self.tissue_mask:
             regions = sha256_json({"regions": regions, "tissue": digests.sha256(self.tissue_mask)})
+        if self.coordinates:
+            regions = sha256_json({"regions": regions, "coordinates": digests.sha256(self.coordinates)})
         return Identity(
             slide=job.hashed(digest),
             patient=job.hashed(self.patient),
@@ -101,7 +106,11 @@ class SlideSource:
             regions = self._regions(slide, job)
             mask, priority = self._tissue(slide, job), job.class_map.priority
             folds = tiling.Folds(find_folds(slide, mask), job.fold_max) if job.fold_max < 1 else None
-            planned = tiling.plan_fields(slide, regions.regions, mask, job.fields, priority=priority, folds=folds)
+            boxes, over_edge = self._boxes(slide, job)
+            planned = tiling.plan_fields(
+                slide, regions.regions, mask, job.fields, priority=priority, folds=folds, boxes=boxes
+            )
+            planned += tuple(tiling.Field(box, "", tiling.OVER_EDGE, 0.0, 0.0, 0.0) for box in over_edge)
             (digest,) = digests.sha256_remembered([self.slide], job.out / PRIVATE / DIGESTS)
             fields = caps.numbered(planned, seed=job.split.seed, slide=digest)
             overlapped = Counter[str]()
@@ -172,6 +181,21 @@ class SlideSource:
     def _open(self) -> slides.Slide:
         table = {} if self.mpp is None else {self.slide.name: self.mpp}
         return slides.open_slide(self.slide, kind=self.reader, scale_table=table)
+
+    def _boxes(self, slide: slides.Slide, job: Job) -> tuple[Sequence[slides.Box] | None, Sequence[slides.Box]]:
+        """Returns the places of its fields, and those over its edge; none and none for a grid.
+
+        Raises:
+            DiffpathError: the file of places cannot be read, has another size of fields, or none within the slide.
+        """
+        if self.coordinates is None:
+            return None, ()
+        boxes = read_boxes(self.coordinates, slide, *tiling.field_size(job.fields, slide.scale))
+        inside = [box for box in boxes if is_within(slide, box)]
+        if not inside:
+            why, fix = f"none of its {len(boxes)} places lies within {self.slide.name}", "give those of this slide"
+            raise DiffpathError("coordinates", where=self.coordinates, why=why, fix=fix)
+        return inside, [box for box in boxes if not is_within(slide, box)]
 
     def _tissue(self, slide: slides.Slide, job: Job) -> tissue.TissueMask:
         if self.tissue_mask:

@@ -276,7 +276,8 @@ class Identity:
     Attributes:
         slide: keyed hash of the digest of the slide file, or of those of the images.
         patient: keyed hash of the patient, or of the images' patients.
-        regions: SHA-256 of the annotation file, or of the label; with that of a tissue mask that was handed in.
+        regions: SHA-256 of the annotation file, or of the label; with those of a tissue mask and of coordinates
+            that were handed in.
         mpp: um per level-0 pixel from the user's table, or um per pixel of the images.
     """
 
