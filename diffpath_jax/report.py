@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.evaluation import table
 from diffpath_jax.evaluation.record import (
@@ -216,7 +217,7 @@ def _row_of_images(dataset: Dataset, label: int) -> bytes:
     images = [record.image for record in dataset.read("train") if record.label == label]
     chosen = np.linspace(0, len(images) - 1, min(SHOWN_PER_CLASS, len(images))).round().astype(int)
     strip = image_grid.tile(np.stack([images[i] for i in chosen]), columns=SHOWN_PER_CLASS)
-    return image_grid.encode_png(strip, marking.about() if marking.is_generated(dataset.details) else None)
+    return encode_png(strip, marking.about() if marking.is_generated(dataset.details) else None)
 
 
 def _trajectories(study: Study) -> list[SourceImage]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import MANIFEST, Dataset, open_dataset
 from diffpath_jax.evaluation import image_sets
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
@@ -252,4 +253,4 @@ def _side_by_side(
     generated: UInt8[np.ndarray, "h w 3"], training: UInt8[np.ndarray, "h w 3"], *, symmetry: int
 ) -> bytes:
     sheet = image_grid.tile(np.stack([matching.turn(generated, symmetry), training]), columns=2)
-    return image_grid.encode_png(sheet, marking.about())
+    return encode_png(sheet, marking.about())

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 
 from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.evaluation.audit import PairPicture
 from diffpath_jax.evaluation.compare import MIN_INFLUENCE
 from diffpath_jax.evaluation.image_sets import ImageSet
@@ -239,7 +240,7 @@ def _strip(images: ImageSet, chosen: Int[np.ndarray, "n"]) -> bytes:
     """Returns some of the chosen images in a row, evenly spread."""
     places = np.linspace(0, len(chosen) - 1, min(SHOWN_PER_CLASS, len(chosen))).round().astype(int)
     strip = image_grid.tile(images.fetch(chosen[places]), columns=SHOWN_PER_CLASS)
-    return image_grid.encode_png(strip, marking.about() if images.kind == marking.GENERATED else None)
+    return encode_png(strip, marking.about() if images.kind == marking.GENERATED else None)
 
 
 def _space(distances: Distances) -> Space:

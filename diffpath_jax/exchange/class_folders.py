@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png, encode_tiff
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.records import PatchRecord
 from diffpath_jax.io.files import replace_file
-from diffpath_jax.render.image_grid import encode_png, encode_tiff
 
 # What writes the files of each suffix, without loss.
 ENCODERS: Mapping[str, Callable[[np.ndarray, Mapping[str, str] | None], bytes]] = {

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from diffpath_jax.data import card, marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.records import PatchRecord
 from diffpath_jax.exchange.class_folders import about, file_stem
 from diffpath_jax.io.files import new_folder, replace_file, write_text
-from diffpath_jax.render.image_grid import encode_png
 
 # Of pixels, before they are compressed.
 SHARD_BYTES = 2**29

@@ -9,16 +9,15 @@ import pyarrow.parquet as pq
 import tifffile
 
 from diffpath_jax import cli
-from diffpath_jax.data import marking
+from diffpath_jax.data import image_files, marking
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.render import image_grid
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 ABOUT = marking.about("generated:0123456789abcdef")
 
 
 def test_a_png_keeps_its_pixels_and_says_so():
-    with PIL.Image.open(io.BytesIO(image_grid.encode_png(IMAGE, ABOUT))) as file:
+    with PIL.Image.open(io.BytesIO(image_files.encode_png(IMAGE, ABOUT))) as file:
         assert file.text["Description"] == marking.NOTICE
         assert file.text[marking.COLUMN].endswith("/trainedAlgorithmicMedia")
         assert file.text["Source"] == "generated:0123456789abcdef"
@@ -26,15 +25,15 @@ def test_a_png_keeps_its_pixels_and_says_so():
 
 
 def test_a_tiff_keeps_its_pixels_and_says_so():
-    with tifffile.TiffFile(io.BytesIO(image_grid.encode_tiff(IMAGE, ABOUT))) as file:
+    with tifffile.TiffFile(io.BytesIO(image_files.encode_tiff(IMAGE, ABOUT))) as file:
         assert marking.NOTICE in file.pages[0].description and marking.SOURCE_TYPE in file.pages[0].description
         np.testing.assert_array_equal(file.asarray(), IMAGE)
 
 
 def test_real_images_say_nothing():
-    with PIL.Image.open(io.BytesIO(image_grid.encode_png(IMAGE))) as file:
+    with PIL.Image.open(io.BytesIO(image_files.encode_png(IMAGE))) as file:
         assert not file.text
-    with tifffile.TiffFile(io.BytesIO(image_grid.encode_tiff(IMAGE))) as file:
+    with tifffile.TiffFile(io.BytesIO(image_files.encode_tiff(IMAGE))) as file:
         assert not file.pages[0].description
 
 

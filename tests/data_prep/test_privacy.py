@@ -17,8 +17,8 @@ import tifffile
 
 from diffpath_jax import cli
 from diffpath_jax.data import writer
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import read_shard
-from diffpath_jax.render.image_grid import encode_png
 from tests.conftest import MPP, PINK, PURPLE, feature
 
 SIZE = 256

@@ -11,11 +11,11 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.data import marking, npz_images
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import image_sets
 from diffpath_jax.exchange import parquet_images
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.render.image_grid import encode_png
 
 
 @pytest.fixture

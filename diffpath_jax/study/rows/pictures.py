@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.render import image_grid
@@ -37,7 +38,7 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]], columns: int, *, generated: 
     there = {name: list(images) for name, images in rows.items() if len(images)}
     blank = np.full_like(next(iter(there.values()))[0], 255)
     padded = {name: np.stack([*images, *[blank] * (columns - len(images))]) for name, images in there.items()}
-    return image_grid.encode_png(image_grid.sheet(padded, headings=[]), marking.about() if generated else None)
+    return encode_png(image_grid.sheet(padded, headings=[]), marking.about() if generated else None)
 
 
 def _show_slides(study: StudySteps, results: Results) -> Section:

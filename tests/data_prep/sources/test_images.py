@@ -15,9 +15,9 @@ from data_prep.sources import image_folder
 from data_prep.sources.images import ImageBatch
 from data_prep.splits.patients import read_patients
 from diffpath_jax import cli
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.render.image_grid import encode_png
 
 SIDE = 32
 
