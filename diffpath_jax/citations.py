@@ -91,6 +91,10 @@ OF_SAMPLES = (
 OF_METRICS = {
     "FID": ("heusel2017fid", "szegedy2016inception"),
     "FD-": ("heusel2017fid",),
+    "sFID": ("nash2021generating",),
+    "-spatial": ("nash2021generating",),
+    "Inception Score": ("salimans2016improved", "szegedy2016inception"),
+    "IS-": ("salimans2016improved",),
     "infinity": ("chong2020unbiased",),
     "KID": ("binkowski2018kid", "szegedy2016inception"),
     "KD-": ("binkowski2018kid",),

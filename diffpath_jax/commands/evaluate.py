@@ -13,6 +13,7 @@ from diffpath_jax.data.validation import VAL
 from diffpath_jax.evaluation import audit, image_sets, job, label_agreement, page, record, table
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.feature_cache import FeatureStore, default_directory
+from diffpath_jax.evaluation.features.extractor import FeatureExtractor
 from diffpath_jax.evaluation.features.open import open_extractor, sources
 from diffpath_jax.evaluation.features.resize import check_resize
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
@@ -22,7 +23,7 @@ from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.metrics.metric import Source
-from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.metrics.table import METRICS, metrics_of
 from diffpath_jax.ranges import AtLeastTwo, Resamples, Seed
 
 NONE, AUTO = "none", "auto"
@@ -48,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         help=f"feature extractors that distances are measured in: {sources()}",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        choices=list(dict.fromkeys(metric.option for metric in METRICS.values() if metric.option)),
+        help="measured only where asked for: sfid and inception_score take a pass of Inception each",
     )
     resize = "of Inception's images: tf_bilinear, as published; or clean"
     parser.add_argument("--resize", default="tf_bilinear", help=resize)
@@ -139,6 +147,21 @@ def _measures(arguments: argparse.Namespace) -> eval_checkpoints.Measures:
     )
 
 
+def _extractors(arguments: argparse.Namespace) -> list[FeatureExtractor]:
+    """Returns the feature extractors.
+
+    Raises:
+        DiffpathError: one is none, or none has what a metric that is asked for is measured of.
+    """
+    extractors = [open_extractor(path, resize=arguments.resize) for path in arguments.features]
+    there = {"features", *(source for each in extractors for source in each.views)} if extractors else set()
+    for option in arguments.metrics:
+        if not {metric.source for metric in METRICS.values() if metric.option == option} <= there:
+            why, fix = "none of --features has what it is measured of", "name Inception in --features, or leave it out"
+            raise DiffpathError(f"--metrics {option}", where="the command line", why=why, fix=fix)
+    return extractors
+
+
 def _evaluation(arguments: argparse.Namespace, other: ImageSet | Statistics | None) -> job.Evaluation:
     """Returns what is measured, but for the floor and the audit."""
     reference = image_sets.open_set(arguments.real, split=arguments.split)
@@ -146,10 +169,11 @@ def _evaluation(arguments: argparse.Namespace, other: ImageSet | Statistics | No
         reference=reference,
         other=other,
         floor=None,
-        extractors=[open_extractor(path, resize=arguments.resize) for path in arguments.features],
+        extractors=_extractors(arguments),
         classifiers=[label_agreement.open_classifier(path, reference, other) for path in arguments.classifier],
         audit=record.SkippedAudit("not asked for"),
         config=BootstrapConfig(arguments.resamples, arguments.seed, influence=arguments.intervals == INFLUENCE),
+        options=tuple(arguments.metrics),
     )
 
 

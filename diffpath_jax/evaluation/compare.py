@@ -52,11 +52,12 @@ class Pair:
         return Comparison(self.x[x_chosen], self.y[y_chosen], x_groups, y_groups, self.config.seed)
 
 
-def feature_rows(pair: Pair, space: FeatureSpace) -> Iterator[tuple[str, Row]]:
-    """Yields all metrics of features, overall and for each class of the reference."""
+def feature_rows(pair: Pair, space: FeatureSpace, metrics: Iterable[Metric]) -> Iterator[tuple[str, Row]]:
+    """Yields metrics of features, overall and for each class of the reference."""
+    named = {space.name_of(metric): metric for metric in metrics}
 
     def measure(comparison: Comparison) -> Row:
-        row = _measured(comparison, {space.name_of(metric): metric for metric in metrics_of("features")}, pair.config)
+        row = _measured(comparison, named, pair.config)
         return with_notes(row, _unit_notes(comparison, pair.config) if row.metrics else [])
 
     return _rows(pair, measure)
@@ -89,6 +90,11 @@ def gaussian(source: Statistics | Float[np.ndarray, "n d"]) -> fid.Gaussian:
     if isinstance(source, Statistics):
         return fid.from_covariance(source.mean, source.covariance)
     return fid.fit_gaussian(source)
+
+
+def joined(row: Row, other: Row) -> Row:
+    """Returns the metrics and notes of two rows of the same images."""
+    return replace(row, metrics=row.metrics | other.metrics, notes=list(dict.fromkeys([*row.notes, *other.notes])))
 
 
 def with_notes(row: Row, notes: Iterable[str]) -> Row:

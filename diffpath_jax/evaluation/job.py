@@ -28,6 +28,8 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.path_names import short_names
 from diffpath_jax.io.progress import track
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
+from diffpath_jax.metrics.metric import Metric, Source
+from diffpath_jax.metrics.table import asked_for
 from diffpath_jax.runs import run as runs
 
 MIN_FLOOR = 4
@@ -45,6 +47,7 @@ class Evaluation:
         classifiers: classifiers whose answers are compared with the labels.
         audit: sources of the memorisation audit, or why there is none.
         config: settings of intervals.
+        options: of metrics that are measured where they are asked for.
     """
 
     reference: ImageSet | Statistics
@@ -54,6 +57,7 @@ class Evaluation:
     classifiers: Sequence[runs.Run]
     audit: audit.Sources | SkippedAudit
     config: BootstrapConfig
+    options: tuple[str, ...] = ()
 
     @property
     def compared(self) -> dict[str, ImageSet | Statistics]:
@@ -160,20 +164,37 @@ STORED = FeatureExtractor("stored", "stored statistics; they do not say of which
 
 def _distances(evaluation: Evaluation, extractor: FeatureExtractor, store: FeatureStore) -> Distances:
     space = _space(extractor)
-    rows: Rows = {}
+    rows = _rows(evaluation, extractor, "features", space, store)
+    for source, view in extractor.views.items():
+        if asked_for(source, evaluation.options):
+            for name, by_group in _rows(evaluation, view, source, space, store).items():
+                rows[name] |= {group: compare.joined(rows[name][group], row) for group, row in by_group.items()}
+    if FLOOR in rows and MEASURED in rows:
+        rows[FLOOR] = _with_size_notes(rows[FLOOR], rows[MEASURED])
+    return Distances(space, rows)
+
+
+def _rows(
+    evaluation: Evaluation, extractor: FeatureExtractor, source: Source, space: FeatureSpace, store: FeatureStore
+) -> Rows:
+    """Returns what is measured of the features of an extractor; of a view only between sets of images."""
     reference, compared = evaluation.reference, evaluation.compared
+    if source != "features":
+        compared = {name: other for name, other in evaluation.image_sets.items() if name != REFERENCE}
+        if not isinstance(reference, ImageSet):
+            return {}
+    rows: Rows = {}
     # Features are computed under a bar of their own.
     features = {name: store.features(images, extractor) for name, images in evaluation.image_sets.items()}
+    metrics = asked_for(source, evaluation.options)
     total = sum(compare.count_rows(reference, other) for other in compared.values())
     with track(f"metrics in {extractor.name}", total=total, unit="class") as progress:
         for name in compared:
             rows[name] = {}
-            for group, row in _compared(evaluation, name, space, features):
+            for group, row in _compared(evaluation, name, space, features, metrics):
                 rows[name][group] = row
                 progress.advance(1)
-    if FLOOR in rows and MEASURED in rows:
-        rows[FLOOR] = _with_size_notes(rows[FLOOR], rows[MEASURED])
-    return Distances(space, rows)
+    return rows
 
 
 def _space(extractor: FeatureExtractor) -> FeatureSpace:
@@ -199,13 +220,17 @@ def _with_size_notes(floor: Mapping[str, Row], measured: Mapping[str, Row]) -> d
 
 
 def _compared(
-    evaluation: Evaluation, name: str, space: FeatureSpace, features: Mapping[str, Float[np.ndarray, "_ d"]]
+    evaluation: Evaluation,
+    name: str,
+    space: FeatureSpace,
+    features: Mapping[str, Float[np.ndarray, "_ d"]],
+    metrics: Sequence[Metric],
 ) -> Iterator[tuple[str, Row]]:
     """Yields the rows of one set; ``features`` has those of every set of images."""
     reference, other = evaluation.reference, evaluation.compared[name]
     if isinstance(reference, ImageSet) and isinstance(other, ImageSet):
         pair = compare.Pair(reference, other, features[REFERENCE], features[name], evaluation.config)
-        yield from compare.feature_rows(pair, space)
+        yield from compare.feature_rows(pair, space, metrics)
         return
     x_gaussian, y_gaussian = (
         compare.gaussian(source if isinstance(source, Statistics) else features[source_name])

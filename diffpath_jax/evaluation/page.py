@@ -33,7 +33,7 @@ from diffpath_jax.evaluation.record import (
 from diffpath_jax.evaluation.table import Cell, cell, headlines
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.metrics.metric import Metric, Source
-from diffpath_jax.metrics.table import metrics_of
+from diffpath_jax.metrics.table import EXTRACTED, metrics_of
 from diffpath_jax.render import html, image_grid
 
 PAGE, FIGURES = "index.html", "figures"
@@ -255,7 +255,7 @@ def _groups(rows: Rows) -> list[str]:
 def tables(space: FeatureSpace, rows: Rows) -> list[Table]:
     """Returns a table of each metric that was measured: a row a set, a column a class."""
     groups = _groups(rows)
-    every = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of("features")]
+    every = [_by_class(rows, groups, space.name_of(metric), metric) for metric in metrics_of(*EXTRACTED)]
     return [table for table in every if any(cell for row in table.rows for cell in row.cells)]
 
 

@@ -259,6 +259,20 @@ FRECHET = Metric(
     influence=frechet_influence,
     caveats=_caveats,
 )
+# As the evaluation of guided diffusion measures it (Nash et al. 2021): the features know where in an image they are.
+SPATIAL = Metric(
+    name="FD-{features}-spatial",
+    title="Frechet distance of spatial features",
+    statistic=frechet_statistic,
+    digits=2,
+    lower=0.0,
+    source="spatial",
+    published_name="sFID",
+    headline=False,
+    influence=frechet_influence,
+    caveats=_caveats,
+    option="sfid",
+)
 INFINITY = Metric(
     name="FD-{features}-infinity",
     title="Frechet distance, extrapolated to infinitely many images",

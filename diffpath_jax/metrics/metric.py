@@ -14,9 +14,9 @@ from jaxtyping import Float
 from diffpath_jax.metrics.bootstrap import Groups, Statistic
 from diffpath_jax.metrics.influence import Influence
 
-# What images are compared by: vectors of a feature extractor, :func:`stain.image_moments` or
-# :func:`nuclei.image_measures`.
-Source = Literal["features", "stain", "nuclei"]
+# What images are compared by: vectors of a feature extractor, its spatial features or its logits (of those that have
+# them), :func:`stain.image_moments` or :func:`nuclei.image_measures`.
+Source = Literal["features", "spatial", "logits", "stain", "nuclei"]
 Better = Literal["lower", "higher", "nearer 0", "nearer 1"]
 
 
@@ -111,6 +111,7 @@ class Metric:
         influence: its derivatives, where intervals come from them faster than from replicates; none for replicates.
         details: numbers that are stored with it.
         caveats: notes on it.
+        option: word by which it is asked for, where it costs time of its own; empty for always measured.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Metric:
     influence: MakeInfluence | None = None
     details: Details = _no_details
     caveats: Caveats = _no_caveats
+    option: str = ""
 
     def name_in(self, features: str, *, published: bool) -> str:
         """Returns the name of the metric in a feature space.

@@ -11,7 +11,7 @@ one patient are alike). As in the package of Naeem et al., an image is not its o
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,8 +20,9 @@ from diffpath_jax.metrics.bootstrap import Statistic, weighted_mean
 from diffpath_jax.metrics.metric import Comparison, Metric
 from diffpath_jax.metrics.neighbours import nearest, separation
 
-# Neighbours, as published.
+# Neighbours, as Naeem et al. published all four scores, and as Kynkaanniemi et al. published the first two.
 K = 5
+K_AS_FIRST_PUBLISHED = 3
 BLOCK = 1024
 # Of a squared distance, relative to the squared lengths it comes from; generous.
 ROUNDING = 1e-12
@@ -81,21 +82,21 @@ def _inside(x: np.ndarray, y: np.ndarray, *radii: np.ndarray) -> list[np.ndarray
     return [distances < radius for radius in radii]
 
 
-# The four scores come from one measurement.
+# The scores of one k come from one measurement.
 @functools.lru_cache(maxsize=1)
-def _measure(comparison: Comparison) -> Prdc:
-    return measure(comparison.x, comparison.y, k=K)
+def _measure(comparison: Comparison, k: int) -> Prdc:
+    return measure(comparison.x, comparison.y, k=k)
 
 
-def _of_generated(name: str, comparison: Comparison) -> Statistic:
+def _of_generated(name: str, k: int, comparison: Comparison) -> Statistic:
     """Returns the mean of a value of each generated image."""
-    mean = weighted_mean(getattr(_measure(comparison), name).astype(np.float64), comparison.y_groups)
+    mean = weighted_mean(getattr(_measure(comparison, k), name).astype(np.float64), comparison.y_groups)
     return lambda x_weights, y_weights: mean(y_weights)
 
 
-def _of_real(name: str, comparison: Comparison) -> Statistic:
+def _of_real(name: str, k: int, comparison: Comparison) -> Statistic:
     """Returns the mean of a value of each real image."""
-    mean = weighted_mean(getattr(_measure(comparison), name).astype(np.float64), comparison.x_groups)
+    mean = weighted_mean(getattr(_measure(comparison, k), name).astype(np.float64), comparison.x_groups)
     return lambda x_weights, y_weights: mean(x_weights)
 
 
@@ -103,7 +104,7 @@ SCORES = tuple(
     Metric(
         name=name,
         title=title,
-        statistic=functools.partial(statistic, name),
+        statistic=functools.partial(statistic, name, K),
         better="higher",
         lower=0.0,
         upper=upper,
@@ -116,4 +117,14 @@ SCORES = tuple(
         ("density", "real neighbourhoods that a generated image lies in, over those expected", _of_generated, np.inf),
         ("coverage", "share of real images with a generated one near by", _of_real, 1.0),
     )
+)
+SCORES_AS_FIRST_PUBLISHED = tuple(
+    replace(
+        score,
+        name=f"{score.name} (k = {K_AS_FIRST_PUBLISHED})",
+        title=f"{score.title}, by {K_AS_FIRST_PUBLISHED} neighbours",
+        statistic=functools.partial(statistic, score.name, K_AS_FIRST_PUBLISHED),
+        option="precision_recall_3",
+    )
+    for score, statistic in zip(SCORES, (_of_generated, _of_real), strict=False)
 )

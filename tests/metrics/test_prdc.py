@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
-from diffpath_jax.metrics import prdc
+from diffpath_jax.metrics import bootstrap, prdc
+from diffpath_jax.metrics.metric import Comparison
 from tests.golden import weights
 
 
@@ -41,6 +43,21 @@ def test_the_package_of_its_authors(monkeypatch, row, block):
     found = prdc.measure(golden["real"], golden["generated"], k=int(golden["k"][row])).means()
     expected = dict(zip(("precision", "recall", "density", "coverage"), golden["scores"][row], strict=True))
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_three_neighbours_by_another_implementation():
+    """Kynkaanniemi et al. 2019, equations 1 and 2: of a k-d tree's third neighbours, for each pair."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(80, 4)), rng.normal(0.7, size=(80, 4))
+    radii = [cKDTree(own).query(own, k=1 + 3)[0][:, -1] for own in (x, y)]
+    distances = np.linalg.norm(x[:, None] - y[None], axis=-1)
+    expected = (distances <= radii[0][:, None]).any(axis=0).mean(), (distances <= radii[1]).any(axis=1).mean()
+    groups = bootstrap.partition([""] * 80, seed=0)
+    ones = np.ones(groups.count, int)
+    rows = prdc.SCORES_AS_FIRST_PUBLISHED
+    assert [row.name for row in rows] == ["precision (k = 3)", "recall (k = 3)"]
+    found = [row.statistic(Comparison(x, y, groups, groups, seed=0))(ones, ones) for row in rows]
+    assert found == pytest.approx(expected) and found != [1.0, 1.0]
 
 
 def test_sets_that_are_too_small():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from diffpath_jax.evaluation.features.inception import SPATIAL_BLOCK, spatial, unbiased_logits
 from diffpath_jax.evaluation.features.resize import resize
 from diffpath_jax.networks import inception
 from diffpath_jax.networks.pure import count_parameters, purify
@@ -61,8 +62,32 @@ def test_from_pixels_to_features():
     found = jax.jit(lambda params, x: NETWORK.apply(params, {}, resize(x, "tf_bilinear"))[0][1:])(params(), images)
     for ours, name in zip(found, ("features", "logits"), strict=True):
         assert weights.relative_error(ours, GOLDEN[f"whole/{name}"]) < 1e-5
-    unbiased = found[1] - params()["fc"]["bias"]
+    unbiased = unbiased_logits(params(), inception.Activations({}, *found))
     assert weights.relative_error(unbiased, GOLDEN["whole/logits_unbiased"]) < 1e-5
+
+
+@pytest.mark.full
+def test_spatial_features_are_the_first_seven_channels_of_17_by_17():
+    """As guided diffusion's evaluator reads them: "mixed_6/conv", the graph's name of the block's first branch."""
+    assert list(inception.BLOCKS).index(SPATIAL_BLOCK) == 6
+    images = jax.ShapeDtypeStruct((2, 299, 299, 3), jnp.float32)
+    whole = jax.eval_shape(lambda params, x: NETWORK.apply(params, {}, x)[0], params(), images)
+    assert whole.stages[SPATIAL_BLOCK].shape == (2, 17, 17, 768)
+    assert jax.eval_shape(lambda own: spatial({}, own), whole).shape == (2, 2023)
+
+
+def test_spatial_features_are_of_the_first_branch():
+    block, x = (
+        inception.Mixed(8, inception.BLOCKS[SPATIAL_BLOCK], rngs=nnx.Rngs(0)),
+        weights.normal("spatial", (1, 4, 5, 8)),
+    )
+    first = block.layers["branch1x1"](jnp.asarray(x))
+    activations = inception.Activations(
+        {SPATIAL_BLOCK: block(jnp.asarray(x))}, jnp.zeros((1, 2048)), jnp.zeros((1, 1008))
+    )
+    np.testing.assert_allclose(
+        spatial({}, activations), np.asarray(first[..., :7]).reshape(1, -1), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_parameters_are_those_of_the_original_with_two_numbers_a_norm_made_one():

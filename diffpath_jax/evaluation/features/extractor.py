@@ -5,7 +5,8 @@ FID Inception network gives "FID" and "KID"; every other extractor gives "FD-<na
 extractors are rows beside their code, and :mod:`diffpath_jax.evaluation.features.open` lists them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from diffpath_jax.metrics import fid, kid
-from diffpath_jax.metrics.metric import Metric
+from diffpath_jax.metrics.metric import Metric, Source
 
 
 @runtime_checkable
@@ -37,6 +38,7 @@ class FeatureExtractor:
         extract: images -> features.
         image_px: (height, width) of the images it takes; none where it resizes images of any size.
         published: whether it is the network of published FID and KID, with the published parameters.
+        views: other outputs of the network, by what metrics are measured of them; computed where those are asked for.
     """
 
     name: str
@@ -46,6 +48,7 @@ class FeatureExtractor:
     extract: Extract
     image_px: tuple[int, int] | None = None
     published: bool = False
+    views: Mapping[Source, "FeatureExtractor"] = field(default_factory=dict)
 
     def name_of(self, metric: Metric) -> str:
         """Returns what a metric is called in these features."""

@@ -50,6 +50,39 @@ def test_only_the_published_network_gives_fid(monkeypatch, tmp_path, weights_fil
     assert f'<span class="soft">{names[0]}, resize clean</span>' in text
 
 
+def views(published):
+    """Other outputs of the stand-in: colours at four places, and logits of three classes."""
+
+    def spatial(params, images):
+        return images[:, ::8, ::8].reshape(len(images), -1) * params["scale"]
+
+    return replace(stand_in(published), views={"spatial": spatial, "logits": stand_in(published).apply})
+
+
+@pytest.mark.parametrize("published", [True, pytest.param(False, marks=pytest.mark.full)])
+def test_what_costs_is_measured_where_it_is_asked_for(monkeypatch, tmp_path, weights_file, dataset, samples, published):
+    monkeypatch.setattr(inception, "load_inception", lambda path, *, resize: views(published))
+    words = ["--real", dataset, "--generated", samples, "--features", weights_file, "--audit", "none"]
+    options = ["--metrics", "sfid", "inception_score", "precision_recall_3"]
+    named = ["sFID", "Inception Score"] if published else ["FD-inception-spatial", "IS-inception"]
+    named += ["precision (k = 3)", "recall (k = 3)"]
+    metrics = []
+    for out, extra in (("plain", []), ("more", options)):
+        assert cli.main(eval_words(tmp_path / out, *words, *extra)) == 0
+        metrics.append(content(tmp_path / out)["distances"][0]["rows"]["generated"]["overall"]["metrics"])
+    assert metrics[1].keys() - metrics[0].keys() == set(named)
+    assert {name: metrics[1][name] for name in metrics[0]} == metrics[0]
+    assert metrics[1][named[1]]["splits"] == 10
+    text = (tmp_path / "more" / "index.html").read_text()
+    assert all(name in text for name in named)
+
+
+def test_what_no_extractor_has_is_refused(tmp_path, dataset, samples, capsys):
+    words = ["--real", dataset, "--generated", samples, "--features", ENCODER, "--metrics", "sfid"]
+    assert cli.main(eval_words(tmp_path / "out", *words)) == 2
+    assert "--metrics sfid in the command line: none of --features has" in capsys.readouterr().err
+
+
 def test_two_extractors_of_one_name_are_told_apart(tmp_path, dataset, samples):
     for folder, mean in (("a", 0.5), ("b", 0.4)):
         (tmp_path / folder).mkdir()
