@@ -11,7 +11,16 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
 from diffpath_jax.training.checkpoint import tree_digest
-from diffpath_jax.weights import from_adm, from_inception, from_ldm, from_lpips, from_resnet, from_vqgan, torch_files
+from diffpath_jax.weights import (
+    from_adm,
+    from_diffusers,
+    from_inception,
+    from_ldm,
+    from_lpips,
+    from_resnet,
+    from_vqgan,
+    torch_files,
+)
 from diffpath_jax.weights.downloads import PublishedFile, check_digest, downloaded
 from diffpath_jax.weights.safetensors_file import flatten, flatten_network, write_parameters
 
@@ -48,6 +57,10 @@ SOURCES = {
         from_vqgan.from_vqgan,
         use="latents: --config.codec.first_stage={out}; fine-tune: --config.train.init_from={out}",
         options=("raw_parameters",),
+    ),
+    "diffusers": Source(
+        from_diffusers.from_diffusers,
+        use="VQModel, AutoencoderKL: --config.codec.first_stage={out}; UNet2DModel: --config.train.init_from={out}",
     ),
     "lpips": Source(
         from_lpips.from_lpips,
