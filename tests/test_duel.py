@@ -73,6 +73,6 @@ def test_the_ladder_keeps_colours_and_loses_structure():
 
 def test_everybody_has_a_name_of_his_own_and_as_many_network_calls():
     names = one.contestants()
-    assert len(names) == 24 + 15
+    assert len(names) == 24 + 17
     ours = [each for each in names.values() if not isinstance(each, Theirs)]
     assert all(str(NETWORK_CALLS) in each.sample for each in ours)

@@ -107,6 +107,9 @@ PARTS = Recipe(
         "logit_normal": ("diffusion.timesteps=logit_normal",),
         "muon": ("optim.muon_learning_rate=0.02", "optim.learning_rate=1.5e-3"),
         "stem": ("network.stem_block=2", "network.channel_mult=(1,1)", "network.attention_downsamples=(2,)"),
+        # In place of the stem: a narrow level at full resolution, whose skips know nothing of a grid of 2 px.
+        "narrow": ("network.channel_mult=(0.5,1,1)", "network.attention_downsamples=(2,)"),
+        "narrower": ("network.channel_mult=(0.25,1,1)", "network.attention_downsamples=(2,)", "network.groups=16"),
         "batch_32": ("data.batch_size=32",),
         "batch_8": ("data.batch_size=8",),
         "rate_5e-4": ("optim.learning_rate=5e-4",),
