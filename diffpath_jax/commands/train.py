@@ -28,6 +28,7 @@ from diffpath_jax.ranges import Positive, PositiveFraction, PositiveReal
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs import topology, warm_start
 from diffpath_jax.runs.cost import Plan, plan, shapes_of
+from diffpath_jax.training.loggers import check_installed
 from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import METRICS, read_metrics
 from diffpath_jax.training.recorder import TrainConfig
@@ -79,6 +80,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
         raise DiffpathError("--topology", where="the command line", why="of a dry run alone", fix="add --dry_run")
     if arguments.workdir is None:
         raise DiffpathError("--workdir", where="the command line", why="missing", fix="name a run directory")
+    check_installed(settings.train.loggers)
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
     datasets = checks.datasets(settings, where=arguments.config)

@@ -26,6 +26,7 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import smallest_side
+from diffpath_jax.training.loggers import LOGGERS
 from diffpath_jax.training.optim import OptimConfig
 from diffpath_jax.training.recorder import TrainConfig
 
@@ -89,6 +90,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_noise(config, where=where)
     _check_latents(config, where=where)
     _check_watching(config.task, config.train, where=where)
+    _check_loggers(config.train, where=where)
     _check_codebook(config, where=where)
     _check_warmup(config, where=where)
     _check_averages(config, where=where)
@@ -197,6 +199,14 @@ def _check_classifier(config: RunConfig, *, where: str) -> None:
         if wanted and config.task != "classification":
             why, fix = f"a run of {config.task} has none", "leave it out, or use the task classification"
             raise DiffpathError(f"key 'classifier.{key}'", where=where, why=why, fix=fix)
+
+
+def _check_loggers(config: TrainConfig, *, where: str) -> None:
+    """Loggers are chosen by name."""
+    for name in config.loggers:
+        if name not in LOGGERS:
+            fix = f"use some of {', '.join(LOGGERS)}"
+            raise DiffpathError("key 'train.loggers'", where=where, why=f"{name!r} is no logger", fix=fix)
 
 
 def _check_profile(config: TrainConfig, *, where: str) -> None:

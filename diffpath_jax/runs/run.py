@@ -39,7 +39,7 @@ _MAY_CHANGE = {
     *("config.train.fsdp", "config.train.keep_checkpoints", "config.train.keep_every"),
 }
 # Keys of a start, by section. They are not stored: they change neither the run nor its digest.
-_OF_ONE_START = {"train": ("profile_at",)}
+_OF_ONE_START = {"train": ("profile_at", "loggers")}
 # Keys of a network that make no difference to a trained one.
 _ONLY_TRAINING = ("dropout", "remat")
 

@@ -20,7 +20,8 @@ from diffpath_jax.io.progress import track
 from diffpath_jax.shapes import PRNGKey, Tree
 from diffpath_jax.training.budget import Budget
 from diffpath_jax.training.checkpoint import Checkpoints
-from diffpath_jax.training.metrics_log import TENSORBOARD, open_log
+from diffpath_jax.training.loggers import TENSORBOARD
+from diffpath_jax.training.metrics_log import open_log
 from diffpath_jax.training.optim import OptimConfig, further_rates
 from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
@@ -169,7 +170,9 @@ class Trainer:
             config=self.config,
             workdir=self.workdir,
             checkpoints=checkpoints,
-            writer=open_log(self.workdir, resume_step=int(state.step)) if is_first else None,
+            writer=open_log(self.workdir, resume_step=int(state.step), loggers=self.config.loggers)
+            if is_first
+            else None,
             profile=StepProfile(self.workdir / TENSORBOARD, after=self.config.profile_at if is_first else 0),
             hooks=self.hooks,
             speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),

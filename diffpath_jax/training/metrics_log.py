@@ -1,47 +1,43 @@
-"""Metrics of a run: one JSON object a line, and TensorBoard events."""
+"""Metrics of a run: one JSON object a line, beside the loggers that show them."""
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import parse_json, write_text
 from diffpath_jax.io.sealed import opened
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
-from diffpath_jax.training.tensorboard_without_torch import tensorboardX
+from diffpath_jax.training.loggers import LOGGERS, TENSORBOARD, ScalarWriter, check_installed, finite
 
 METRICS = "metrics.jsonl"
-# What TensorBoard and XProf open: events, and profiles.
-TENSORBOARD = "tensorboard"
 
 
-def open_log(workdir: Path, *, resume_step: int) -> metric_writers.MetricWriter:
-    """Returns the writer of a run's scalars: to both logs, from a thread of its own.
+def open_log(
+    workdir: Path, *, resume_step: int, loggers: Sequence[str] = (TENSORBOARD,)
+) -> metric_writers.MetricWriter:
+    """Returns the writer of a run's scalars: to all its logs, from a thread of its own.
 
     ``flush`` waits until every line of JSON is written. An error of that thread is raised by the next call.
 
     Args:
         workdir: the run.
         resume_step: step that the run goes on after; lines of later steps are dropped.
+        loggers: names of what shows them besides.
+
+    Raises:
+        DiffpathError: the package of one is not installed.
     """
-    writers = [JsonLinesWriter(workdir, resume_step=resume_step), TensorBoardWriter(workdir, resume_step=resume_step)]
-    return metric_writers.AsyncWriter(metric_writers.MultiWriter(writers))
+    check_installed(loggers)
+    shown = [LOGGERS[name].open(workdir, resume_step=resume_step) for name in dict.fromkeys(loggers)]
+    return metric_writers.AsyncWriter(
+        metric_writers.MultiWriter([JsonLinesWriter(workdir, resume_step=resume_step), *shown])
+    )
 
 
-class _ScalarWriter(metric_writers.MetricWriter):
-    """A writer of scalars alone. NaN (as of a noise level that no image of the batch had) is left out."""
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError("the log of a run holds scalars alone")
-
-    write_summaries = write_images = write_videos = write_audios = _refuse
-    write_texts = write_histograms = write_hparams = _refuse
-
-
-class JsonLinesWriter(_ScalarWriter):
+class JsonLinesWriter(ScalarWriter):
     """Appends ``{"step": ..., name: value, ...}``, a line a call.
 
     Args:
@@ -58,7 +54,7 @@ class JsonLinesWriter(_ScalarWriter):
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write a line, at once: a killed run loses none."""
-        self._file.write(json.dumps({"step": step, **_finite(scalars)}) + "\n")
+        self._file.write(json.dumps({"step": step, **finite(scalars)}) + "\n")
         self._file.flush()
 
     def flush(self) -> None:
@@ -67,35 +63,6 @@ class JsonLinesWriter(_ScalarWriter):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class TensorBoardWriter(_ScalarWriter):
-    """Writes TensorBoard events.
-
-    Args:
-        workdir: the run.
-        resume_step: TensorBoard is told to forget what was written of later steps.
-    """
-
-    def __init__(self, workdir: Path, *, resume_step: int) -> None:
-        self._events = tensorboardX.SummaryWriter(str(workdir / TENSORBOARD), purge_step=resume_step + 1)
-
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Add an event for each scalar."""
-        for name, value in _finite(scalars).items():
-            self._events.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        """Write out what tensorboardX's own thread has taken up."""
-        self._events.flush()
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        self._events.close()
-
-
-def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in scalars.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from diffpath_jax.shapes import Tree
 from diffpath_jax.training.budget import Budget
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.clu_without_tensorflow import metric_writers
+from diffpath_jax.training.loggers import TENSORBOARD
 from diffpath_jax.training.optim import RatesFn
 from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
@@ -52,6 +53,7 @@ class TrainConfig:
         fd_features: network that it is measured in, as ``diffpath eval --features`` takes it.
         init_from: parameters to start from: a safetensors file of ``diffpath convert`` or ``diffpath export``, or a
             run directory; empty for a fresh start.
+        loggers: what shows the metrics besides ``metrics.jsonl``: ``tensorboard``, ``wandb``, ``trackio``.
         profile_at: step after which the next few are profiled, into ``tensorboard/plugins/profile``; 0 for none.
         fsdp: devices over which parameters and optimiser are split; changes memory, not results.
     """
@@ -68,6 +70,7 @@ class TrainConfig:
     fd_images: Natural = 0
     fd_features: str = ""
     init_from: str = ""
+    loggers: tuple[str, ...] = (TENSORBOARD,)
     profile_at: Natural = 0
     fsdp: Positive = 1
 

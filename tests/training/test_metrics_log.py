@@ -11,7 +11,8 @@ import pytest
 from clu import asynclib
 from tensorboardX.proto import event_pb2
 
-from diffpath_jax.training.metrics_log import METRICS, TENSORBOARD, JsonLinesWriter, open_log, read_metrics
+from diffpath_jax.training.loggers import TENSORBOARD
+from diffpath_jax.training.metrics_log import METRICS, JsonLinesWriter, open_log, read_metrics
 from diffpath_jax.training.optim import OptimConfig, further_rates
 
 
