@@ -83,6 +83,7 @@ WALK = (
     f"membership --workdir {MODEL} --data {SET} --out membership --cache features",
     f"probe --features {REAL} --data {SET} --out probe --cache features",
     f"compare --test {SET} --arm classifier={REAL} --arm probe=probe --out compared --cache features",
+    f"reader make --real {SET} --generated demo/fov_48/ddpm/samples/ddpm --images 2 --readers 1 --out readers",
     f"report --dataset {SET} --workdir {MODEL} --samples demo/fov_48/ddpm/samples/ddpm --evals measured --out p.html",
     "cite demo",
     "study --config diffpath:study_demo:debug --workdir demo --config.slides={slide} --config.annotations={annotations}"

@@ -17,6 +17,7 @@ from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.evaluation.image_sets import open_set
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.reader import key, page
 from diffpath_jax.runs import run as runs
 from diffpath_jax.training.metrics_log import METRICS
 from diffpath_jax.weights import safetensors_file
@@ -38,6 +39,12 @@ def of_run(directory: Path) -> object:
     run = runs.open_run(directory)
     trained = runs.load_parameters(run)
     return dataclasses.replace(run, workdir=Path()), trained.digest, trained.step
+
+
+def of_reader_study(directory: Path) -> object:
+    study = key.read(directory)
+    page.check_same_study(directory, study)
+    return study
 
 
 def of_export(path: Path) -> object:
@@ -74,6 +81,7 @@ def written(tmp_path_factory, dataset, samples, denoiser_run, resnet_run, autoen
             "--cache",
             folder / "cache",
         ],
+        "reader": ["reader", "make", "--real", dataset, "--generated", samples, "--images", 4, "--readers", 1],
     }
     for name, words in commands.items():
         assert cli.main([str(word) for word in (*words, "--out", folder / name)]) == 0
@@ -81,7 +89,7 @@ def written(tmp_path_factory, dataset, samples, denoiser_run, resnet_run, autoen
     words = ["export", "--workdir", denoiser_run, "--out", folder / "export" / "x.safetensors"]
     assert cli.main([str(word) for word in words]) == 0
     return {"dataset": dataset, "samples": samples, "run": denoiser_run} | {
-        name: folder / name for name in ("latents", "evaluation", "export")
+        name: folder / name for name in ("latents", "evaluation", "reader", "export")
     }
 
 
@@ -91,6 +99,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "latents": of_dataset,
     "run": of_run,
     "evaluation": lambda path: record.read(path / record.METRICS),
+    "reader": of_reader_study,
     "export": of_export,
 }
 
