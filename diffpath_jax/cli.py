@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         DiffpathError: an option does not exist, or its value cannot be.
     """
     _check_words(argv)
+    parser = _parser(argv)
+    arguments, rest = parser.parse_known_args(argv)
+    _check_paths(arguments)
+    if rest and not takes_overrides(arguments):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments, rest
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns a parser with the options of the command that a command line names."""
     parser = _Parser(prog="diffpath", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in argv if not word.startswith("-")), None)
@@ -86,11 +97,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         subparser = commands.add_parser(name, help=help_line, allow_abbrev=False)
         if name == chosen:
             importlib.import_module(module_name).add_arguments(subparser)
-    arguments, rest = parser.parse_known_args(argv)
-    _check_paths(arguments)
-    if rest and not takes_overrides(arguments):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return arguments, rest
+    return parser
 
 
 def takes_overrides(arguments: argparse.Namespace) -> bool:
@@ -125,8 +132,24 @@ def _check_paths(arguments: argparse.Namespace) -> None:
                 raise DiffpathError(f"--{name}", where=path, why=why, fix=fix)
 
 
+# Set by a shell that asks argcomplete how a command line may go on.
+_COMPLETING = "_ARGCOMPLETE"
+
+
+def _complete() -> None:
+    """Tells a shell how the command line may go on, where argcomplete is installed, and ends."""
+    try:
+        import argcomplete
+    except ImportError:
+        sys.exit(int(ExitCode.OK))
+    typed = os.environ.get("COMP_LINE", "").split()
+    argcomplete.autocomplete(_parser(typed[1:]))
+
+
 def entry_point() -> None:
     """Console script. SIGTERM unwinds like an error; training replaces this by its own way to stop."""
+    if _COMPLETING in os.environ:
+        _complete()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitCode.TERMINATED)))
     sys.exit(main())
 
