@@ -86,6 +86,7 @@ OF_SAMPLES = (
     Use("start_between", USED, ("ho2020ddpm",)),
     Use("start_masks", USED, ("song2021score",)),
     Use("repeats", USED, ("lugmayr2022repaint",)),
+    Use("window_px", USED, ("bartal2023multidiffusion",)),
 )
 # By words of a metric's name.
 OF_METRICS = {

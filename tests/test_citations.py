@@ -40,9 +40,8 @@ def test_settings_that_leave_a_method_out_cite_nothing():
     guided = {**plain, "guidance": 1.5, "guidance_to": 0.8, "eps_scale": 1.01}
     more = {"ho2022guidance", "kynkaanniemi2024interval", "ning2024elucidating"}
     assert citations.of_settings(citations.OF_SAMPLES, guided) == {"song2021ddim", *more}
-    assert {use.key for use in citations.OF_SAMPLES} - {"ema_length", "start_between", "start_masks"} <= set(
-        SamplerConfig.__dataclass_fields__
-    )
+    beside = {"ema_length", "start_between", "start_masks", "window_px"}
+    assert {use.key for use in citations.OF_SAMPLES} - beside <= set(SamplerConfig.__dataclass_fields__)
 
 
 def test_the_command_prints_what_a_run_and_its_samples_used(denoiser_run, samples, capsys):

@@ -15,7 +15,14 @@ from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.io.progress import console
 
 # import name -> extra that brings it
-OPTIONAL = {"openslide": "prep", "shapely": "prep", "matplotlib": "report", "jinja2": "report", "onnxruntime": "onnx"}
+OPTIONAL = {
+    "openslide": "prep",
+    "shapely": "prep",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "onnxruntime": "onnx",
+    "tifffile": "tiff",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

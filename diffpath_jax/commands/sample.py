@@ -10,11 +10,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from diffpath_jax.commands import sample_starts
+from diffpath_jax.commands import sample_fields, sample_starts
 from diffpath_jax.commands.sample_counts import by_option, check_batch_size, counts
-from diffpath_jax.config import checks, sections
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config import sampling as samplers
+from diffpath_jax.config import sections
 from diffpath_jax.data import card, marking
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import hardware, processes, sharding
@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
     sample_starts.add_arguments(parser.add_argument_group("images to start from"))
     parser.add_argument("--patch_px", type=ranged(Side), help="side of the images (default: as in training)")
+    sample_fields.add_arguments(parser.add_argument_group("larger images"))
     parser.add_argument(
         "--batch_size", type=ranged(Positive), default=64, help="images a device (default: %(default)s)"
     )
@@ -231,6 +232,8 @@ def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: M
         return
     if arguments.png:
         write_class_folders(dataset, sampling_job.SPLIT, dataset.directory / "png")
+    if arguments.tiff:
+        sample_fields.write_slides(dataset, sampling_job.SPLIT)
     if arguments.grid:
         _write_grid(dataset)
     if arguments.trajectory:
@@ -291,10 +294,10 @@ def _job(
     check_batch_size(arguments.batch_size)
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
-    fix = "choose a multiple of it with --patch_px"
-    checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
+    field = sample_fields.field(arguments, run, image_px)
+    at_once = 1 if field else arguments.batch_size
     # What a sampler holds of each image at the very least: x_t, eps, x_0 and noise in float32.
-    held = 4 * 4 * 3 * math.prod(image_px) * arguments.batch_size
+    held = 4 * 4 * 3 * math.prod(image_px) * at_once
     check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
     wanted = counts(arguments, run)
     job = sampling_job.SampleJob(
@@ -304,10 +307,11 @@ def _job(
         counts=wanted,
         sampler=sampler,
         image_px=image_px,
-        batch_size=arguments.batch_size,
+        batch_size=at_once,
         seed=arguments.seed,
         shared_noise=arguments.shared_noise,
         starts=sample_starts.starts(arguments, run, counts=wanted, image_px=image_px),
+        field=field,
     )
     return sampling_job.as_begun(job)
 

@@ -102,7 +102,7 @@ def draw_balanced(
     ``codec`` holds the parameters of the codec on the devices, under its name.
     """
     sampler = sections.SamplerConfig("ddim", min(PREVIEW_STEPS, run.config.noise.num_steps), spacing="trailing")
-    draw = draws.make_draw(run, sampler, image_px=run.image_px, mesh=mesh)
+    draw = draws.make_draw(draws.Recipe(run, sampler, run.image_px), mesh=mesh)
     labels = np.repeat(np.arange(len(run.classes), dtype=np.int32), per_class)
     size = -(-min(batch_size, len(labels)) // mesh.size) * mesh.size
 

@@ -25,15 +25,17 @@ from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, marking, records, writer
 from diffpath_jax.data import job as jobs
 from diffpath_jax.data.details import ORIGIN, Details
-from diffpath_jax.data.staging import Staging, Unit, recorded_job
+from diffpath_jax.data.staging import STAGING, Staging, Unit, recorded_job
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.sampling import growth
-from diffpath_jax.sampling.draw import Draw, Model, Told, conditions_of, make_draw
+from diffpath_jax.sampling.draw import Draw, Model, Recipe, Told, conditions_of, make_draw
+from diffpath_jax.sampling.field import FieldOptions
 from diffpath_jax.sampling.starts import Starts
+from diffpath_jax.sampling.stepwise import make_stepwise_draw
 
 SPLIT = "train"
 TABLE = "samples.parquet"
@@ -56,6 +58,7 @@ class SampleJob:
         seed: random seed for all noise.
         shared_noise: the n-th images of all conditions start from, and use, the same noise (as in the authors' code).
         starts: images to start from; none starts from noise.
+        field: windows over each image; none where the network sees it whole.
     """
 
     out: Path
@@ -68,6 +71,7 @@ class SampleJob:
     seed: int
     shared_noise: bool = False
     starts: Starts | None = None
+    field: FieldOptions | None = None
 
     def inputs(self, indices: Int[np.ndarray, "n"]) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
         """Returns the numbers of the noise of some images, their conditions and starts, as ``Draw`` takes them."""
@@ -80,15 +84,17 @@ class SampleJob:
 
 def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int = 0) -> Draw:
     """Returns the function that draws the images of a job."""
-    return make_draw(
+    recipe = Recipe(
         model.run,
         job.sampler,
-        image_px=job.image_px,
-        mesh=mesh,
+        job.image_px,
         classifier=model.classifier[0] if model.classifier else None,
         guide=model.guide[0] if model.guide else None,
-        trajectory_frames=trajectory_frames,
+        field=job.field,
     )
+    if recipe.windows is None or trajectory_frames:
+        return make_draw(recipe, mesh=mesh, trajectory_frames=trajectory_frames)
+    return make_stepwise_draw(recipe, mesh=mesh, file=job.out / STAGING / f"steps-{jax.process_index()}.npz")
 
 
 def image_indices(counts: Sequence[int]) -> Int[np.ndarray, "n"]:
@@ -243,6 +249,8 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
     if job.starts:
         provenance |= {f"start_{name}": value for name, value in job.starts.as_json().items()}
         provenance[ORIGIN] = job.starts.origin
+    if job.field:
+        provenance |= job.field.as_json()
     return provenance
 
 
@@ -268,6 +276,7 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "shared_noise": job.shared_noise,
         **({"conditions": others} if (others := _others(job)) else {}),
         **({"starts": job.starts.as_json()} if job.starts else {}),
+        **({"field": job.field.as_json()} if job.field else {}),
     }
 
 

@@ -250,7 +250,7 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs.Run, "codec", Watched(**vars(codec)))
         mesh = sharding.make_mesh(jax.devices()[:1])
-        draw = draws.make_draw(run, sections.SamplerConfig("ddim", 3), image_px=(16, 16), mesh=mesh)
+        draw = draws.make_draw(draws.Recipe(run, sections.SamplerConfig("ddim", 3), (16, 16)), mesh=mesh)
         weights = {
             draws.DENOISER: (trained.params, trained.model_state),
             draws.CODEC: trained.codec_params,

@@ -27,8 +27,8 @@ from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
+from diffpath_jax.sampling import field, starts, sweep
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling import starts, sweep
 from diffpath_jax.sampling.draw import Model, for_each_class
 from tests.conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
 
@@ -469,6 +469,7 @@ def test_a_hundred_kills(denoiser_run, tmp_path):
 def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
     started = starts.Starts([], (), digest="", split="test", origin="held out")
-    job = job_of(Path("x"), {}, conditions=for_each_class(2, {"place": 1.0}), starts=started)
+    covered = field.FieldOptions(16, 8, 4)
+    job = job_of(Path("x"), {}, conditions=for_each_class(2, {"place": 1.0}), starts=started, field=covered)
     known = set(sampling_job._fingerprint(job, model))
     assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known

@@ -109,6 +109,65 @@ def image_noise(keys: PRNGKeys, number: int | Array, shape: tuple[int, int, int]
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), shape))(keys)
 
 
+class Drawing(NamedTuple):
+    """Images on their way, between two calls of the denoiser.
+
+    Attributes:
+        x: input of the next call; after the last, the images.
+        state: of the sampler.
+        trajectory: the estimates of x_0 that are kept, as far as they are there.
+    """
+
+    x: Images
+    state: SamplerState
+    trajectory: Float[Array, "frames b h w c"]
+
+
+def begin(
+    sampler: Sampler,
+    *,
+    keys: PRNGKeys,
+    shape: tuple[int, int, int],
+    x_T: Images | None = None,
+    trajectory_frames: int = 0,
+) -> Drawing:
+    """Returns images before the first call of the denoiser; arguments are those of :func:`sample`."""
+    start = image_noise(keys, 0, shape) if x_T is None else x_T
+    frames = (trajectory_frames, *start.shape)
+    trajectory = jnp.zeros(frames) if sampler.num_evaluations else jnp.broadcast_to(start, frames)
+    return Drawing(start, sampler.init(start), trajectory)
+
+
+def advance(
+    denoiser: Denoiser,
+    sampler: Sampler,
+    drawing: Drawing,
+    calls: Int[Array, "_"],
+    *,
+    keys: PRNGKeys,
+    threshold: Threshold,
+) -> Drawing:
+    """Returns images after some more calls of the denoiser, by their numbers; other arguments as in :func:`sample`."""
+    count = len(drawing.trajectory)
+    frames = jnp.asarray(np.round(np.linspace(0, sampler.num_evaluations - 1, count)).astype(int))
+    step_indices = jnp.asarray(sampler.step_indices)
+
+    def turn(drawing: Drawing, call: jax.Array) -> tuple[Drawing, None]:
+        x, state, trajectory = drawing
+        t = jnp.full(len(keys), step_indices[call])
+        output = denoiser(x, t)
+        x_0 = threshold(x0_from_eps(sampler.schedule, x, t, output.eps))
+        if count:
+            trajectory = jnp.where((frames == call).reshape(-1, 1, 1, 1, 1), x_0, trajectory)
+        # x_T takes number 0, the last turn number 1: where there is one turn a step, step t takes t + 1.
+        _, height, width, channels = x.shape
+        noise = image_noise(keys, sampler.num_evaluations - call, (height, width, channels))
+        x, state = sampler.step(StepInput(x, x_0, output.variance, output.score, t, call, noise), state)
+        return Drawing(x, state, trajectory), None
+
+    return jax.lax.scan(turn, drawing, calls)[0]
+
+
 def sample(
     denoiser: Denoiser,
     sampler: Sampler,
@@ -134,25 +193,8 @@ def sample(
     Returns:
         The images, and the trajectory (estimates of x_0, noisiest first).
     """
-    frames = jnp.asarray(np.round(np.linspace(0, sampler.num_evaluations - 1, trajectory_frames)).astype(int))
-    step_indices = jnp.asarray(sampler.step_indices)
-
-    def turn(carry: tuple, call: jax.Array) -> tuple[tuple, None]:
-        x, state, trajectory = carry
-        t = jnp.full(len(keys), step_indices[call])
-        output = denoiser(x, t)
-        x_0 = threshold(x0_from_eps(sampler.schedule, x, t, output.eps))
-        if trajectory_frames:
-            trajectory = jnp.where((frames == call).reshape(-1, 1, 1, 1, 1), x_0, trajectory)
-        # x_T takes number 0, the last turn number 1: where there is one turn a step, step t takes t + 1.
-        noise = image_noise(keys, sampler.num_evaluations - call, shape)
-        x, state = sampler.step(StepInput(x, x_0, output.variance, output.score, t, call, noise), state)
-        return (x, state, trajectory), None
-
-    start = image_noise(keys, 0, shape) if x_T is None else x_T
-    if not sampler.num_evaluations:
-        return start, jnp.broadcast_to(start, (trajectory_frames, *start.shape))
-    trajectory = jnp.zeros((trajectory_frames, *start.shape))
-    carry = (start, sampler.init(start), trajectory)
-    (x, _, trajectory), _ = jax.lax.scan(turn, carry, jnp.arange(sampler.num_evaluations))
-    return x, trajectory
+    drawing = begin(sampler, keys=keys, shape=shape, x_T=x_T, trajectory_frames=trajectory_frames)
+    if sampler.num_evaluations:
+        calls = jnp.arange(sampler.num_evaluations)
+        drawing = advance(denoiser, sampler, drawing, calls, keys=keys, threshold=threshold)
+    return drawing.x, drawing.trajectory
