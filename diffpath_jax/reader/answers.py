@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def _check(path: Path, lines: Sequence[Line], key: Key) -> None:
         *(f"trial {line.trial}" for line in lines if not 1 <= line.trial <= len(key.cases)),
         *(f"answer {line.answer}" for line in lines if not 1 <= line.answer <= len(choices)),
         *(f"{line.milliseconds} milliseconds" for line in lines if line.milliseconds < 0),
-        *(f"trial {line.trial} twice" for line in lines if sum(line.trial == other.trial for other in lines) > 1),
+        *(f"trial {trial} twice" for trial, count in Counter(line.trial for line in lines).items() if count > 1),
     ]
     if wrong:
         fix = "hand in one file a reader, as the page gave it"

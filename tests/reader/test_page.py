@@ -99,6 +99,7 @@ needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 PRESS = """
 const click = (id) => document.getElementById(id).click();
 const press = (answer) => document.querySelector(`[data-answer="${answer}"]`).click();
+const key = (name) => document.dispatchEvent(new KeyboardEvent("keydown", { key: name }));
 const wait = (end) => { for (end += performance.now(); performance.now() < end;); };
 const state = () => {
   click("finish");
@@ -109,11 +110,10 @@ const state = () => {
 
 @needs_browser
 def test_a_reader_clicks_through_and_reloads_in_the_middle(tmp_path, studies):
-    """Twelve images: five answers, one of them changed, another process of the browser, the rest."""
+    """Twelve images: five answers by clicks and keys, one of them changed, another process of the browser, the rest."""
     page, study = studies["rating"] / name_of(2), key.read(studies["rating"])
-    first = (
-        f"{PRESS} click('begin'); for (const n of [1, 2, 3, 4]) press(n); click('back'); press(5); wait(30); press(1);"
-    )
+    first = f"{PRESS} click('begin'); for (const n of [1, 2, 3, 4]) press(n);"
+    first += " key('Backspace'); key('7'); key('5'); wait(30); press(1);"
     text, is_stored = browse(page, f"{first} tell(state());", tmp_path / "profile")
     assert is_stored and len(text.splitlines()) == 1 + 5
     rest = f"{PRESS} click('begin'); const at = document.getElementById('count').textContent;"

@@ -105,6 +105,9 @@ BAD = {
     "two readers": (lambda text: text + text.splitlines()[-1].replace(",1,", ",2,", 1) + "\n", ExitCode.BAD_INPUT),
     "a trial twice": (lambda text: text + text.splitlines()[-1] + "\n", ExitCode.BAD_INPUT),
     "an answer that there is not": (lambda text: text.replace(",5,", ",6,"), ExitCode.BAD_INPUT),
+    "a cell too many": (lambda text: text.replace(",1000,0", ",1000,0,7"), ExitCode.DAMAGED),
+    "a cell too few": (lambda text: text.replace(",1000,0", ",1000"), ExitCode.DAMAGED),
+    "no text": (lambda text: text + "\x00", ExitCode.DAMAGED),
     "negative time": (lambda text: text.replace(",1000,", ",-1,"), ExitCode.BAD_INPUT),
 }
 
