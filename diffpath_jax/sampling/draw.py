@@ -199,7 +199,7 @@ class Recipe:
         keys, threshold = ready.keys, self.threshold
         return loop.advance(ready.denoiser, self.sampler, ready.drawing, calls, keys=keys, threshold=threshold)
 
-    def decode(self, weights: Tree, x: Images, starts: Mapping[str, jax.Array]) -> PixelImages:
+    def decode(self, weights: Tree, x: Images, starts: Mapping[str, jax.Array]) -> UInt8[Array, "b height width 3"]:
         """Returns the images of a batch; latents of large ones are decoded in windows too."""
         codec, factor = self.run.codec, self.image_px[0] // self.shape[0]
         if self.windows is None or factor == 1:

@@ -292,6 +292,16 @@ def test_latents_start_from_images(tmp_path, ldm_run, dataset, autoencoder_run):
         assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+def test_latents_of_large_images_are_drawn_and_decoded_in_windows(tmp_path, ldm_run):
+    """One window is the image drawn whole; of several, windows that lie on each other are decoded alike."""
+    ddim = ["--workdir", ldm_run, "--sampler", "ddim", "--steps", 2, "--num_per_class", 1, "--batch_size", 1]
+    for name, words in (("whole", []), ("one", ["--window_px", 16]), ("field", ["--window_px", 16, "--patch_px", 40])):
+        assert run_cli("sample", "--out", tmp_path / name, *ddim, *words) == 0
+    assert open_dataset(tmp_path / "one").digest == open_dataset(tmp_path / "whole").digest
+    images = [record.image for record in open_dataset(tmp_path / "field").read("train")]
+    assert {image.shape for image in images} == {(40, 40, 3)} and all(image.std() > 0 for image in images)
+
+
 def other_stage(tmp_path, dataset):
     """An autoencoder with other parameters."""
     path = tmp_path / "other"
