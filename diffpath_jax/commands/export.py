@@ -11,7 +11,14 @@ from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.npz_images import write_npz
 from diffpath_jax.evaluation import feature_cache, image_sets
 from diffpath_jax.evaluation.features.open import open_extractor, sources
-from diffpath_jax.exchange import class_folders, feature_statistics, parquet_images, run_parameters
+from diffpath_jax.exchange import (
+    class_folders,
+    diffusers_pipeline,
+    feature_statistics,
+    parquet_images,
+    run_parameters,
+    state_dict,
+)
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_folder
 from diffpath_jax.io.progress import console
@@ -48,6 +55,18 @@ def _write_run(arguments: argparse.Namespace) -> str:
     run, trained = _run_of(arguments)
     count = run_parameters.write_run(run, trained, arguments.out)
     return f"step {trained.step}, {count} arrays, digest {trained.digest[:16]}"
+
+
+def _write_pipeline(arguments: argparse.Namespace) -> str:
+    run, trained = _run_of(arguments)
+    count = diffusers_pipeline.write_pipeline(run, trained, arguments.out)
+    return f"step {trained.step}, {count} arrays of a UNet2DModel, and its scheduler"
+
+
+def _write_state_dict(arguments: argparse.Namespace) -> str:
+    run, trained = _run_of(arguments)
+    flags = state_dict.write_state_dict(run, trained, arguments.out)
+    return f"step {trained.step}; guided-diffusion needs {flags}"
 
 
 def _run_of(arguments: argparse.Namespace) -> tuple[runs.Run, runs.Weights]:
@@ -111,6 +130,10 @@ FORMATS: Registry[ExportFormat] = Registry(
     (
         ExportFormat(
             "safetensors", "workdir", ".safetensors", _write_run, "parameters of this project", options=_CHECKPOINT
+        ),
+        ExportFormat("diffusers", "workdir", "", _write_pipeline, "a pipeline with UNet2DModel", options=_CHECKPOINT),
+        ExportFormat(
+            "adm", "workdir", ".pt", _write_state_dict, "a state dict of guided-diffusion", options=_CHECKPOINT
         ),
         ExportFormat(
             "npz", "data", ".npz", _write_npz, "arr_0 and arr_1, as guided-diffusion reads a set", options=("split",)

@@ -91,6 +91,7 @@ def from_adm(
     num_heads_upsample: int = 0,
     attention_order: AttentionOrder = "legacy",
     noise_schedule: NoiseName = "linear",
+    groups: int = 32,
     where: str,
 ) -> Converted:
     """A UNet or noisy classifier of guided-diffusion (Dhariwal and Nichol 2021).
@@ -109,6 +110,7 @@ def from_adm(
         attention_order: ``new`` for ``--use_new_attention_order True`` (q, k and v outside the heads), as in
             64x64_diffusion.pt; the rows of its projections are put in the order that all others have.
         noise_schedule: ``--noise_schedule`` of its training; it goes into the converted file.
+        groups: of every norm; in guided-diffusion's own networks 32.
         where: the file, for errors.
 
     Raises:
@@ -118,6 +120,7 @@ def from_adm(
     fix = "give a state_dict saved by guided-diffusion"
     with expecting("a UNet or classifier of guided-diffusion", where=where, fix=fix):
         config = adm_config(state, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)
+        config = dataclasses.replace(config, groups=groups)
         classifies = isinstance(config, NoisyClassifierConfig)
         if classifies and num_heads:
             why = "heads of a classifier are given by their width"
@@ -194,14 +197,21 @@ def check_heads(config: AdmConfig, widths: Mapping[str, int], *, where: str) -> 
         raise DiffpathError(f"--{option}", where=where, why=why, fix=fix)
 
 
-def legacy_order(state: Mapping[str, np.ndarray], config: AdmConfig) -> Flat:
-    """The rows of every joint projection from (q, k, v) x heads to heads x (q, k, v), which is the same network."""
+def legacy_order(state: Mapping[str, np.ndarray], config: AdmConfig, *, inverse: bool = False) -> Flat:
+    """The rows of every joint projection from (q, k, v) x heads to heads x (q, k, v), which is the same network.
+
+    Args:
+        state: arrays by guided-diffusion's names.
+        config: with the heads.
+        inverse: from heads x (q, k, v) instead.
+    """
     ordered = dict(state)
     for name, width in attended_widths(state, ATTENTION_END).items():
         heads = (_above(config) if _is_above(name) else config).heads(width)
         for leaf in ("weight", "bias"):
             rows = state[f"{name}.qkv.{leaf}"]
-            parts = rows.reshape(3, heads, width // heads, *rows.shape[1:])
+            order = (heads, 3) if inverse else (3, heads)
+            parts = rows.reshape(*order, width // heads, *rows.shape[1:])
             ordered[f"{name}.qkv.{leaf}"] = parts.swapaxes(0, 1).reshape(rows.shape)
     return ordered
 

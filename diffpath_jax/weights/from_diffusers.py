@@ -12,8 +12,6 @@ from typing import Any
 
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import read_json
-from diffpath_jax.networks.adm import AdmConfig
-from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.weights import diffusers_names as names
 from diffpath_jax.weights.from_adm import from_adm
 from diffpath_jax.weights.from_vqgan import from_vqgan
@@ -89,12 +87,10 @@ def _check(config: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> 
 def _autoencoder(state: Flat, config: Mapping[str, Any], where: str) -> Converted:
     _check(config, _AUTOENCODER, where)
     table = names.ldm_names(len(config["block_out_channels"]), config["layers_per_block"])
-    found = from_vqgan(names.renamed(state, table), where=where)
-    assert isinstance(found.config, AutoencoderConfig)
-    network = dataclasses.replace(found.config, groups=int(config.get("norm_num_groups", 32)))
+    found = from_vqgan(names.renamed(state, table), groups=int(config.get("norm_num_groups", 32)), where=where)
     # The codebook's latents are used as they are, whatever stands there.
     scale = {"scale": float(config["scaling_factor"])} if config["_class_name"] == "AutoencoderKL" else {}
-    return dataclasses.replace(found, config=network, details=scale)
+    return dataclasses.replace(found, details=scale)
 
 
 def _unet(state: Flat, config: Mapping[str, Any], where: str) -> Converted:
@@ -110,11 +106,11 @@ def _unet(state: Flat, config: Mapping[str, Any], where: str) -> Converted:
     table = names.adm_names(levels, config["layers_per_block"], attends=attends)
     width = config.get("attention_head_dim", 8)
     heads = {"head_channels": width} if width else {"num_heads": 1}
-    found = from_adm(names.renamed(names.joined(state), table), **heads, attention_order="new", where=where)
-    assert isinstance(found.config, AdmConfig)
-    network = dataclasses.replace(found.config, groups=groups)
+    found = from_adm(
+        names.renamed(names.joined(state), table), **heads, attention_order="new", groups=groups, where=where
+    )
     details, notes = _noise(Path(where).parent.parent / SCHEDULER)
-    return dataclasses.replace(found, config=network, details=details, notes=notes)
+    return dataclasses.replace(found, details=details, notes=notes)
 
 
 def _noise(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -122,11 +118,17 @@ def _noise(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not path.is_file():
         return {}, ("no scheduler lies beside it: state noise and prediction where it is used",)
     stored = read_json(path, what="scheduler", fix="copy the pipeline again")
+    if stored.get("trained_betas") is not None:
+        raise ValueError("trained_betas are a schedule without a name")
     noise: dict[str, Any] = {"num_steps": int(stored["num_train_timesteps"])}
     if stored["beta_schedule"] == COSINE:
         noise["schedule"] = "cosine"
-    elif stored["beta_schedule"] == "linear":
-        noise |= {"schedule": "linear", "beta_start": stored["beta_start"], "beta_end": stored["beta_end"]}
+    elif stored["beta_schedule"] in ("linear", "scaled_linear"):
+        noise |= {
+            "schedule": stored["beta_schedule"],
+            "beta_start": stored["beta_start"],
+            "beta_end": stored["beta_end"],
+        }
     else:
         raise ValueError(f"beta_schedule is {stored['beta_schedule']!r}, which is not known here")
     prediction = stored.get("prediction_type", "epsilon")

@@ -4,6 +4,7 @@ They come as files of their own, with the discriminator and LPIPS that trained t
 latent diffusion.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -66,12 +67,13 @@ def join_qkv(state: Mapping[str, np.ndarray]) -> Flat:
     return left
 
 
-def from_vqgan(state: Flat, *, raw_parameters: bool = False, where: str) -> Converted:
+def from_vqgan(state: Flat, *, raw_parameters: bool = False, groups: int = 32, where: str) -> Converted:
     """An autoencoder with a codebook or a normal distribution.
 
     Args:
         state: arrays by their names, of a first stage or of a whole checkpoint of latent diffusion.
         raw_parameters: the weights themselves where their moving average is there too.
+        groups: of every norm; in the published networks 32.
         where: the file, for errors.
 
     Raises:
@@ -84,7 +86,7 @@ def from_vqgan(state: Flat, *, raw_parameters: bool = False, where: str) -> Conv
             state, prefix, average=prefix + AVERAGE, raw_parameters=raw_parameters, other=(prefix + LOSS,)
         )
         found = join_qkv({name: state[place] for name, place in places.items()})
-        config = vqgan_config(found)
+        config = dataclasses.replace(vqgan_config(found), groups=groups)
         like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
         params = fill(like, vqgan_names(like), found)
         details = {"scale": _positive(state[SCALE])} if prefix and SCALE in state else {}

@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.adm import AdmConfig
 from diffpath_jax.networks.autoencoder import AutoencoderConfig
 from diffpath_jax.networks.resnet import ResNetConfig
@@ -97,6 +99,38 @@ def fill(like: Tree, names: Mapping[Path, str], state: Mapping[str, np.ndarray])
         more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
         raise ValueError(f"not used: {', '.join(names_left[:_NAMED])}{more}")
     return filled
+
+
+def spill(params: Tree, names: Mapping[Path, str]) -> Flat:
+    """PyTorch's parameters from ours, in its layout: the inverse of :func:`fill`, but for convolutions of one pixel.
+
+    Args:
+        params: our tree.
+        names: path of each layer of ours -> its name.
+
+    Raises:
+        KeyError: a layer has no name.
+    """
+    state: Flat = {}
+
+    def walk(path: Path, tree: Any) -> None:
+        if isinstance(tree, Mapping):
+            for key, value in tree.items():
+                walk((*path, key), value)
+            return
+        kind, array = str(path[-1]), np.asarray(tree)
+        name = ".".join(part for part in (names[path[:-1]], LEAVES[kind]) if part)
+        state[name] = np.ascontiguousarray(_theirs(kind, array))
+
+    walk((), params)
+    return state
+
+
+def _theirs(kind: str, array: np.ndarray) -> np.ndarray:
+    """Our layout -> PyTorch's."""
+    if kind == "kernel" and array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    return array.T if kind in ("kernel", "positions") else array
 
 
 @contextlib.contextmanager
@@ -280,11 +314,7 @@ def read_torch(path: FilePath, *, entry: str = "") -> Flat:
         return _unwrapped({name: np.asarray(array, np.float32) for name, array in read_parameters(path)[0].items()})
     if not path.is_file():
         raise DiffpathError("checkpoint", where=path, why="no such file", fix="check the path")
-    try:
-        import torch
-    except ImportError:
-        fix = "install PyTorch (its CPU build is enough), or give a .safetensors file"
-        raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
+    torch = _import_torch(path, "give")
     try:
         with torch.serialization.safe_globals([(_Unread, name) for name in _BESIDE]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -292,3 +322,23 @@ def read_torch(path: FilePath, *, entry: str = "") -> Flat:
         why = f"not a PyTorch file of arrays alone: {_refused_class(error)}"
         raise _unreadable(path, why, "save its state_dict: a dict of names and tensors") from error
     return arrays_of(content, where=str(path), entry=entry)
+
+
+def write_torch(path: FilePath, state: Flat) -> None:
+    """Write arrays as ``torch.save`` does: names and tensors.
+
+    Raises:
+        DiffpathError: PyTorch is missing.
+    """
+    torch = _import_torch(path, "export")
+    with replace_file(path) as temporary:
+        torch.save({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, temporary)
+
+
+def _import_torch(path: FilePath, verb: str) -> ModuleType:
+    try:
+        import torch
+    except ImportError:
+        fix = f"install PyTorch (its CPU build is enough), or {verb} a .safetensors file"
+        raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
+    return torch
