@@ -314,7 +314,7 @@ def read_torch(path: FilePath, *, entry: str = "") -> Flat:
         return _unwrapped({name: np.asarray(array, np.float32) for name, array in read_parameters(path)[0].items()})
     if not path.is_file():
         raise DiffpathError("checkpoint", where=path, why="no such file", fix="check the path")
-    torch = _import_torch(path, "give")
+    torch = _import_torch(path, fix="install PyTorch (its CPU build is enough), or give a .safetensors file")
     try:
         with torch.serialization.safe_globals([(_Unread, name) for name in _BESIDE]):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -330,15 +330,14 @@ def write_torch(path: FilePath, state: Flat) -> None:
     Raises:
         DiffpathError: PyTorch is missing.
     """
-    torch = _import_torch(path, "export")
+    torch = _import_torch(path, fix="install PyTorch (its CPU build is enough), or export a .safetensors file")
     with replace_file(path) as temporary:
         torch.save({name: torch.from_numpy(np.array(array)) for name, array in state.items()}, temporary)
 
 
-def _import_torch(path: FilePath, verb: str) -> ModuleType:
+def _import_torch(path: FilePath, *, fix: str) -> ModuleType:
     try:
         import torch
     except ImportError:
-        fix = f"install PyTorch (its CPU build is enough), or {verb} a .safetensors file"
         raise DiffpathError("checkpoint", where=path, why="PyTorch is not installed", fix=fix) from None
     return torch
