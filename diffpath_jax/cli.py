@@ -32,6 +32,7 @@ COMMANDS = {
         "diffpath_jax.commands.export",
         "runs and data sets -> files of other programs",
     ),
+    "publish": ("diffpath_jax.commands.publish", "weights or images with their card, to a folder or to a hub"),
     "study": ("diffpath_jax.commands.study", "every table and figure of the paper, and its controls, from one config"),
     "report": ("diffpath_jax.commands.report", "everything found, in one HTML file"),
     "cite": ("diffpath_jax.commands.cite", "BibTeX of the methods that a run, a set or a study used"),

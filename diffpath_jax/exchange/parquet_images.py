@@ -46,9 +46,19 @@ def write_parquet_set(dataset: Dataset, folder: Path) -> int:
     """
     dataset.check_images()
     with new_folder(folder) as temporary:
-        sizes = {split: _write_split(dataset, split, temporary / "data") for split in dataset.splits}
-        write_text(temporary / "README.md", _readme(dataset, sizes))
+        sizes = write_shards(dataset, temporary)
+        text = card.dataset_card(dataset.name, dataset.schema, labels_of(dataset), dataset.details)
+        write_text(temporary / "README.md", f"{front_matter(dataset_head(dataset, sizes))}{text}")
     return sum(dataset.count(split) for split in dataset.splits)
+
+
+def write_shards(dataset: Dataset, folder: Path) -> dict[str, tuple[int, int]]:
+    """Write every split below ``folder/data``.
+
+    Returns:
+        Of each split the bytes of its files, and of its images before they were packed.
+    """
+    return {split: _write_split(dataset, split, folder / "data") for split in dataset.splits}
 
 
 def features(classes: tuple[str, ...]) -> dict[str, Any]:
@@ -95,8 +105,8 @@ def _row(dataset: Dataset, record: PatchRecord) -> dict[str, Any]:
     }
 
 
-def _readme(dataset: Dataset, sizes: Mapping[str, tuple[int, int]]) -> str:
-    """Returns the card, headed by what the library and the hub read of a set."""
+def dataset_head(dataset: Dataset, sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """Returns what the library and the hub read of a set at the head of its card; ``sizes`` of its written files."""
     names = {str(number): name for number, name in enumerate(dataset.schema.classes)}
     described = [
         {"name": "image", "dtype": "image"},
@@ -110,14 +120,13 @@ def _readme(dataset: Dataset, sizes: Mapping[str, tuple[int, int]]) -> str:
     info = {"features": described, "splits": splits, "download_size": stored, "dataset_size": held}
     files = [{"split": split, "path": f"data/{split}-*"} for split in sizes]
     synthetic = ["synthetic"] if marking.is_generated(dataset.details) else []
-    head = {
+    return {
         "pretty_name": dataset.name,
         "task_categories": ["image-classification"],
         "tags": ["histopathology", *synthetic],
         "dataset_info": info,
         "configs": [{"config_name": "default", "data_files": files}],
     }
-    return f"{front_matter(head)}{card.dataset_card(dataset.name, dataset.schema, _labels(dataset), dataset.details)}"
 
 
 def front_matter(head: Mapping[str, Any]) -> str:
@@ -125,7 +134,7 @@ def front_matter(head: Mapping[str, Any]) -> str:
     return "".join(["---\n", *(f"{key}: {json.dumps(value)}\n" for key, value in head.items()), "---\n\n"])
 
 
-def _labels(dataset: Dataset) -> dict[str, list[int]]:
+def labels_of(dataset: Dataset) -> dict[str, list[int]]:
     """Returns labels of every split, in the order of the classes."""
     counts = dataset.class_counts
     return {

@@ -71,8 +71,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         DiffpathError: there is something at ``path`` already (exit code 4).
     """
+    fix = "name a new folder"
+    if not path.name:
+        raise DiffpathError("output directory", where=path, why="it has no name", fix=fix)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        fix = "name a new folder"
         raise DiffpathError("output directory", where=path, why="it is there already", fix=fix, code=ExitCode.REFUSED)
     with new_directory_or_nothing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,7 @@ WORDS = {
     "compare": "--test {dataset} --arm a={resnet_run} --arm a={resnet_run} --out {out}",
     "convert": "--from vqgan --file nowhere.ckpt --out {out}.safetensors",
     "export": "--workdir {denoiser_run} --out {out}.safetensors --checkpoint 77",
+    "publish": "{denoiser_run} --to {out} --license cc-by-4.0 --checkpoint 77",
     "report": "--dataset {dataset} --workdir {denoiser_run} --evals nowhere --out {out}.html",
     "membership": "--workdir {denoiser_run} --data {dataset} --out {out} --cache {cache} --checkpoint 77",
     "probe": "--features {resnet_run} --data {dataset},nowhere --out {out} --cache {cache}",
