@@ -45,6 +45,7 @@ _SAMPLER_HELP = {
     "eps_scale": "epsilon scaling, lambda",
     "eps_slope": "growth of lambda a step",
     "guidance": "classifier-free weight w",
+    "guidance_of": "weights of single conditions besides, NAME=W+NAME=W",
     "guidance_from": "lowest share of the trained schedule at which w applies, 0 clean to 1 noise",
     "guidance_to": "highest such share",
     "guide_weight": "autoguidance's weight w, away from --guide",

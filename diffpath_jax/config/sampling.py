@@ -1,5 +1,6 @@
 """From a sampler's options to the sampler, its spacing and the bounds of its estimates; options that do not fit."""
 
+import re
 from typing import TypeVar
 
 from diffpath_jax.config.noise import schedule
@@ -15,9 +16,12 @@ from diffpath_jax.diffusion.schedule import respace
 from diffpath_jax.diffusion.starts import below
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.registry import Named, Registry
+from diffpath_jax.networks.conditions import own_dropout
 
 # Where errors place a parameter; a command says which of its options that is.
 WHERE = "the sampler's options"
+# A weight of guidance: a number from 0 up to a million.
+_WEIGHT = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 Row = TypeVar("Row", bound=Named)
 
 
@@ -92,6 +96,27 @@ def threshold(config: DiffusionRun, options: SamplerConfig) -> thresholding.Thre
     return kind.make(options.percentile)
 
 
+def own_guidance(config: DiffusionRun, options: SamplerConfig) -> dict[str, float]:
+    """Returns the guidance weights of single conditions, by name.
+
+    Raises:
+        DiffpathError: a word that is none, or a condition that training never dropped by itself.
+    """
+    weights: dict[str, float] = {}
+    known = own_dropout(config.network)
+    for word in filter(None, options.guidance_of.split("+")):
+        name, _, text = word.partition("=")
+        if not _WEIGHT.fullmatch(text):
+            fix = "write NAME=W, joined by +"
+            raise DiffpathError("guidance_of", where=WHERE, why=f"{word!r} is no weight of a condition", fix=fix)
+        if name not in known:
+            why = f"the model never saw images without {name!r} alone"
+            fix = f"name {' or '.join(known)}" if known else "leave it out"
+            raise DiffpathError("guidance_of", where=WHERE, why=why, fix=fix)
+        weights[name] = float(text)
+    return weights
+
+
 def check_sampler(
     config: DiffusionRun,
     options: SamplerConfig,
@@ -136,6 +161,7 @@ def check_sampler(
             raise DiffpathError(parameter, where=WHERE, why=why, fix=fix)
     sampler(config, options)
     threshold(config, options)
+    own_guidance(config, options)
 
 
 def _check_options_of_kind(options: SamplerConfig) -> None:

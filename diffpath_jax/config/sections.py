@@ -298,6 +298,7 @@ class SamplerConfig:
         eps_scale: lambda of epsilon scaling at step 0; 1 changes nothing.
         eps_slope: growth of lambda per (respaced) step.
         guidance: weight w of classifier-free guidance; 0 is the conditional model.
+        guidance_of: weights of single conditions, ``NAME=W`` joined by ``+``; empty for none.
         guidance_from: lowest share of the trained schedule (0 clean, 1 noise) at which w applies.
         guidance_to: highest such share.
         guide_weight: weight w of autoguidance by a weaker model; 0 for none.
@@ -321,6 +322,7 @@ class SamplerConfig:
     eps_scale: PositiveReal = 1.0
     eps_slope: NonNegativeReal = 0.0
     guidance: NonNegativeReal = 0.0
+    guidance_of: str = ""
     guidance_from: Fraction = 0.0
     guidance_to: Fraction = 1.0
     guide_weight: NonNegativeReal = 0.0

@@ -16,7 +16,7 @@ from diffpath_jax.config.sections import (
 )
 from diffpath_jax.diffusion.timesteps import TIMESTEP_SAMPLERS, LogSnr
 from diffpath_jax.networks.codecs import Codec, PixelCodec
-from diffpath_jax.networks.conditions import null_values
+from diffpath_jax.networks.conditions import null_values, own_dropout
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.lpips import Lpips
 from diffpath_jax.networks.patchgan import PatchDiscriminator, PatchGanConfig
@@ -69,6 +69,7 @@ def make_task(
                 objective,
                 timesteps=TIMESTEP_SAMPLERS[objective.timesteps](levels, centred),
                 nulls=null_values(config.network, num_classes),
+                own_dropout=own_dropout(config.network),
                 frozen_params=frozen,
             )
         case NoisyClassificationRun(noise=noise):

@@ -45,8 +45,18 @@ class LogLikelihood(Protocol):
         """Returns log p(y | x_t) of each image."""
 
 
-def drop(key: PRNGKey, conditions: Conditions, nulls: Nulls, *, rate: float, group: int = 1) -> dict[str, jax.Array]:
+def drop(
+    key: PRNGKey,
+    conditions: Conditions,
+    nulls: Nulls,
+    *,
+    rate: float,
+    group: int = 1,
+    own: Mapping[str, float] | None = None,
+) -> dict[str, jax.Array]:
     """Returns the conditions with all those of an image replaced by null values with probability ``rate``.
+
+    Single ones are replaced with a probability of their own besides, so that a network knows every subset of them.
 
     Args:
         key: of the draw.
@@ -55,14 +65,23 @@ def drop(key: PRNGKey, conditions: Conditions, nulls: Nulls, *, rate: float, gro
         rate: share of images whose conditions are dropped.
         group: images in a row that are dropped or kept together; 1 draws for each image. The authors' code draws
             once for a batch of 8.
+        own: probability of each condition that is dropped by itself too.
     """
     if not conditions:
         return {}
     count = next(iter(conditions.values())).shape[0]
     dropped = jax.random.bernoulli(key, rate, (-(-count // group),))[jnp.arange(count) // group]
+
+    def lost(number: int, name: str) -> Bool[Array, "b"]:
+        if own is None or name not in own:
+            return dropped
+        return dropped | jax.random.bernoulli(jax.random.fold_in(key, number), own[name], (count,))
+
     return {
-        name: jnp.where(dropped.reshape(count, *[1] * (value.ndim - 1)), jnp.asarray(nulls[name], value.dtype), value)
-        for name, value in conditions.items()
+        name: jnp.where(
+            lost(number, name).reshape(count, *[1] * (value.ndim - 1)), jnp.asarray(nulls[name], value.dtype), value
+        )
+        for number, (name, value) in enumerate(conditions.items())
     }
 
 
@@ -117,42 +136,54 @@ def with_guidance(
     nulls: Nulls,
     *,
     weight: float,
+    own: Mapping[str, float] | None = None,
     active: Bool[np.ndarray, "T"] | None = None,
 ) -> Unconditional:
     """Classifier-free guidance, ``(1 + w) f(x, c) - w f(x, null)``, in one forward pass over a doubled batch.
 
     Holds for outputs that are affine in eps with the same offset (eps, x_0 and v all are). w = 0 is the
     conditional model itself; latent diffusion's scale is s = 1 + w. A learned variance is the conditional one's.
+    A condition k with a weight w_k of its own adds ``w_k (f(x, c) - f(x, c without k))`` and a part of the batch.
 
     Args:
         predict: the network.
         conditions: the wanted ones, of each image.
         nulls: their null values.
         weight: w.
+        own: w_k of single conditions, which must be among the wanted ones.
         active: true for each t at which to guide (Kynkäänniemi et al. 2024, "Applying guidance in a limited
             interval"); none means always. Where no image of the batch is guided, only one forward pass is made.
     """
-    if weight < 0:
-        raise ValueError(f"guidance weight must be 0 or more, not {weight}")
-    if weight == 0:
+    # Weight of each part, and the conditions that are not given in it.
+    parts = [(weight, tuple(nulls)), *((value, (name,)) for name, value in (own or {}).items())]
+    parts = [part for part in parts if part[0]]
+    if any(value < 0 for value, _ in parts):
+        raise ValueError(f"guidance weight must be 0 or more, not {min(value for value, _ in parts)}")
+    if not parts:
         return with_conditions(predict, conditions)
 
-    def doubled(count: int) -> dict[str, jax.Array]:
+    def multiplied(count: int) -> dict[str, jax.Array]:
         nothing = null(nulls, count)
-        return {name: jnp.concatenate([value, nothing[name]]) for name, value in conditions.items()}
+        return {
+            name: jnp.concatenate([value, *(nothing[name] if name in left_out else value for _, left_out in parts)])
+            for name, value in conditions.items()
+        }
 
-    def guided(x_t: Images, t: Timesteps, w: float | Float[Array, "b 1 1 1"] = weight) -> Output:
-        out, variance = predict(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), doubled(x_t.shape[0]))
-        conditional, unconditional = jnp.split(out, 2)
-        kept = None if variance is None else jnp.split(variance, 2)[0]
-        return (1 + w) * conditional - w * unconditional, kept
+    def guided(x_t: Images, t: Timesteps, on: float | Float[Array, "b 1 1 1"] = 1.0) -> Output:
+        count = 1 + len(parts)
+        out, variance = predict(jnp.concatenate([x_t] * count), jnp.concatenate([t] * count), multiplied(x_t.shape[0]))
+        conditional, *others = jnp.split(out, count)
+        result = (1 + sum(value for value, _ in parts) * on) * conditional
+        for (value, _), other in zip(parts, others, strict=True):
+            result = result - value * on * other
+        return result, None if variance is None else jnp.split(variance, count)[0]
 
     if active is None or active.all():
         return guided
 
     def guided_at_times(x_t: Images, t: Timesteps) -> Output:
-        w = at(weight * active, t, x_t.ndim)
-        return jax.lax.cond((w > 0).any(), lambda: guided(x_t, t, w), lambda: predict(x_t, t, conditions))
+        on = at(active.astype(np.float64), t, x_t.ndim)
+        return jax.lax.cond((on > 0).any(), lambda: guided(x_t, t, on), lambda: predict(x_t, t, conditions))
 
     return guided_at_times
 

@@ -41,6 +41,7 @@ class ConditionKind:
         null: value that stands for "not given", for so many classes; of the shape and type of one value.
         parse: value of a word of the command line; a ``ValueError`` says what is wrong with it.
         make: embedder.
+        dropout: share of images that are not told it, whatever else they are told.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ConditionKind:
     null: Callable[[int], np.ndarray]
     parse: Callable[[str], float | int]
     make: MakeEmbedder
+    dropout: float = 0.0
 
 
 def _class_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
@@ -75,6 +77,11 @@ def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray
         num_classes: of the data, without the null class.
     """
     return {name: CONDITIONS[name].null(num_classes) for name in config.conditions}
+
+
+def own_dropout(config: NetworkConfig) -> dict[str, float]:
+    """Returns the share of images that are not told a condition, by the names of those that have one of their own."""
+    return {name: CONDITIONS[name].dropout for name in config.conditions if CONDITIONS[name].dropout}
 
 
 def readers(config: NetworkConfig) -> Mapping[str, Callable[[Any], np.ndarray]]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config.sampling import sampler_kind
+from diffpath_jax.config.sampling import own_guidance, sampler_kind
 from diffpath_jax.config.sections import DiffusionRun, RunConfig, SamplerConfig
 from diffpath_jax.diffusion import conditioning, eps_scaling
 from diffpath_jax.diffusion.schedule import NoiseSchedule, split_variance, to_eps
@@ -41,6 +41,7 @@ def denoiser(
         _told({} if options.unconditional else conditions, nulls, count=next(iter(conditions.values())).shape[0]),
         nulls,
         weight=options.guidance,
+        own=own_guidance(config, options),
         active=(share >= options.guidance_from) & (share <= options.guidance_to),
     )
 

@@ -1,5 +1,6 @@
 """The task of denoising, and its objective."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -69,6 +70,7 @@ def diffusion_task(
     *,
     timesteps: TimestepSampler,
     nulls: conditioning.Nulls,
+    own_dropout: Mapping[str, float] | None = None,
     frozen_params: Tree | None = None,
 ) -> Task:
     """Conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
@@ -84,9 +86,10 @@ def diffusion_task(
         objective: prediction, loss, and what is done to conditions and noise.
         timesteps: how timesteps are drawn.
         nulls: null value of each condition that the network takes; batches have the conditions under these names.
+        own_dropout: share of images that are not told a condition, by the names of those that have one of their own.
         frozen_params: parameters of the codec, under its name.
     """
-    parts = _Denoising(network, codec, schedule, objective, timesteps, nulls)
+    parts = _Denoising(network, codec, schedule, objective, timesteps, nulls, own_dropout or {})
     return Task(parts.init, {NETWORK: parts.loss}, frozen_params or {})
 
 
@@ -117,6 +120,7 @@ class _Denoising:
     objective: DiffusionConfig
     timesteps: TimestepSampler
     nulls: conditioning.Nulls
+    own_dropout: Mapping[str, float]
 
     def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = self.network.init(key)
@@ -145,7 +149,8 @@ class _Denoising:
 
     def _with_dropout(self, batch: Batch, key: PRNGKey) -> Conditions:
         rate, group = self.objective.label_dropout, self.objective.label_dropout_group
-        return conditioning.drop(key, {name: batch[name] for name in self.nulls}, self.nulls, rate=rate, group=group)
+        told = {name: batch[name] for name in self.nulls}
+        return conditioning.drop(key, told, self.nulls, rate=rate, group=group, own=self.own_dropout)
 
 
 def image_losses(

@@ -1,0 +1,152 @@
+"""Kinds of conditions by what they are: one of several values, several labels at once, or a number.
+
+Each function makes a row for ``CONDITIONS.register``; how it is read from a record may look anything up by the record's
+patient or slide. Embeddings are added up, so that a network may be told combinations that it has never seen.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from diffpath_jax.networks.conditions import ConditionKind
+
+# Labels are the bits of a number; a negative one stands for "not given".
+MAX_LABELS, NOT_GIVEN = 30, -1
+# Waves of a number over its range: one, two, four, ... half periods.
+NUM_WAVES = 6
+
+
+class LabelsEmbedding(nnx.Module):
+    """The sum of the rows of the labels that an image has; a row of its own where nothing is known."""
+
+    def __init__(self, count: int, width: int, rngs: nnx.Rngs) -> None:
+        self.rows = nnx.Embed(count + 1, width, dtype=jnp.float32, rngs=rngs)
+        self.count = count
+
+    def __call__(self, bits: Int[Array, "b"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of some sets of labels."""
+        there = (bits[:, None] >> jnp.arange(self.count)) & 1
+        unknown = bits[:, None] < 0
+        chosen = jnp.concatenate([jnp.where(unknown, 0, there), unknown], axis=1).astype(jnp.float32)
+        return chosen @ self.rows.embedding[...]
+
+
+class NumberEmbedding(nnx.Module):
+    """A linear map of a number and of waves of it; a vector of its own where it is not known (NaN)."""
+
+    def __init__(self, low: float, high: float, width: int, rngs: nnx.Rngs) -> None:
+        self.map = nnx.Linear(1 + 2 * NUM_WAVES, width, dtype=jnp.float32, rngs=rngs)
+        self.null = nnx.Param(jnp.zeros(width))
+        self.low, self.high = low, high
+
+    def __call__(self, x: Float[Array, "b"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of some numbers."""
+        unknown = jnp.isnan(x)
+        share = (jnp.where(unknown, self.low, x) - self.low) / (self.high - self.low)
+        angles = np.pi * share[:, None] * 2.0 ** jnp.arange(NUM_WAVES)
+        features = jnp.concatenate([share[:, None], jnp.sin(angles), jnp.cos(angles)], axis=1)
+        return jnp.where(unknown[:, None], self.null[...], self.map(features))
+
+
+def category(
+    name: str, values: Sequence[str], *, read: Callable[[Any], str | None], dropout: float = 0.0
+) -> ConditionKind:
+    """Returns a condition that has one of several values, such as a site, a scanner or a stain.
+
+    Args:
+        name: of the condition.
+        values: it can have; further ones go to the end, or parameters lose their meaning.
+        read: value for a record; none where it is not known.
+        dropout: share of images that are not told it, whatever else they are told.
+    """
+
+    def number(value: str | None) -> int:
+        return len(values) if value is None else _index(value, values)
+
+    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+        return nnx.Embed(len(values) + 1, width, dtype=jnp.float32, rngs=rngs)
+
+    return ConditionKind(
+        name=name,
+        attribute=name,
+        read=lambda record: np.asarray(number(read(record)), np.int32),
+        null=lambda num_classes: np.asarray(len(values), np.int32),
+        parse=number,
+        make=make,
+        dropout=dropout,
+    )
+
+
+def labels(
+    name: str, values: Sequence[str], *, read: Callable[[Any], Collection[str] | None], dropout: float = 0.0
+) -> ConditionKind:
+    """Returns a condition that has any number of labels at once, which ``A+B`` names on the command line.
+
+    Args:
+        name: of the condition.
+        values: labels; further ones go to the end, or parameters lose their meaning.
+        read: labels of a record, perhaps none of them; none where they are not known.
+        dropout: share of images that are not told them, whatever else they are told.
+
+    Raises:
+        ValueError: more labels than fit a number.
+    """
+    if len(values) > MAX_LABELS:
+        raise ValueError(f"{name!r} has {len(values)} labels, more than {MAX_LABELS}")
+
+    def bits(chosen: Collection[str] | None) -> int:
+        return NOT_GIVEN if chosen is None else sum(1 << _index(value, values) for value in set(chosen))
+
+    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+        return LabelsEmbedding(len(values), width, rngs)
+
+    return ConditionKind(
+        name=name,
+        attribute=name,
+        read=lambda record: np.asarray(bits(read(record)), np.int32),
+        null=lambda num_classes: np.asarray(NOT_GIVEN, np.int32),
+        parse=lambda text: bits([part for part in text.split("+") if part]),
+        make=make,
+        dropout=dropout,
+    )
+
+
+def number(
+    name: str, *, low: float, high: float, read: Callable[[Any], float | None], dropout: float = 0.0
+) -> ConditionKind:
+    """Returns a condition that is a number, such as an age or um/px.
+
+    Args:
+        name: of the condition.
+        low: least value that training sees, or near it.
+        high: greatest.
+        read: value for a record; none where it is not known.
+        dropout: share of images that are not told it, whatever else they are told.
+    """
+
+    def value(record: Any) -> np.ndarray:
+        known = read(record)
+        return np.asarray(np.nan if known is None else known, np.float32)
+
+    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+        return NumberEmbedding(low, high, width, rngs)
+
+    return ConditionKind(
+        name=name,
+        attribute=name,
+        read=value,
+        null=lambda num_classes: np.asarray(np.nan, np.float32),
+        parse=float,
+        make=make,
+        dropout=dropout,
+    )
+
+
+def _index(value: str, values: Sequence[str]) -> int:
+    if value not in values:
+        raise ValueError(f"{value!r} is none of {', '.join(values)}")
+    return values.index(value)
