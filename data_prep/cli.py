@@ -20,7 +20,7 @@ from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import colour, scales, slides
 from data_prep.slide.readers import registry
 from data_prep.sources import find_slides, image_folder, stored_images, tfds_images
-from data_prep.sources.images import ImageBatch, usual_side
+from data_prep.sources.images import ImageBatch, are_generated, usual_side
 from data_prep.sources.slide import SlideSource
 from data_prep.sources.source import PRIVATE, Job, Source
 from data_prep.splits import splits
@@ -206,9 +206,10 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
     if arguments.slides:
         fields = _fields(arguments)
         sources, class_map = _slides(arguments, table)
+        generated = False
     else:
         batches, class_map = _patches(arguments, table)
-        sources, fields = batches, _patch_fields(arguments, batches)
+        sources, fields, generated = batches, _patch_fields(arguments, batches), are_generated(batches)
     gap_um = fields.fov_um if arguments.gap_um is None else arguments.gap_um
     _check_split(arguments, spec, sources)
     settings = {
@@ -222,6 +223,7 @@ def _check(arguments: argparse.Namespace) -> tuple[dict[str, Any], tuple[Source,
         "stain": arguments.stain,
         "fold_max": FOLD_MAX if arguments.tissue_fold_max is None else arguments.tissue_fold_max,
         "block_um": _block_um(arguments, sources),
+        "generated": generated,
     }
     return settings, sources
 

@@ -15,7 +15,7 @@ from data_prep.job.source_tasks import Prepared, SplitAssignment
 from data_prep.qa import pictures
 from data_prep.sources.source import DIGESTS, PRIVATE, Identity, Job, Source, StagedSource, make_private
 from data_prep.splits import folds
-from diffpath_jax.data import card, manifest, records, writer
+from diffpath_jax.data import card, manifest, marking, records, writer
 from diffpath_jax.data.details import Details, DuplicateCounts
 from diffpath_jax.data.staging import STAGING, Staging, Unit, finished, refuse_other_job
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -325,7 +325,7 @@ def _describe(job: Job, staged: Staged, proof: str, dropped: Mapping[str, int], 
         outcomes += Counter({caps.OVER_CLASS: over})
         outcomes[tiling.KEPT] -= over
     return Details(
-        kind="real",
+        kind=marking.GENERATED if job.generated else "real",
         mpp=job.fields.mpp,
         fov_um=job.fields.fov_um,
         job={**job.settings(), "sources": staged.identities()},

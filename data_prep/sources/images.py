@@ -31,6 +31,7 @@ from data_prep.sources.source import (
     SourceSummary,
     StagedSource,
 )
+from diffpath_jax.data import marking
 from diffpath_jax.data.details import AnnotationUse, SlideScale
 from diffpath_jax.data.image_files import decode_image, has_transparency
 from diffpath_jax.io.errors import DiffpathError
@@ -244,6 +245,24 @@ def _stored(picture: Picture, side: int, patch_px: int) -> UInt8[np.ndarray, "px
         why = f"it has {width} x {height} px, and most have {side} x {side}"
         raise DiffpathError("image", where="the batch", why=why, fix="prepare images of another size by themselves")
     return cv2.resize(image, (patch_px, patch_px), interpolation=cv2.INTER_AREA)
+
+
+def are_generated(batches: Sequence[ImageBatch]) -> bool:
+    """Returns whether images say that they are generated, by the first of every batch; their set then says so too.
+
+    Raises:
+        DiffpathError: some do, and others do not.
+    """
+    firsts = [(batch, next(iter(batch.images.read([0])), None)) for batch in batches]
+    marked = {
+        isinstance(picture.content, bytes) and marking.says_so(picture.content): batch
+        for batch, picture in firsts
+        if picture
+    }
+    if len(marked) > 1:
+        why, fix = "some of its images say that they are generated, and others do not", "prepare them by themselves"
+        raise DiffpathError("images", where=marked[True].where, why=why, fix=fix)
+    return True in marked
 
 
 def usual_side(batches: Sequence[ImageBatch]) -> int:

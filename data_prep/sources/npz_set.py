@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.sources.stored_images import STORED, StoredFile, StoredKind
+from diffpath_jax.data import marking
+from diffpath_jax.data.image_files import encode_png
 from diffpath_jax.data.npz_images import LABELS, SUFFIX, open_npz
 from diffpath_jax.io.errors import DiffpathError
 
@@ -31,12 +33,13 @@ def list_files(path: Path) -> Iterator[StoredFile]:
     yield StoredFile(path, None, tuple(map(str, range(found.shape[0]))), found.classes, None)
 
 
-def read_rows(file: Path, rows: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields class and pixels of some images."""
+def read_rows(file: Path, rows: Sequence[int]) -> Iterator[tuple[str, bytes | np.ndarray]]:
+    """Yields class and pixels of some images; generated ones as files that say so."""
     found = open_npz(file)
     assert found.labels is not None
     for row, image in zip(rows, found.read(rows), strict=True):
-        yield found.classes[found.labels[row]], image
+        content = encode_png(image, marking.about()) if found.generated else image
+        yield found.classes[found.labels[row]], content
 
 
 STORED.register(StoredKind("npz", is_own, list_files, read_rows))

@@ -232,6 +232,7 @@ class Job:
         block_um: side of the blocks of a slide that stand in for patients, in um; 0 for none.
         stain: one of :data:`data_prep.slide.colour.STAINS`.
         fold_max: largest share of a field that lies in folds of the tissue; 1 does not look for any.
+        generated: its images say that they are generated.
     """
 
     out: Path
@@ -246,6 +247,7 @@ class Job:
     block_um: float = 0.0
     stain: str = colour.HE
     fold_max: float = 1.0
+    generated: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Everything but the slides that decides what the records are; a rerun must match it."""
@@ -262,6 +264,7 @@ class Job:
             **({"block_um": self.block_um} if self.block_um else {}),
             **({"stain": self.stain} if self.stain != colour.HE else {}),
             **({"fold_max": self.fold_max} if self.fold_max < 1 else {}),
+            **({"generated": True} if self.generated else {}),
         }
 
     def hashed(self, text: str) -> str:

@@ -37,6 +37,11 @@ def is_generated(details: Details, slide: str = "") -> bool:
     return details.kind == GENERATED or slide.startswith(_PREFIX)
 
 
+def says_so(content: bytes) -> bool:
+    """Returns whether an image file says that its image is generated, whatever its format and who wrote it."""
+    return SOURCE_TYPE.encode() in content
+
+
 def about(source: str = "") -> dict[str, str]:
     """Returns what the file of a generated image says of it, by the keywords of PNG text chunks.
 

@@ -54,7 +54,8 @@ def test_npz_as_guided_diffusion_reads_it(export, samples, tmp_path):
     measured = image_sets.open_set(path, split="train")
     assert (measured.kind, measured.classes, len(measured)) == ("generated", ("pink", "purple"), 24)
     np.testing.assert_array_equal(measured.fetch([3, 20, 1]), images[[3, 20, 1]])
-    assert pixels(prepare(path, tmp_path / "back")) == pixels(dataset)
+    back = prepare(path, tmp_path / "back")
+    assert pixels(back) == pixels(dataset) and back.details.kind == "generated"
 
 
 @pytest.mark.parametrize("packed", [np.savez, np.savez_compressed])
@@ -122,6 +123,21 @@ def test_folders_of_generated_images_say_so(export, samples):
             with PIL.Image.open(path) as file:
                 said = file.text[marking.COLUMN] if suffix == "png" else file.tag_v2[270]
                 assert marking.SOURCE_TYPE in said
+
+
+def test_what_says_that_it_is_generated_stays_so(export, samples, dataset, tmp_path, capsys):
+    for form in ("folders", "parquet"):
+        back = prepare(export(samples, form, form), tmp_path / f"back_{form}")
+        assert back.details.kind == "generated" and pixels(back) == pixels(open_dataset(samples))
+    assert prepare(export(dataset, "folders", "real", "--split", "test"), tmp_path / "r").details.kind == "real"
+    for path in (tmp_path / "real" / "pink").iterdir():
+        path.rename(tmp_path / "folders" / "pink" / path.name.replace("_", "-"))
+    (tmp_path / "folders" / "pink").rename(tmp_path / "folders" / "mixed")
+    for path in (tmp_path / "folders" / "mixed").glob("0*"):
+        path.unlink()
+    words = ["prep", "--images", tmp_path / "folders", "--out", tmp_path / "x", "--mpp", 2, "--workers", 0]
+    assert cli.main([str(word) for word in words]) == 2
+    assert "say that they are generated, and others do not" in capsys.readouterr().err
 
 
 def test_parquet_of_the_hugging_face_kind(export, dataset, tmp_path, monkeypatch, capsys):
