@@ -155,6 +155,7 @@ def test_accelerator_needs_no_package_of_the_pipeline():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+@pytest.mark.full
 def test_flop_are_those_that_pytorch_counts():
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
@@ -234,6 +235,7 @@ def test_pytorch_draws_our_images():
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
 
 
+@pytest.mark.full
 def test_slides_beside_the_plain_loop(tmp_path):
     done = run("slides", "--tiny", "--out", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr

@@ -139,7 +139,12 @@ def assert_close(found, then, where):
     ("name", "data", "words"),
     [
         ("denoiser", "dataset", []),
-        ("latent_denoiser", "latents", ["--config.codec.first_stage=autoencoder", "--config.data.augment=flips"]),
+        pytest.param(
+            "latent_denoiser",
+            "latents",
+            ["--config.codec.first_stage=autoencoder", "--config.data.augment=flips"],
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_runs_are_resumed(name, data, words, expected):

@@ -111,6 +111,7 @@ def test_the_classifier_is_resnet_50():
         assert found.optim.accumulate == 1  # of parts of a batch, each would be normalised by itself
 
 
+@pytest.mark.full
 def test_arms_of_a_study_differ_in_their_mixture_alone(tmp_path, dataset, samples, capsys):
     """Generated images alone, watched on real ones; then an amount that is not there, which leaves nothing behind."""
 
@@ -156,6 +157,7 @@ def test_headers_say_what_a_user_asks(name):
         assert word in header, word
 
 
+@pytest.mark.full
 def test_the_debug_variant_trains_looks_and_samples(tmp_path, dataset):
     """Hybrid loss, learned variance, previews, stain drift, validation loss; then DDPM with the learned variance."""
     workdir = tmp_path / "run"
@@ -175,20 +177,18 @@ def test_the_debug_variant_trains_looks_and_samples(tmp_path, dataset):
     assert not np.array_equal(images["learned"], images["small"])
 
 
-def test_a_frechet_distance_can_be_watched(tmp_path, dataset):
-    classifier, workdir = tmp_path / "classifier", tmp_path / "run"
-    words = ["train", "--config", "configs/demo_classifier.py:debug", "--workdir", classifier]
-    assert cli.main([*map(str, words), f"--config.data.train={dataset}"]) == 0
+def test_a_frechet_distance_can_be_watched(tmp_path, dataset, resnet_run):
+    workdir = tmp_path / "run"
     keys = {
         "data.train": dataset,
-        "train.fd_features": classifier,
+        "train.fd_features": resnet_run,
         "train.fd_images": 16,
         "train.eval_every": 2,
         "train.checkpoint_every": 2,
         "train.keep_best": "FD-resnet16",
-        "network.channels": 32,
+        "network.channels": 16,
         "network.channel_mult": "(1,)",
-        "network.groups": 32,
+        "network.groups": 8,
     }
     words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
     assert cli.main([*words, *(f"--config.{name}={value}" for name, value in keys.items())]) == 0

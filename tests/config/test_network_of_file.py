@@ -35,6 +35,7 @@ def test_every_key_is_that_of_the_file_but_what_changes_no_meaning(file):
     assert network == UNetConfig(**{**vars(SHAPE), "num_classes": 0, "dropout": 0.1})
 
 
+@pytest.mark.full
 def test_a_run_takes_network_and_parameters(tmp_path, dataset, file):
     options = {"network.from_file": file, "train.init_from": file, "data.train": dataset, "optim.learning_rate": 0.0}
     options["optim.muon_learning_rate"] = 0.0

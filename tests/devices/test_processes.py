@@ -110,6 +110,7 @@ def wait_for(condition, processes, timeout=240):
 LONG = ("--config.train.num_steps=100000", "--config.train.checkpoint_every=100000")
 
 
+@pytest.mark.full
 def test_sigterm_to_one_process_stops_all_after_a_checkpoint(tmp_path, dataset):
     processes = start_two(tmp_path / "run", dataset, *LONG)
     wait_for((tmp_path / "run" / "metrics.jsonl").exists, processes)

@@ -161,6 +161,7 @@ def task_on(data, stage, *, scale=0.0, image_channels=3):
     return float(loss), stage
 
 
+@pytest.mark.full
 def test_stored_latents_give_the_loss_of_images_encoded_in_the_step(tmp_path, dataset, autoencoder_run):
     """Both read the same images; latents are stored in half precision."""
     out = tmp_path / "latents"
@@ -181,6 +182,7 @@ KL = {**TINY_AUTOENCODER["network"], "kind": "kl_autoencoder", "latent_channels"
 del KL["codebook_size"]
 
 
+@pytest.mark.full
 def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
     """Moments are stored and drawn from in each step; images come back from the mean."""
     run = write_run(tmp_path / "kl", dataset, {**TINY_AUTOENCODER, "network": KL})
@@ -208,6 +210,7 @@ def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
     np.testing.assert_allclose(found, (np.clip(expected, -1, 1) + 1) * 127.5, atol=0.51)
 
 
+@pytest.mark.full
 def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys):
     """Previews, validation loss, guidance; multiples of the autoencoder's factor times the network's stride."""
     rows = read_metrics(ldm_run)
@@ -342,6 +345,7 @@ def test_latents_of_another_autoencoder_are_refused_and_so_is_what_cannot_be_don
     assert not run.exists()
 
 
+@pytest.mark.full
 def test_a_run_keeps_its_autoencoder(tmp_path, latents, autoencoder_run, ldm_run, capsys):
     """It goes on with the original and where that is gone; a damaged copy, or another one, is found before use."""
     workdir = tmp_path / "run"

@@ -80,6 +80,7 @@ def randomised(network, seed=0):
     return structure.unflatten([0.1 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]), state
 
 
+@pytest.mark.full
 def test_unet_uses_label_and_time_and_sees_the_whole_image():
     network = unet(TINY)
     params, state = randomised(network)
@@ -126,7 +127,9 @@ def test_unet_dropout_needs_a_key():
     assert float(jnp.abs(dropped - first).max()) > 0
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"stem_block": 2, "learn_sigma": True}])
+@pytest.mark.parametrize(
+    "options", [pytest.param({"remat": True}, marks=pytest.mark.full), {"stem_block": 2, "learn_sigma": True}]
+)
 def test_unet_options_keep_shapes_and_gradients(options):
     """Rematerialisation changes nothing but memory; a learned variance doubles the channels at any stem."""
     plain, other = unet(TINY), unet(UNetConfig(**{**TINY.__dict__, **options}))
@@ -147,9 +150,9 @@ def test_unet_options_keep_shapes_and_gradients(options):
 @pytest.mark.parametrize(
     ("kind", "config", "inputs"),
     [
-        (UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3),
-        pytest.param(NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1,
-                     pool_side=8, attention_downsamples=(2,), head_channels=16), 2, marks=pytest.mark.full),
+        pytest.param(UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3, marks=pytest.mark.full),
+        (NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1,
+         pool_side=8, attention_downsamples=(2,), head_channels=16), 2),
         pytest.param(AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3,
                      marks=pytest.mark.full),
     ],

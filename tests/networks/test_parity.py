@@ -230,7 +230,7 @@ def test_gradients_of_the_unet():
     check_norms(norms, GRADIENTS["norms"])
 
 
-@pytest.mark.parametrize("case", ["no_row", "null_row"])
+@pytest.mark.parametrize("case", [pytest.param("no_row", marks=pytest.mark.full), "null_row"])
 def test_authors_unet(case):
     config = AuthorsUNetConfig(
         num_classes=4, channels=16, channel_mult=(1, 2), attention_levels=(1,), groups=8, null_row=case == "null_row"

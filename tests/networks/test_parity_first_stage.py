@@ -138,6 +138,7 @@ def test_the_discriminator_is_the_published_one():
     assert close(logits, "critic/logits")
 
 
+@pytest.mark.full
 def test_lpips_and_its_gradient_are_the_published_ones():
     params = from_lpips.from_lpips(weights.state_dict(GOLDEN["lpips/names"]), where="golden").params
     network = purify(lambda rngs: Lpips(rngs=rngs))

@@ -36,7 +36,7 @@ def checkpoint(case):
 
 
 @pytest.mark.parametrize(("case", "config", "shape"), [("one", ONE, (2, 8, 8, 3)), ("two", TWO, (2, 4, 6, 3))])
-@pytest.mark.parametrize("told", ["class", "tokens"])
+@pytest.mark.parametrize("told", ["class", pytest.param("tokens", marks=pytest.mark.full)])
 def test_the_unet_is_diffusers(case, config, shape, told, monkeypatch):
     """With a class token, which takes the fast path, and with three tokens, which does not."""
     converted = from_ldm.from_ldm(checkpoint(case), num_heads=config.num_heads, where="golden")
@@ -87,6 +87,7 @@ def test_one_token_is_exactly_what_softmax_makes_of_it():
     assert not np.any(found["q"]["kernel"]) and not np.any(found["k"]["kernel"])
 
 
+@pytest.mark.full
 def test_the_class_reaches_every_place_of_attention_and_the_time_all_blocks():
     """Fresh networks are zero at their ends, so parameters are drawn; then both must matter."""
     network = unet(ONE)

@@ -71,6 +71,7 @@ def test_collectives_of_a_program():
     assert topology.collectives("ENTRY %main () -> f32[] {\n}") == {}
 
 
+@pytest.mark.full
 def test_data_parallel_training_sums_gradients_and_sends_nothing_else():
     run, _, program = compiled(config(), jax.devices()[:8])
     gradients = bytes_of(run.state.params)
@@ -150,6 +151,7 @@ def test_only_a_dry_run_has_a_topology(capsys, tmp_path):
     assert "fix: add --dry_run" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_the_command_says_what_was_compiled(monkeypatch, capsys):
     monkeypatch.setattr(topology, "slice_devices", lambda name: jax.devices()[:2])
     words = [f"--config.network.{name}={value}" for name, value in TINY.items()]

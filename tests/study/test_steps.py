@@ -18,6 +18,9 @@ from diffpath_jax.study.rows.catalogue import ROWS
 from diffpath_jax.study.step import Step, in_order
 from diffpath_jax.study.steps import StudySteps
 
+# Packaged studies of many steps.
+LONG = ("pkgh", "unitopatho")
+
 
 def study(workdir: Path, *overrides: str, name: str = "diffpath:study_demo:debug") -> StudySteps:
     content = config_files.load(name, overrides, with_defaults)
@@ -160,7 +163,9 @@ def test_bad_configs_are_named(tmp_path: Path, override: str, why: str) -> None:
         study(tmp_path, override)
 
 
-@pytest.mark.parametrize("name", ["study_demo", "study_pkgh", "study_nct_crc", "study_unitopatho"])
+@pytest.mark.parametrize(
+    "name", ["study_demo", "study_nct_crc", *(pytest.param(f"study_{name}", marks=pytest.mark.full) for name in LONG)]
+)
 def test_commands_take_the_words_of_every_step_of_the_packaged_studies(tmp_path: Path, name: str) -> None:
     packaged = study(tmp_path, name=f"diffpath:{name}:debug" if name == "study_demo" else f"diffpath:{name}")
     check_steps(in_order(step for row in ROWS.values() for step in row.steps(packaged)))

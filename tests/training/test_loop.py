@@ -304,6 +304,7 @@ def check_interrupted_run(left_alone, tmp_path, dataset, interruptions):
     return codes
 
 
+@pytest.mark.full
 def test_a_killed_and_terminated_run_goes_on_bit_for_bit(tmp_path, dataset, left_alone):
     codes = check_interrupted_run(left_alone, tmp_path, dataset, [(signal.SIGKILL, 3), (signal.SIGTERM, 6)])
     assert codes == [-signal.SIGKILL, 143]

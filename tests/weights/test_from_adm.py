@@ -302,6 +302,7 @@ def test_configs_say_what_they_convert_to(case, kind):
     assert KINDS[kind].config is type(converted.config)
 
 
+@pytest.mark.full
 def test_a_run_can_start_from_another_run(tmp_path, dataset):
     keys = {"data.train": dataset, "network.channels": 16, "network.groups": 8, "network.channel_mult": "(1,)"}
     words = ["train", "--config", "configs/demo_ddpm.py:debug", *(f"--config.{k}={v}" for k, v in keys.items())]
@@ -324,7 +325,9 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("case", FLAGS)
+@pytest.mark.parametrize(
+    "case", ["new_order", "bare", *(pytest.param(case, marks=pytest.mark.full) for case in ("narrow", "bare_conv"))]
+)
 def test_every_published_shape_computes_what_the_original_does(case):
     converted = from_adm.from_adm(weights.state_dict(PUBLISHED[f"{case}/names"]), **FLAGS[case], where="golden")
     network = purify(lambda rngs: UNet(converted.config, dtype=jnp.float32, rngs=rngs))

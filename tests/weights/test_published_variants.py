@@ -52,7 +52,7 @@ def agree(ours, theirs, x, out_channels, factor=1.0):
     assert weights.relative_error(gradient, expected_gradient) < 1e-4
 
 
-@pytest.mark.parametrize("case", FIRST_STAGES)
+@pytest.mark.parametrize("case", ["vq", "kl", pytest.param("gumbel", marks=pytest.mark.full)])
 def test_first_stages(case):
     config = FIRST_STAGES[case]
     like = published.shapes(KLAutoencoder if case == "kl" else VQAutoencoder, config)
@@ -74,7 +74,7 @@ def test_first_stages(case):
     assert weights.relative_error(jax.jit(call("decode"))(jnp.asarray(z)), decoded.numpy()) < 1e-4
 
 
-@pytest.mark.parametrize("order", ["legacy", "new"])
+@pytest.mark.parametrize("order", [pytest.param("legacy", marks=pytest.mark.full), "new"])
 def test_a_unet_with_other_heads_on_the_way_up(order):
     config = UNetConfig(
         num_classes=4, channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(1, 2),

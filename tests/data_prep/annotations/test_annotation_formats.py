@@ -65,6 +65,7 @@ def test_ignored_classes_are_counted_and_unknown_ones_named(tmp_path, kind):
         annotations.read_regions(path, MAP)
 
 
+@pytest.mark.full
 def test_the_real_command_gives_identical_records(tmp_path):
     slide = write_slide(tmp_path / "one.svs")
     (tmp_path / "key").write_text("secret")

@@ -136,6 +136,7 @@ def test_caps_of_the_real_command(folder, tmp_path):
     assert "- over the cap of a slide: 64" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.full
 def test_neither_workers_nor_names_nor_keys_nor_an_interruption_change_what_is_drawn(folder, tmp_path):
     words = ["--max_per_slide", 10, "--max_per_class", 25]
     expected = images(prep(folder, tmp_path / "one", "--workers", 0, *words))

@@ -154,6 +154,7 @@ def test_folds_are_data_sets_that_share_their_shards(prep, tmp_path):
     assert prep(table("aabcde"), "--folds", "3", "--name", "mine")[0] == 4
 
 
+@pytest.mark.full
 def test_folds_without_hard_links(prep, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("not here")))
     assert prep(table("aabbcc"), "--folds", "3")[0] == 0

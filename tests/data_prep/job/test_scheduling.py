@@ -166,7 +166,7 @@ def deadly_slide(task, item):
     return task(item)
 
 
-@pytest.mark.parametrize("way", ["processes", "dask"])
+@pytest.mark.parametrize("way", ["processes", pytest.param("dask", marks=pytest.mark.full)])
 def test_a_slide_that_kills_its_worker_fails_alone(folder, whole, tmp_path, monkeypatch, capsys, schedulers, way):
     out, scheduler = tmp_path / "out", schedulers(way)
 

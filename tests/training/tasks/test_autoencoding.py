@@ -198,6 +198,7 @@ def images(seed, count=4):
     }
 
 
+@pytest.mark.full
 def test_the_discriminator_waits_for_its_start_and_then_both_learn():
     task, config = tiny_task(start=2), OptimConfig(learning_rate=1e-2, ema_decay=0.9)
     state = fresh_state(task, config)
@@ -221,6 +222,7 @@ def test_the_discriminator_waits_for_its_start_and_then_both_learn():
     )
 
 
+@pytest.mark.full
 def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminator():
     task = tiny_task(start=5)
     alone = autoencoding.autoencoding_task(
@@ -242,6 +244,7 @@ def test_before_the_start_the_autoencoder_learns_as_if_there_were_no_discriminat
         np.testing.assert_allclose(a, b, atol=1e-7)
 
 
+@pytest.mark.full
 def test_revived_codes_end_in_the_train_state():
     """A codebook far from all latents: its unused codes are latents after one step."""
     task, config = tiny_task(start=9, revive_after=1), OptimConfig(learning_rate=1e-9, ema_decay=0.9)

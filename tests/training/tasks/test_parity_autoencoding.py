@@ -102,7 +102,7 @@ def published(gradients, names):
     return flat
 
 
-CASES = ["l1", "l1_lpips"]
+CASES = ["l1", pytest.param("l1_lpips", marks=pytest.mark.full)]
 
 
 @pytest.mark.parametrize("case", CASES)

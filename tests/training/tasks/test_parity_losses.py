@@ -148,6 +148,7 @@ def test_loss_of_a_fixed_output(case, noise_is):
     check(gradient / len(t), LOSSES[f"{case}/gradient"])
 
 
+@pytest.mark.full
 def test_loss_through_the_unet(noise_is):
     config = UNetConfig(
         num_classes=4,
