@@ -214,11 +214,6 @@ def test_help_lists_only_what_there_is(capsys):
     assert all(name in shown for name in cli.COMMANDS)
 
 
-def test_doctor(capsys):
-    assert cli.main(["doctor"]) == 0
-    assert "jax" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("offered", "asked", "lacking"),
     [

@@ -122,6 +122,16 @@ def test_sigterm_to_one_process_stops_all_after_a_checkpoint(tmp_path, dataset):
 
 
 @pytest.mark.full
+def test_doctor_asks_every_process(tmp_path):
+    codes, shown = finish(start_several(["doctor", "--for", "pod", "--shared", str(tmp_path)]))
+    assert codes == [0, 0] and all("for pod" in text for text in shown), shown
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("a file is no directory")
+    codes, shown = finish(start_several(["doctor", "--for", "pod", "--shared", str(tmp_path / "file")]))
+    assert codes == [7, 7] and all("cannot write to" in text for text in shown), shown
+
+
+@pytest.mark.full
 def test_when_one_process_dies_the_other_stops_within_a_minute(tmp_path, dataset):
     processes = start_two(tmp_path / "run", dataset, *LONG)
     wait_for((tmp_path / "run" / "metrics.jsonl").exists, processes)
