@@ -130,7 +130,7 @@ def test_the_listing_in_contributing_names_every_folder_and_module():
     assert (
         not set(re.findall(r"([a-z_]+)/", listing))
         - folders
-        - {"templates", "configs", "demo", "benchmarks"}
+        - {"templates", "configs", "demo", "benchmarks", "deploy"}
         - {*("docs", "tests", "golden", "compatibility")}
     )
 
