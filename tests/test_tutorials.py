@@ -43,7 +43,7 @@ def test_notebooks_are_stored_without_output_and_lead_to_what_is_there(path):
 def test_tutorials_run_in_order(tmp_path, monkeypatch):
     assert len(TUTORIALS) == 3
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STEPS", "10")
+    monkeypatch.setenv("STEPS", "60")
     matplotlib.use("Agg")
     for path in TUTORIALS:
         names: dict = {}
