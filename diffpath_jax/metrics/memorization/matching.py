@@ -14,12 +14,14 @@ much:
 Only descriptors stay in memory; candidates are fetched when their turn comes.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
+from threadpoolctl import ThreadpoolController
 
 from diffpath_jax.metrics.neighbours import keep_smallest
 
@@ -125,9 +127,10 @@ def align(
     side, steps = len(query) - 2 * max_shift, 2 * max_shift + 1
     best, place = np.zeros(len(templates)), np.zeros(len(templates), np.int64)
     for symmetry in np.unique(symmetries).tolist():
-        chosen = np.flatnonzero(symmetries == symmetry)
-        windows = np.lib.stride_tricks.sliding_window_view(turn(query, symmetry), (side, side))
-        correlations = templates[chosen] @ _standardise(windows.reshape(steps**2, -1)).T
+        chosen, turned = np.flatnonzero(symmetries == symmetry), turn(query, symmetry)
+        windows = np.lib.stride_tricks.sliding_window_view(turned, (side, side)).reshape(steps**2, -1)
+        # Templates have no mean, so that of a window does not matter.
+        correlations = (templates[chosen] @ windows.T) * _over_deviations(turned, side)
         place[chosen] = correlations.argmax(axis=1)
         best[chosen] = correlations.max(axis=1)
     shifts = np.stack(np.divmod(place, steps), axis=1) - max_shift
@@ -138,6 +141,16 @@ def cut_templates(filtered: Float[np.ndarray, "k s s"], *, max_shift: int) -> Fl
     """Returns filtered reference images without their rim, standardised, to be sought in a shifted query."""
     inner = slice(max_shift, filtered.shape[1] - max_shift)
     return _standardise(filtered[:, inner, inner].reshape(len(filtered), -1))
+
+
+def _over_deviations(image: Float[np.ndarray, "s s"], side: int) -> Float[np.ndarray, "windows"]:
+    """Returns 1 over the length of each window around its mean, by sums over rectangles; 0 where there is only noise."""
+    sums, squares = (
+        total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+        for total in cv2.integral2(image.astype(np.float64))
+    )
+    lengths = np.sqrt(np.maximum(squares - sums**2 / side**2, 0)).ravel()
+    return np.divide(1, lengths, where=lengths > _NOISE * side, out=np.zeros_like(lengths))
 
 
 def _standardise(rows: np.ndarray) -> np.ndarray:
@@ -200,15 +213,22 @@ def _find(images: np.ndarray, reference: Reference, keys: np.ndarray, count: int
     max_shift = max(1, -(-shift_px * side // min(height, width)))
     needed, places = np.unique(indices, return_inverse=True)
     templates = _fetch_templates(reference.images, needed, images.shape[1:], max_shift)
-    aligned = [
-        align(filtered[i], templates[row], symmetries[i], max_shift=max_shift)
-        for i, row in enumerate(places.reshape(indices.shape))
-    ]
+    with _blas().limit(limits=1, user_api="blas"):
+        aligned = [
+            align(filtered[i], templates[row], symmetries[i], max_shift=max_shift)
+            for i, row in enumerate(places.reshape(indices.shape))
+        ]
     distances = np.where(barred, np.inf, np.stack([distance for distance, _ in aligned]))
     shifts = np.stack([shift for _, shift in aligned]) * np.array([height / side, width / side])
     order = np.lexsort((indices, distances), axis=1)
     indices, distances, symmetries = (np.take_along_axis(x, order, axis=1) for x in (indices, distances, symmetries))
     return Matches(indices, distances, symmetries, np.take_along_axis(shifts, order[..., None], axis=1))
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Threads of NumPy's matrix products: many small ones wait for each other 250 times as long as they work."""
+    return ThreadpoolController()
 
 
 def _fetch_templates(images: Images, indices: np.ndarray, shape: tuple[int, ...], max_shift: int) -> np.ndarray:
