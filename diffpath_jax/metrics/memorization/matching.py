@@ -144,7 +144,7 @@ def cut_templates(filtered: Float[np.ndarray, "k s s"], *, max_shift: int) -> Fl
 
 
 def _over_deviations(image: Float[np.ndarray, "s s"], side: int) -> Float[np.ndarray, "windows"]:
-    """Returns 1 over the length of each window around its mean, by sums over rectangles; 0 where there is only noise."""
+    """Returns 1 over the length of each window around its mean, by sums over rectangles; 0 where it is only noise."""
     sums, squares = (
         total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
         for total in cv2.integral2(image.astype(np.float64))
