@@ -273,6 +273,7 @@ def test_samples_are_decoded_latents(tmp_path, ldm_run):
     assert np.abs(np.asarray(images).astype(float) - expected).max() <= 1
 
 
+@pytest.mark.full
 def test_latents_start_from_images(tmp_path, ldm_run, dataset, autoencoder_run):
     """At level 0 the autoencoder's own images; what is known stays to the bit, through the decoder too."""
     mask = np.zeros((16, 16), np.uint8)
@@ -295,6 +296,7 @@ def test_latents_start_from_images(tmp_path, ldm_run, dataset, autoencoder_run):
         assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.full
 def test_latents_of_large_images_are_drawn_and_decoded_in_windows(tmp_path, ldm_run):
     """One window is the image drawn whole; of several, windows that lie on each other are decoded alike."""
     ddim = ["--workdir", ldm_run, "--sampler", "ddim", "--steps", 2, "--num_per_class", 1, "--batch_size", 1]

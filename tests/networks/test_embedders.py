@@ -130,6 +130,7 @@ def sampled(run, out, *words, code=0):
     return np.stack([record.image for record in open_dataset(out).read("train")]) if code == 0 else None
 
 
+@pytest.mark.full
 def test_a_model_is_told_and_guided_by_the_command(run, tmp_path, capsys):
     told = ["--condition", "parity=odd+third", "--condition", "depth=30"]
     plain = sampled(run, tmp_path / "plain", *told)

@@ -147,14 +147,14 @@ def test_unet_options_keep_shapes_and_gradients(options):
         assert jax.eval_shape(other.apply, params, state, x, t, y)[0].shape == (1, 16, 16, 6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("kind", "config", "inputs"),
     [
-        pytest.param(UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3, marks=pytest.mark.full),
+        (UNet, UNetConfig(**{**TINY.__dict__, "channels": 32, "groups": 32}), 3),
         (NoisyClassifier, NoisyClassifierConfig(3, channels=32, channel_mult=(1, 2), num_res_blocks=1,
          pool_side=8, attention_downsamples=(2,), head_channels=16), 2),
-        pytest.param(AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3,
-                     marks=pytest.mark.full),
+        (AuthorsUNet, AuthorsUNetConfig(3, channels=32, channel_mult=(1, 2), attention_levels=(1,)), 3),
     ],
 )  # fmt: skip
 def test_half_precision_is_of_activations_alone(kind, config, inputs):

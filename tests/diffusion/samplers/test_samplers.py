@@ -270,7 +270,13 @@ def exact_eps(schedule, covariance=COVARIANCE):
     return denoiser
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+# Of those that draw noise, which take many images, one; the others in ``make test-full``.
+MANY = ("ddpm large", "ddpm learned", "ddim eta 0.5", "ddim eta 1")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full) if name in MANY else name for name in SAMPLERS]
+)
 def test_exact_gaussian_denoiser_gives_the_gaussian_back(name):
     """Mean and covariance within Monte-Carlo error, and what the steps themselves leave."""
     schedule = spaced(40, spacing.log_snr) if name in ("heun", "dpmpp", "unipc") else spaced(500)
