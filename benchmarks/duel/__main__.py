@@ -27,6 +27,7 @@ from benchmarks.duel import encoders
 from benchmarks.duel.contestants import our_recipes, their_settings
 from benchmarks.duel.one import DRAWN, INFO
 from diffpath_jax.data.manifest import open_dataset
+from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.files import write_json
 from diffpath_jax.render import image_grid
 
@@ -60,7 +61,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="of training (default: %(default)s)")
     parser.add_argument("--per_class", type=int, default=200, help="images drawn of each class")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each contestant")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.stage == "final" and not arguments.names:
+        parser.error("final needs --names")
+    return arguments
 
 
 def _place(out: Path, name: str, seed: int, minutes: float) -> Path:
@@ -106,15 +110,15 @@ def _run_one(name: str, seed: int, place: Path, core: int, arguments: argparse.N
 
 def _real(dataset: Path, split: str, per_class: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of a split and their labels, as many of each class as are drawn, evenly spread."""
-    records = list(open_dataset(dataset).read(split))
-    labels = np.array([record.label for record in records])
+    data = read_arrays(open_dataset(dataset), split)
+    images, labels = data["image"], data["label"]
     chosen = np.concatenate(
         [
             own[np.linspace(0, len(own) - 1, min(per_class, len(own))).astype(int)]
             for own in (np.flatnonzero(labels == label) for label in np.unique(labels))
         ]
     )
-    return np.stack([records[index].image for index in chosen]), labels[chosen]
+    return images[chosen], labels[chosen]
 
 
 def _measure(runs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:

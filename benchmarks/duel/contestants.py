@@ -1,7 +1,7 @@
 """Who takes part: settings of guided-diffusion, and recipes of ours. Imports neither JAX nor PyTorch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from typing import Literal
 
@@ -87,43 +87,30 @@ PLAIN = (
 )
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe as what it changes in another, so that each part can be left out or put in alone."""
-
-    base: tuple[str, ...] = PLAIN
-    parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def with_parts(self, *names: str) -> tuple[str, ...]:
-        """The overrides of the base and of some parts."""
-        return (*self.base, *(word for name in names for word in self.parts[name]))
-
-
-PARTS = Recipe(
-    parts={
-        "v": ("diffusion.prediction=v",),
-        "sigmoid": ("diffusion.loss=sigmoid",),
-        "laplace": ("diffusion.timesteps=laplace",),
-        "logit_normal": ("diffusion.timesteps=logit_normal",),
-        "muon": ("optim.muon_learning_rate=0.02", "optim.learning_rate=1.5e-3"),
-        "stem": ("network.stem_block=2", "network.channel_mult=(1,1)", "network.attention_downsamples=(2,)"),
-        # In place of the stem: a narrow level at full resolution, whose skips know nothing of a grid of 2 px.
-        "narrow": ("network.channel_mult=(0.5,1,1)", "network.attention_downsamples=(2,)"),
-        "narrower": ("network.channel_mult=(0.25,1,1)", "network.attention_downsamples=(2,)", "network.groups=16"),
-        "batch_32": ("data.batch_size=32",),
-        "batch_8": ("data.batch_size=8",),
-        "rate_5e-4": ("optim.learning_rate=5e-4",),
-        "rate_2e-3": ("optim.learning_rate=2e-3",),
-        "no_decay": ("optim.decay=constant",),
-        "ema_0.99": ("optim.ema_decay=0.99",),
-        "ema_0.999": ("optim.ema_decay=0.999",),
-    }
-)
+# What each part changes in the plain recipe.
+PARTS: dict[str, tuple[str, ...]] = {
+    "v": ("diffusion.prediction=v",),
+    "sigmoid": ("diffusion.loss=sigmoid",),
+    "laplace": ("diffusion.timesteps=laplace",),
+    "logit_normal": ("diffusion.timesteps=logit_normal",),
+    "muon": ("optim.muon_learning_rate=0.02", "optim.learning_rate=1.5e-3"),
+    "stem": ("network.stem_block=2", "network.channel_mult=(1,1)", "network.attention_downsamples=(2,)"),
+    # In place of the stem: a narrow level at full resolution, whose skips know nothing of a grid of 2 px.
+    "narrow": ("network.channel_mult=(0.5,1,1)", "network.attention_downsamples=(2,)"),
+    "narrower": ("network.channel_mult=(0.25,1,1)", "network.attention_downsamples=(2,)", "network.groups=16"),
+    "batch_32": ("data.batch_size=32",),
+    "batch_8": ("data.batch_size=8",),
+    "rate_5e-4": ("optim.learning_rate=5e-4",),
+    "rate_2e-3": ("optim.learning_rate=2e-3",),
+    "no_decay": ("optim.decay=constant",),
+    "ema_0.99": ("optim.ema_decay=0.99",),
+    "ema_0.999": ("optim.ema_decay=0.999",),
+}
 
 
 def our_recipes() -> Iterator[Ours]:
     """The demo's recipe, the plain one, and the plain one with each part alone."""
     yield Ours("ours-demo")
-    yield Ours("ours-plain", PARTS.base)
-    for name in PARTS.parts:
-        yield Ours(f"ours-{name}", PARTS.with_parts(name))
+    yield Ours("ours-plain", PLAIN)
+    for name, changes in PARTS.items():
+        yield Ours(f"ours-{name}", (*PLAIN, *changes))

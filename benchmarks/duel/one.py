@@ -47,11 +47,11 @@ def _theirs(setting: Theirs, arguments: argparse.Namespace) -> tuple[np.ndarray,
 
     from benchmarks.duel import guided_diffusion
     from diffpath_jax.data.manifest import open_dataset
+    from diffpath_jax.data.pipeline import read_arrays
 
     torch.set_num_threads(1)
-    records = list(open_dataset(arguments.dataset).read("train"))
-    images = np.stack([record.image for record in records])
-    labels = np.array([record.label for record in records])
+    data = read_arrays(open_dataset(arguments.dataset), "train")
+    images, labels = data["image"], data["label"]
     trained = guided_diffusion.train(images, labels, setting, seconds=60 * arguments.minutes, seed=arguments.seed)
     wanted = np.repeat(np.arange(labels.max() + 1), arguments.per_class)
     drawn = guided_diffusion.draw(trained.network, wanted, setting, px=images.shape[1], seed=arguments.seed)
@@ -61,6 +61,8 @@ def _theirs(setting: Theirs, arguments: argparse.Namespace) -> tuple[np.ndarray,
 def _ours(recipe: Ours, arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     from diffpath_jax import cli
     from diffpath_jax.data.manifest import open_dataset
+    from diffpath_jax.data.pipeline import read_arrays
+    from diffpath_jax.training.metrics_log import read_metrics
 
     run, drawn = arguments.out / RUN, arguments.out / "samples"
     overrides = (f"data.train={arguments.dataset}", f"seed={arguments.seed}", f"train.minutes={arguments.minutes}")
@@ -71,11 +73,10 @@ def _ours(recipe: Ours, arguments: argparse.Namespace) -> tuple[np.ndarray, np.n
     options = [str(run) if word == "RUN" else word for word in recipe.sample]
     count = ["--num_per_class", str(arguments.per_class), "--seed", str(arguments.seed), "--batch_size", "50"]
     _run(cli, ["sample", "--workdir", str(run), "--out", str(drawn), *count, *options])
-    records = [record for split in open_dataset(drawn).splits for record in open_dataset(drawn).read(split)]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    steps = max((line["step"] for line in lines if "step" in line), default=0)
-    images, labels = (np.stack([getattr(record, name) for record in records]) for name in ("image", "label"))
-    return images, labels, {"steps": steps}
+    data, steps = read_arrays(open_dataset(drawn), "train"), max((row["step"] for row in read_metrics(run)), default=0)
+    # In the order of the classes, as the other side draws.
+    order = np.argsort(data["label"], kind="stable")
+    return data["image"][order], data["label"][order], {"steps": steps}
 
 
 def _run(cli: object, words: list[str]) -> None:
