@@ -6,6 +6,7 @@ beginning of its name (``train-00000-of-00002.parquet``) or the name of its fold
 """
 
 import bisect
+import contextlib
 import itertools
 import json
 import re
@@ -96,23 +97,18 @@ def _split(file: Path) -> str | None:
     return split if match or split in ALIASES else None
 
 
-class _opened:
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file; what pyarrow raises over it is one line."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def __enter__(self) -> pq.ParquetFile:
+    try:
+        parquet = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+    with parquet:
         try:
-            self._parquet = pq.ParquetFile(self._file)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise _damaged(self._file, error) from error
-        return self._parquet
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._parquet.close()
-        if isinstance(error, pa.ArrowException | OSError):
-            raise _damaged(self._file, error) from error
+            yield parquet
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, error: BaseException) -> DiffpathError:

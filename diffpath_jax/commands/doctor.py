@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,16 +111,19 @@ def _general() -> Iterator[Lack]:
         if hardware.lacks_huge_pages():
             fix = f"export GLIBC_TUNABLES={hardware.ASK_FOR_HUGE_PAGES} (training is faster)"
             yield Lack("no huge pages", fix, stops=False)
-    for module, extra in OPTIONAL.items():
+    yield from _packages(OPTIONAL, stop=False)
+
+
+def _packages(extras: Mapping[str, str], *, stop: bool) -> Iterator[Lack]:
+    """Yields the packages that are not installed, of some with the extras that bring them."""
+    for module, extra in extras.items():
         if importlib.util.find_spec(module) is None:
-            yield Lack(f"no {module}", f"pip install 'diffpath[{extra}]'", stops=False)
+            yield Lack(f"no {module}", f"pip install 'diffpath[{extra}]'", stop)
 
 
 def _for_prep(arguments: argparse.Namespace) -> Iterator[Lack]:
     """Yields what is missing to read slides and to write data sets here."""
-    for module, extra in PREP_PACKAGES.items():
-        if importlib.util.find_spec(module) is None:
-            yield Lack(f"no {module}", f"pip install 'diffpath[{extra}]'")
+    yield from _packages(PREP_PACKAGES, stop=True)
     yield from _disk(PREP_GIB)
 
 

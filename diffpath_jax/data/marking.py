@@ -27,6 +27,11 @@ def record_source(digest: str) -> str:
     return f"{_PREFIX}{digest[:16]}"
 
 
+def is_record_source(slide: str) -> bool:
+    """Returns whether what a record has for its slide is :func:`record_source`."""
+    return slide.startswith(_PREFIX)
+
+
 def is_generated(details: Details, slide: str = "") -> bool:
     """Returns whether an image is generated: its set is one of generated images, or its record says so.
 
@@ -34,7 +39,7 @@ def is_generated(details: Details, slide: str = "") -> bool:
         details: of its set.
         slide: of its record.
     """
-    return details.kind == GENERATED or slide.startswith(_PREFIX)
+    return details.kind == GENERATED or is_record_source(slide)
 
 
 def says_so(content: bytes) -> bool:

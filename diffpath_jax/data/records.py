@@ -13,6 +13,14 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
+# um/px by which two sets of images may differ and still be of one scale, as a share.
+MPP_TOLERANCE = 0.01
+
+
+def same_scale(mpp: float, other: float) -> bool:
+    """Returns whether two um/px agree."""
+    return abs(mpp / other - 1) <= MPP_TOLERANCE
+
 
 @dataclass(frozen=True)
 class Schema:

@@ -43,8 +43,7 @@ def write_class_folders(dataset: Dataset, split: str, folder: Path, *, suffix: s
 
 def file_stem(record: PatchRecord) -> str:
     """Returns a name for the file of an image, unique in its split."""
-    is_generated = record.slide.startswith(f"{marking.GENERATED}:")
-    return f"{record.index:07d}" if is_generated else f"{record.slide}_{record.index:05d}"
+    return f"{record.index:07d}" if marking.is_record_source(record.slide) else f"{record.slide}_{record.index:05d}"
 
 
 def about(dataset: Dataset, record: PatchRecord) -> Mapping[str, str] | None:

@@ -9,7 +9,7 @@ leave singular needs no special case.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -260,17 +260,13 @@ FRECHET = Metric(
     caveats=_caveats,
 )
 # As the evaluation of guided diffusion measures it (Nash et al. 2021): the features know where in an image they are.
-SPATIAL = Metric(
+SPATIAL = replace(
+    FRECHET,
     name="FD-{features}-spatial",
     title="Frechet distance of spatial features",
-    statistic=frechet_statistic,
-    digits=2,
-    lower=0.0,
     source="spatial",
     published_name="sFID",
     headline=False,
-    influence=frechet_influence,
-    caveats=_caveats,
     option="sfid",
 )
 INFINITY = Metric(

@@ -31,7 +31,7 @@ MIN_PATIENTS = 8
 RESAMPLES = 1000
 
 # (labels, logits) -> score of a set of images
-Score = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
+Measure = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
 # Least and greatest possible value.
 Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-np.inf, np.inf)
@@ -118,7 +118,7 @@ class Replicates:
 
 
 def replicates(
-    score: Score,
+    score: Measure,
     labels: Int[np.ndarray, "n"],
     logits: SeedLogits,
     patients: Sequence[str] | np.ndarray,

@@ -41,7 +41,7 @@ class Measure(Protocol):
 
 
 @dataclass(frozen=True)
-class Score:
+class ReaderScore:
     """A score of a reader.
 
     Attributes:
@@ -76,7 +76,7 @@ class Question:
     prompt: str
     choices: tuple[str, ...]
     shown: Literal[1, 2]
-    scores: tuple[Score, ...]
+    scores: tuple[ReaderScore, ...]
     weights: Weights = "none"
 
     def choices_among(self, classes: Sequence[str]) -> tuple[str, ...]:
@@ -107,9 +107,9 @@ RATING = Question(
     choices=SCALE,
     shown=1,
     scores=(
-        Score("AUC of generated against real", _area, chance=0.5),
-        Score("generated images called generated", lambda own: _called_generated(own, generated=True)),
-        Score("real images called generated", lambda own: _called_generated(own, generated=False)),
+        ReaderScore("AUC of generated against real", _area, chance=0.5),
+        ReaderScore("generated images called generated", lambda own: _called_generated(own, generated=True)),
+        ReaderScore("real images called generated", lambda own: _called_generated(own, generated=False)),
     ),
     weights="quadratic",
 )
@@ -119,7 +119,7 @@ PAIRS = Question(
     prompt="One of these two images is generated. Which one?",
     choices=("A", "B"),
     shown=2,
-    scores=(Score("pairs told apart", lambda own: _share(own.answers == 1), chance=0.5),),
+    scores=(ReaderScore("pairs told apart", lambda own: _share(own.answers == 1), chance=0.5),),
 )
 CLASS = Question(
     name="class",
@@ -128,9 +128,9 @@ CLASS = Question(
     choices=(),
     shown=1,
     scores=(
-        Score("class told, real images", lambda own: _class_accuracy(own, generated=False)),
-        Score("class told, generated images", lambda own: _class_accuracy(own, generated=True)),
-        Score(
+        ReaderScore("class told, real images", lambda own: _class_accuracy(own, generated=False)),
+        ReaderScore("class told, generated images", lambda own: _class_accuracy(own, generated=True)),
+        ReaderScore(
             "real less generated",
             lambda own: _class_accuracy(own, generated=False) - _class_accuracy(own, generated=True),
             chance=0.0,

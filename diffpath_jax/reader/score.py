@@ -19,7 +19,7 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics import agreement, paired
 from diffpath_jax.reader.answers import Answers
 from diffpath_jax.reader.key import Case, Key
-from diffpath_jax.reader.question import QUESTIONS, Answered, Question, Score
+from diffpath_jax.reader.question import QUESTIONS, Answered, Question, ReaderScore
 from diffpath_jax.reader.record import Agreement, ReaderRecord, ScoreRecord, Seconds
 
 
@@ -116,7 +116,7 @@ def _crossed(key: Key, answers: Sequence[Answers]) -> Crossed:
     return crossed
 
 
-def _record(score: Score, crossed: Crossed, settings: Settings) -> ScoreRecord:
+def _record(score: ReaderScore, crossed: Crossed, settings: Settings) -> ScoreRecord:
     generated = np.array(crossed.kinds) == "generated"
     labels = np.array([case.label for case in crossed.cases])
 
@@ -125,18 +125,19 @@ def _record(score: Score, crossed: Crossed, settings: Settings) -> ScoreRecord:
 
     def number(choices: np.ndarray) -> Number:
         cases = np.arange(len(labels))
-        own = paired.replicates(measure, cases, choices[..., None].astype(np.float64), crossed.units, **vars(settings))
-        return _number(own.interval, lower=score.lower)
+        logits, bounds = choices[..., None].astype(np.float64), (score.lower, 1.0)
+        own = paired.replicates(measure, cases, logits, crossed.units, bounds=bounds, **vars(settings))
+        return _number(own.interval)
 
     each = {name: number(own[None]) for name, own in zip(crossed.readers, crossed.choices, strict=True)}
     return ScoreRecord(score.title, score.chance, score.lower, number(crossed.choices), each)
 
 
-def _number(interval: paired.Interval, *, lower: float) -> Number:
+def _number(interval: paired.Interval) -> Number:
     """Returns a score with its interval, none where nothing varies: that says nothing of how sure it is."""
-    if not interval.standard_error or interval.low is None or interval.high is None:
+    if not interval.standard_error:
         return Number(interval.value)
-    return Number(interval.value, max(lower, interval.low), min(1.0, interval.high), interval.standard_error)
+    return Number(interval.value, interval.low, interval.high, interval.standard_error)
 
 
 def _agreement(crossed: Crossed) -> Agreement:

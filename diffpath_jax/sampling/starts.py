@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from diffpath_jax.data.image_files import read_image
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.pipeline import TRAIN, Records, Source
+from diffpath_jax.data.records import same_scale
 from diffpath_jax.diffusion import starts
 from diffpath_jax.diffusion.schedule import NoiseSchedule
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -31,8 +32,6 @@ Origin = Literal["held out", "training", "unknown", "generated"]
 IMAGE, OTHER, WEIGHT, KNOWN = "image", "other", "weight", "known"
 # Number that an image's key is folded with where its encoder draws; those of the sampler's noise count from 0.
 _ENCODING = 2**32 - 1
-# Largest difference of um/px between a model and what it starts from, as a share.
-_SCALES_AGREE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +163,7 @@ def _check_fits(dataset: Dataset, run: Run, image_px: tuple[int, int]) -> None:
     if own != image_px:
         why = f"its images have {own[1]} x {own[0]} px, not {image_px[1]} x {image_px[0]}"
         raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of that size, or `patch_px`")
-    if abs(mpp / run.mpp - 1) > _SCALES_AGREE:
+    if not same_scale(mpp, run.mpp):
         why = f"its images have {mpp:.4g} um/px, those of the model {run.mpp:.4g}"
         raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of the model's um/px")
 

@@ -54,14 +54,11 @@ def make_stepwise_draw(recipe: Recipe, *, mesh: Mesh, file: Path) -> Draw:
         x, state, _ = recipe.advance(dataclasses.replace(ready, drawing=drawing), calls)
         return x, *state
 
-    def decode(weights: Tree, x: jax.Array, starts: Starts) -> PixelImages:
-        return recipe.decode(weights, x, starts)
-
     split, whole = sharding.batch_sharding(mesh).spec, PartitionSpec()
     batch = (whole, whole, split, split, split)
     begin_fn = on_each_device(begin, mesh, batch, split)
     advance_fn = on_each_device(advance, mesh, (*batch, split, whole), split, donate=5)
-    decode_fn = on_each_device(decode, mesh, (whole, split, split), split)
+    decode_fn = on_each_device(recipe.decode, mesh, (whole, split, split), split)
 
     def draw(
         weights: Tree, key: PRNGKey, numbers: Labels, conditions: Conditions, starts: Starts
