@@ -32,7 +32,7 @@ def load(
     Args:
         path: ``FILE.py`` or ``FILE.py:VARIANT``; ``diffpath:NAME`` or ``diffpath:NAME:VARIANT`` for a config that
             comes with the package.
-        overrides: the command-line words that no option claimed.
+        overrides: the command-line words that no option claimed; of a key that is given twice the last counts.
         complete: adds the keys that the file leaves at their defaults, so that they can be overridden too.
 
     Raises:
@@ -54,7 +54,9 @@ def load(
     with _importable(file.resolve().parent, packaged.folder("configs")):
         written = _parsed(path, [f"--config={path}"], config_flags.DEFINE_config_file)
     completed = ConfigDict(complete(written))
-    return _parsed(path, overrides, partial(config_flags.DEFINE_config_dict, config=completed))
+    # Of a key that is given twice the last value counts, as everywhere on a command line; tuples would be joined.
+    last = {word.partition("=")[0]: word for word in overrides}
+    return _parsed(path, tuple(last.values()), partial(config_flags.DEFINE_config_dict, config=completed))
 
 
 @contextlib.contextmanager

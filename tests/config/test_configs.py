@@ -262,3 +262,12 @@ def test_a_copy_of_a_config_works_anywhere_and_imports_what_lies_beside_it(tmp_p
     (tmp_path / "common.py").write_text(Path("configs/common.py").read_text().replace("2_000", "7"))
     assert config_files.load(str(tmp_path / "mine.py"), [])["train"]["eval_every"] == 7
     assert config_files.load(VQGAN, [])["train"]["eval_every"] == 2_000
+
+
+def test_of_a_key_given_twice_the_last_counts():
+    """Tuples too: the parser of flags would join them."""
+    words = [f"--config.network.channel_mult={value}" for value in ("(1,2,2)", "(0.5,1,1)")]
+    words += ["--config.data.batch_size=4", "--config.data.batch_size=16"]
+    loaded = config_files.load("diffpath:demo_ddpm", words, checks.with_defaults)
+    settings = checks.run_config(loaded, where="test")
+    assert settings.network.channel_mult == (0.5, 1, 1) and settings.data.batch_size == 16
