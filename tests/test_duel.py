@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.duel import encoders, guided_diffusion, one
+from benchmarks.duel import encoders, guided_diffusion, one, summary
 from benchmarks.duel.contestants import NETWORK_CALLS, Theirs
 from benchmarks.shapes import BETA_END, BETA_START
 from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
@@ -73,6 +73,21 @@ def test_the_ladder_keeps_colours_and_loses_structure():
 
 def test_everybody_has_a_name_of_his_own_and_as_many_network_calls():
     names = one.contestants()
-    assert len(names) == 24 + 17
+    assert len(names) == 48 + 18
     ours = [each for each in names.values() if not isinstance(each, Theirs)]
     assert all(str(NETWORK_CALLS) in each.sample for each in ours)
+
+
+def test_distances_are_compared_with_the_best_of_theirs():
+    """By hand: 2 and 4 over the floor are sqrt(8) in the geometric mean, the best of theirs 4 and 8, twice that."""
+    distances = {"ours-a 0": 3.0, "ours-a 1": 5.0, "theirs-b 0": 5.0, "theirs-b 1": 9.0, "theirs-c 0": 20.0}
+    space = {"floor": 1.0, "counts": True, "distances": distances}
+    found = summary.compared(space)
+    assert found["best_of_theirs"] == "theirs-b"
+    own = found["ratios"]["ours-a"]
+    assert own["ratio"] == pytest.approx(0.5) and own["low"] < 0.5 < own["high"]
+    # Welch: both logarithms spread by log(2) / sqrt(2): 2 degrees of freedom, a standard error of log(2) / sqrt(2).
+    assert np.log(own["high"] / 0.5) == pytest.approx(4.302653 * np.log(2) / np.sqrt(2), rel=1e-6)
+    assert summary.half_width([2.0, 4.0]) == pytest.approx(12.7062, rel=1e-5) and summary.half_width([2.0]) is None
+    assert summary.compared({**space, "floor": 3.0})["ratios"]["ours-a"]["ratio"] is None
+    assert summary.rows({"one": space})[0] == {"contestant": "ours-a", "one": "3 ± 13"}

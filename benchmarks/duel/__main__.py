@@ -12,22 +12,17 @@ classifier of other patches. Needs PyTorch's CPU build and the two packages of `
 
 import argparse
 import json
-import os
-import queue
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks import measure
-from benchmarks.duel import encoders
+from benchmarks import cores, measure
+from benchmarks.duel import encoders, summary
 from benchmarks.duel.contestants import our_recipes, their_settings
 from benchmarks.duel.one import DRAWN, INFO
+from benchmarks.duel.real import read_evenly
 from diffpath_jax.data.manifest import open_dataset
-from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.io.files import write_json
 from diffpath_jax.render import image_grid
 
@@ -46,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }[arguments.stage]
     )
     runs = [(name, seed) for seed in range(arguments.seeds) for name in names]
-    _run_all(runs, arguments)
+    cores.run_all([_work(name, seed, arguments) for name, seed in runs])
     _measure(runs, arguments)
     return 0
 
@@ -71,106 +66,44 @@ def _place(out: Path, name: str, seed: int, minutes: float) -> Path:
     return out / f"{name}-{minutes:g}min" / f"seed_{seed}"
 
 
-def _run_all(runs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:
-    """Run what is not done yet, each on a core of its own."""
-    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-
-    def run(one: tuple[str, int]) -> None:
-        name, seed = one
-        place = _place(arguments.out, name, seed, arguments.minutes)
-        if (place / INFO).exists():
-            return
-        core = cores.get()
-        try:
-            _run_one(name, seed, place, core, arguments)
-        finally:
-            cores.put(core)
-        print(f"{name} seed {seed}: {(place / INFO).read_text()}", flush=True)
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(run, runs))
-
-
-def _run_one(name: str, seed: int, place: Path, core: int, arguments: argparse.Namespace) -> None:
-    words = [sys.executable, "-m", "benchmarks.duel.one", name, "--seed", str(seed), "--out", str(place)]
+def _work(name: str, seed: int, arguments: argparse.Namespace) -> cores.Work:
+    """Returns the training of a contestant."""
+    place = _place(arguments.out, name, seed, arguments.minutes)
+    words = ["benchmarks.duel.one", name, "--seed", str(seed), "--out", str(place)]
     words += ["--dataset", str(arguments.dataset), "--minutes", str(arguments.minutes)]
     words += ["--per_class", str(arguments.per_class)]
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "log.txt").open("w") as log:
-        subprocess.run(
-            ["taskset", "--cpu-list", str(core), *words],
-            check=True,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"},
-        )
-
-
-def _real(dataset: Path, split: str, per_class: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of a split and their labels, as many of each class as are drawn, evenly spread."""
-    data = read_arrays(open_dataset(dataset), split)
-    images, labels = data["image"], data["label"]
-    chosen = np.concatenate(
-        [
-            own[np.linspace(0, len(own) - 1, min(per_class, len(own))).astype(int)]
-            for own in (np.flatnonzero(labels == label) for label in np.unique(labels))
-        ]
-    )
-    return images[chosen], labels[chosen]
+    return cores.Work(tuple(words), log=place / "log.txt", done=place / INFO)
 
 
 def _measure(runs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> None:
     """Write every distance, the ladders, and the images side by side."""
     split = "test" if arguments.stage == "final" else "val"
-    reference, labels = _real(arguments.dataset, split, arguments.per_class)
-    others, _ = _real(arguments.dataset, "train", arguments.per_class)
+    reference, labels = read_evenly(arguments.dataset, split, arguments.per_class)
+    others, _ = read_evenly(arguments.dataset, "train", arguments.per_class)
     classifier = encoders.classifier_features(arguments.classifier) if arguments.classifier else None
     drawn = {
         run: np.load(_place(arguments.out, *run, arguments.minutes) / DRAWN)["images"] for run in dict.fromkeys(runs)
     }
-    spaces = {name: _space(encode, reference, others, drawn) for name, encode in encoders.encoders(classifier).items()}
-    images = {"real": reference, **{f"{name} {seed}": images for (name, seed), images in drawn.items()}}
+    images = {f"{name} {seed}": images for (name, seed), images in drawn.items()}
+    spaces = {
+        name: encoders.measure_space(encode, reference, others, images)
+        for name, encode in encoders.encoders(classifier).items()
+    }
     content = {
         "machine": measure.machine(),
         "settings": {"minutes": arguments.minutes, "per_class": arguments.per_class, "against": split},
         "runs": {f"{name} {seed}": _info(arguments, name, seed) for name, seed in drawn},
         "spaces": spaces,
-        "nyquist_power": {name: encoders.nyquist_power(each) for name, each in images.items()},
+        "compared": {name: summary.compared(space) for name, space in spaces.items() if space["counts"]},
+        "nyquist_power": {name: encoders.nyquist_power(each) for name, each in {"real": reference, **images}.items()},
     }
     write_json(arguments.out / f"{arguments.stage}.json", content)
-    _draw(arguments.out / f"{arguments.stage}.png", images, labels, arguments)
-    print(measure.table(list(_rows(spaces))))
+    _draw(arguments.out / f"{arguments.stage}.png", {"real": reference, **images}, labels, arguments)
+    print(measure.table(summary.rows(spaces)))
 
 
 def _info(arguments: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     return json.loads((_place(arguments.out, name, seed, arguments.minutes) / INFO).read_text())
-
-
-def _space(
-    encode: encoders.Encoder, reference: np.ndarray, others: np.ndarray, drawn: Mapping[tuple[str, int], np.ndarray]
-) -> dict[str, object]:
-    """Distances in one space: the ladder's, the floor of other real patches, and the contestants'."""
-    ladder = {name: encoders.distance(encode, each, reference) for name, each in encoders.ladder(others, 0)}
-    return {
-        "counts": encoders.counts(ladder),
-        "floor": ladder["real"],
-        "ladder": ladder,
-        "distances": {f"{n} {seed}": encoders.distance(encode, each, reference) for (n, seed), each in drawn.items()},
-    }
-
-
-def _rows(spaces: Mapping[str, dict]) -> Iterator[measure.Row]:
-    """A row for each contestant: its distance in every space, seeds averaged, less the floor."""
-    names = dict.fromkeys(run.rpartition(" ")[0] for run in next(iter(spaces.values()))["distances"])
-    for name in names:
-        row: measure.Row = {"contestant": name}
-        for title, space in spaces.items():
-            own = [value for run, value in space["distances"].items() if run.rpartition(" ")[0] == name]
-            mark = "" if space["counts"] else " (does not count)"
-            row[title + mark] = f"{np.mean(own) - space['floor']:.3g}"
-        yield row
 
 
 def _draw(path: Path, images: Mapping[str, np.ndarray], labels: np.ndarray, arguments: argparse.Namespace) -> None:

@@ -70,8 +70,9 @@ Contestant = Theirs | Ours
 
 def their_settings() -> Iterator[Theirs]:
     """Every setting that is tried before the best is chosen on validation patches."""
-    for prediction, schedule, rate, batch in product(("eps", "x0"), ("linear", "cosine"), (1e-4, 3e-4, 1e-3), (16, 64)):
-        yield Theirs(prediction, schedule, rate, batch)
+    options = product(("eps", "x0"), ("linear", "cosine"), (1e-4, 3e-4, 1e-3), (16, 64), (32, 64))
+    for prediction, schedule, rate, batch, channels in options:
+        yield Theirs(prediction, schedule, rate, batch, channels)
 
 
 # No stem, AdamW and x0: what beat the demo's recipe on colorectal patches.
@@ -98,6 +99,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     # In place of the stem: a narrow level at full resolution, whose skips know nothing of a grid of 2 px.
     "narrow": ("network.channel_mult=(0.5,1,1)", "network.attention_downsamples=(2,)"),
     "narrower": ("network.channel_mult=(0.25,1,1)", "network.attention_downsamples=(2,)", "network.groups=16"),
+    "crops": ("data.crop_px=(16,)", "data.crop_steps=400"),
     "batch_32": ("data.batch_size=32",),
     "batch_8": ("data.batch_size=8",),
     "rate_5e-4": ("optim.learning_rate=5e-4",),

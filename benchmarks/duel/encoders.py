@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from diffpath_jax.evaluation.features.open import open_extractor
-from diffpath_jax.metrics.fid import fit_gaussian, frechet_distance
+from diffpath_jax.metrics.fid import Gaussian, fit_gaussian, frechet_distance
 from diffpath_jax.metrics.stain import image_moments
 
 Images = np.ndarray
@@ -94,9 +94,28 @@ def nyquist_power(images: Images) -> float:
     return float(np.mean([powers[half, half], powers[half, 0], powers[0, half]]))
 
 
-def distance(encode: Encoder, images: Images, reference: Images) -> float:
-    """Frechet distance of two sets in a space."""
-    return frechet_distance(fit_gaussian(encode(images)), fit_gaussian(encode(reference)))
+def distance(encode: Encoder, images: Images, reference: Gaussian) -> float:
+    """Frechet distance of images from what was fitted to others, in a space."""
+    return frechet_distance(fit_gaussian(encode(images)), reference)
+
+
+def measure_space(encode: Encoder, reference: Images, others: Images, drawn: Mapping[str, Images]) -> dict[str, object]:
+    """Returns what is measured in one space: the ladder, the floor, and the distance of each drawn set.
+
+    Args:
+        encode: the space.
+        reference: held-out real images, from which all distances are.
+        others: other real images, of which the ladder is made.
+        drawn: sets by name.
+    """
+    fitted = fit_gaussian(encode(reference))
+    rungs = {name: distance(encode, each, fitted) for name, each in ladder(others, 0)}
+    return {
+        "counts": counts(rungs),
+        "floor": rungs["real"],
+        "ladder": rungs,
+        "distances": {name: distance(encode, each, fitted) for name, each in drawn.items()},
+    }
 
 
 def ladder(images: Images, seed: int) -> Iterator[tuple[str, Images]]:
