@@ -14,8 +14,10 @@ from diffpath_jax.config import files as config_files
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import make_task
 from diffpath_jax.data import mixture, validation
+from diffpath_jax.data.crops import Crops
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.pipeline import TRAIN, training_batches, training_source
+from diffpath_jax.data.records import Schema
 from diffpath_jax.devices import hardware, processes, sharding
 from diffpath_jax.evaluation import hooks
 from diffpath_jax.io import packaged
@@ -160,6 +162,8 @@ def _train(
         read=readers(settings.network),
     )
 
+    crops = _crops(settings, datasets[0].schema)
+
     def batches(start: int) -> Iterator[dict[str, np.ndarray]]:
         return training_batches(
             source,
@@ -167,6 +171,7 @@ def _train(
             seed=settings.seed,
             augment=settings.data.augment,
             workers=settings.data.workers,
+            crops=crops,
             start=start,
             process=(jax.process_index(), jax.process_count()),
         )
@@ -186,6 +191,14 @@ def _train(
         compatibility_digest=run.compatibility_digest,
     )
     return int(trainer.fit().step)
+
+
+def _crops(settings: sections.RunConfig, schema: Schema) -> Crops | None:
+    """Returns the sides that batches are cut to, of stored latents in their places; none for whole images."""
+    data = settings.data
+    factor = schema.image_px[0] // schema.latent_shape[0] if schema.latent_shape else 1
+    sides = tuple(side // factor for side in data.crop_px)
+    return Crops(sides, data.crop_steps, settings.seed) if sides else None
 
 
 def _named_first_stage(settings: sections.RunConfig) -> FirstStage | None:

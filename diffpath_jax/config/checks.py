@@ -94,6 +94,7 @@ def run_config(content: Mapping[str, Any], *, where: str) -> RunConfig:
     _check_codebook(config, where=where)
     _check_warmup(config, where=where)
     _check_averages(config, where=where)
+    _check_crops(config, where=where)
     _check_classifier(config, where=where)
     _check_profile(config.train, where=where)
     return config
@@ -179,6 +180,17 @@ def _check_averages(config: RunConfig, *, where: str) -> None:
     if not config.train.keep_every:
         why, fix = "0, but optim.ema_lengths needs checkpoints over all of training", "keep 20 or more of them"
         raise DiffpathError("key 'train.keep_every'", where=where, why=why, fix=fix)
+
+
+def _check_crops(config: RunConfig, *, where: str) -> None:
+    """A denoiser learns from pieces of images; a label is that of a whole one."""
+    sides, steps = config.data.crop_px, config.data.crop_steps
+    if sides and config.task != "diffusion":
+        why, fix = f"a run of {config.task} sees whole images", "leave it out, or use the task diffusion"
+        raise DiffpathError("key 'data.crop_px'", where=where, why=why, fix=fix)
+    if steps and not sides:
+        why, fix = f"{steps}, but nothing is cut", "name sides in data.crop_px, or write 0"
+        raise DiffpathError("key 'data.crop_steps'", where=where, why=why, fix=fix)
 
 
 def _check_classifier(config: RunConfig, *, where: str) -> None:
@@ -288,6 +300,10 @@ def check_image_size(
             why=f"images of {image_px[0]}x{image_px[1]} px are not a multiple of its stride {stride}",
             fix=fix,
         )
+    for side in config.data.crop_px:
+        if side > min(image_px) or side % stride:
+            why = f"{side} is no multiple of the network's stride {stride} up to {min(image_px)} px, the images' side"
+            raise DiffpathError("key 'data.crop_px'", where=where, why=why, fix="name such sides")
     _check_discriminator(config, image_px, where=where)
 
 

@@ -62,6 +62,9 @@ class DataConfig:
         val: dataset directory whose ``val`` split a run is watched on; empty for the first of ``train``. Generated
             images have none of their own, and borrow that of real ones so.
         balanced: draw every class equally often, whatever the task; of a class evenly.
+        crop_px: sides of the squares that a denoiser's batches are cut to, each batch to one of them, drawn evenly; the
+            images' own side may be one. In pixels, of latents too. Empty for whole images.
+        crop_steps: steps after which batches are whole again; 0 for never.
     """
 
     train: str
@@ -71,6 +74,8 @@ class DataConfig:
     mixture: tuple[NonNegativeReal, ...] = ()
     val: str = ""
     balanced: bool = False
+    crop_px: tuple[Positive, ...] = ()
+    crop_steps: Natural = 0
 
     def directories(self) -> list[Path]:
         """The dataset directories."""

@@ -11,6 +11,7 @@ from absl import flags
 from jaxtyping import Int
 
 from diffpath_jax.data import mixture, records
+from diffpath_jax.data.crops import Crop, Crops
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -157,6 +158,7 @@ def training_batches(
     seed: int,
     augment: Augmentation,
     workers: int,
+    crops: Crops | None = None,
     start: int = 0,
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -168,6 +170,7 @@ def training_batches(
         seed: of shuffling and augmentation.
         augment: what is done to each image.
         workers: processes that decode; 0 decodes in threads. The batches are the same.
+        crops: sides that batches are cut to; none for whole images.
         start: number of the first batch.
         process: (index, count) of this process. Each loads a run of consecutive images of the global batch, so the
             global batch is the same for any number of processes.
@@ -182,8 +185,13 @@ def training_batches(
     if not isinstance(source, Balanced):
         dataset = dataset.shuffle().repeat()
     dataset = dataset.random_map(Symmetry(augment))
-    dataset = dataset.batch(batch_size // count, drop_remainder=True)[index::count][start:]
-    iterable = dataset.to_iter_dataset(grain.ReadOptions(num_threads=1 if workers else 2, prefetch_buffer_size=4))
+    part = batch_size // count
+    dataset = dataset.batch(part, drop_remainder=True)[index::count]
+    if crops is not None:
+        dataset = dataset.map_with_index(Crop(crops, (index * part, (index + 1) * part), batch_size))
+    iterable = dataset[start:].to_iter_dataset(
+        grain.ReadOptions(num_threads=1 if workers else 2, prefetch_buffer_size=4)
+    )
     if workers:
         # grain starts its processes with absl's flags, which this program does not use and so has never parsed.
         if not flags.FLAGS.is_parsed():

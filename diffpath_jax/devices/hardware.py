@@ -72,20 +72,19 @@ class Throughput:
 
     Args:
         images: images of a step.
-        flops: FLOP of a step, over all devices; 0 where unknown.
         peak: FLOP a second of all devices together; 0 where unknown.
     """
 
-    def __init__(self, *, images: int, flops: float, peak: float) -> None:
-        self._images = images
-        self._at_peak = flops / peak if peak else 0.0  # seconds that a step takes at the peak
+    def __init__(self, *, images: int, peak: float) -> None:
+        self._images, self._peak = images, peak
         self._start = time.perf_counter()
         self._paused = 0.0
-        self._steps = 0
+        self._steps, self._flops = 0, 0.0
 
-    def count(self) -> None:
-        """One more step."""
+    def count(self, flops: float) -> None:
+        """One more step, of so many FLOP over all devices; 0 where unknown."""
         self._steps += 1
+        self._flops += flops
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -100,7 +99,8 @@ class Throughput:
         """Numbers for the log since the last call; the device must have finished the steps counted."""
         now = time.perf_counter()
         seconds = max(now - self._start - self._paused, 1e-9)
-        rate = self._steps / seconds
-        self._start, self._paused, self._steps = now, 0.0, 0
-        numbers = {"images_per_second": rate * self._images}
-        return numbers | ({"share_of_peak": rate * self._at_peak} if self._at_peak else {})
+        numbers = {"images_per_second": self._steps / seconds * self._images}
+        if self._flops and self._peak:
+            numbers["share_of_peak"] = self._flops / seconds / self._peak
+        self._start, self._paused, self._steps, self._flops = now, 0.0, 0, 0.0
+        return numbers

@@ -25,8 +25,9 @@ from diffpath_jax.training.metrics_log import open_log
 from diffpath_jax.training.optim import OptimConfig, further_rates
 from diffpath_jax.training.patience import Patience
 from diffpath_jax.training.profiling import StepProfile
+from diffpath_jax.training.programs import StepPrograms
 from diffpath_jax.training.recorder import Hook, RunRecorder, TrainConfig
-from diffpath_jax.training.step import Step, TrainState, init_state, loop_turns, make_train_step
+from diffpath_jax.training.step import TrainState, init_state, loop_turns, make_train_step
 from diffpath_jax.training.tasks.task import Task
 
 
@@ -126,8 +127,9 @@ class Trainer:
             shapes = self._batch_shapes(first)
             state = self._start(checkpoints, restored, shapes, init_key)
             frozen_params = jax.tree.map(self._replicate, self.task.frozen_params)
-            step_fn, flops = self._compile(state, shapes, run_key, frozen_params)
-            recorder = self._recorder(checkpoints, state, flops, budget)
+            programs = StepPrograms(self._lower, turns=loop_turns(self.optim.accumulate))
+            programs.of(state, shapes, run_key, frozen_params)
+            recorder = self._recorder(checkpoints, state, budget)
             bad_steps_before = state.bad_steps.copy()
             size, end = self.batch_size, self.config.num_steps
             progress_bar = track("train", total=end * size, done=step * size, unit="img")
@@ -135,13 +137,16 @@ class Trainer:
                 for batch in sharding.prefetch(itertools.chain([first], data), self.mesh):
                     if recorder.is_done(step):
                         break
+                    with recorder.speed.pause():
+                        program = programs.of(state, batch, run_key, frozen_params)
                     with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                         state = replace(state, opt_state=budget.charge(state.opt_state))
-                        state, bad_steps = step_fn(state, batch, run_key, frozen_params)
+                        state, bad_steps = program.step(state, batch, run_key, frozen_params)
                     # The devices work on this step while the host waits for the one before.
                     self._stop_if_diverged(step, bad_steps_before)
                     bad_steps_before = bad_steps
                     step += 1
+                    recorder.speed.count(program.flops)
                     progress.advance(size, recorder.after(step, state))
                     if must_stop(step):
                         self._stop_if_diverged(step, bad_steps_before)
@@ -158,7 +163,7 @@ class Trainer:
             compatibility_digest=self.compatibility_digest,
         )
 
-    def _recorder(self, checkpoints: Checkpoints, state: TrainState, flops: float, budget: Budget) -> RunRecorder:
+    def _recorder(self, checkpoints: Checkpoints, state: TrainState, budget: Budget) -> RunRecorder:
         """Returns the recorder of a run that goes on from ``state``, whose parameters it lists in a file."""
         budget.recall(state.opt_state)
         budget.say_compiled()
@@ -175,7 +180,7 @@ class Trainer:
             else None,
             profile=StepProfile(self.workdir / TENSORBOARD, after=self.config.profile_at if is_first else 0),
             hooks=self.hooks,
-            speed=hardware.Throughput(images=self.batch_size, flops=flops, peak=self.peak),
+            speed=hardware.Throughput(images=self.batch_size, peak=self.peak),
             patience=Patience(self.config.keep_best, self.config.patience),
             # Under a budget AdamW's own rate tells the others, which are in proportion to it.
             rates=(lambda steps: {}) if budget.minutes else further_rates(self.optim, self.config.num_steps),
@@ -219,13 +224,9 @@ class Trainer:
         ema = jax.tree.map(jnp.copy, params) if self.optim.ema_decay else {}
         return replace(state, params=params, model_state=model_state, ema=ema)
 
-    def _compile(self, state: TrainState, batch: Tree, key: PRNGKey, frozen_params: Tree) -> tuple[Step, float]:
-        """Returns the compiled step and the FLOP it takes (0 if unknown)."""
-        lowered = lower_step(
-            self.task, self.optim, self.config, mesh=self.mesh, inputs=(state, batch, key, frozen_params)
-        )
-        cost = lowered.cost_analysis() or {}
-        return lowered.compile(), float(cost.get("flops", 0.0)) * loop_turns(self.optim.accumulate)
+    def _lower(self, state: TrainState, batch: Tree, key: PRNGKey, frozen_params: Tree) -> jax.stages.Lowered:
+        """Returns the traced step for batches of such shapes."""
+        return lower_step(self.task, self.optim, self.config, mesh=self.mesh, inputs=(state, batch, key, frozen_params))
 
     def _stop_if_diverged(self, step: int, bad_steps: jax.Array) -> None:
         if int(bad_steps) >= MAX_BAD_STEPS:

@@ -86,7 +86,7 @@ class RunRecorder:
         writer: metrics log; none in all processes but the first.
         profile: called after each step.
         hooks: called every ``config.eval_every`` steps.
-        speed: counts steps, for the log.
+        speed: knows the steps since the last line of the log.
         patience: looks without anything better, after which the run ends.
         rates: learning rates besides AdamW's over some steps, for the log.
         budget: time, after which the run ends.
@@ -123,7 +123,6 @@ class RunRecorder:
     def after(self, step: int, state: TrainState) -> str:
         """Log, look and save as the config says; returns a note for the progress display."""
         config = self.config
-        self.speed.count()
         if step % config.log_every == 0:
             values = _means(state.window)
             self.note = f"loss {values['loss']:.4f}" if "loss" in values else self.note

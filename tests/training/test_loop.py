@@ -206,8 +206,9 @@ def test_a_run_stopped_by_sigterm_goes_on_bit_for_bit(tmp_path, dataset, uninter
 STEPS = 12
 
 
-# What is interrupted: a denoiser, an autoencoder with its discriminator, whose two optimisers take turns, and a
-# classifier with its running statistics, whose images are drawn class by class.
+# What is interrupted: a denoiser that sees crops of two sides and then whole images, an autoencoder with its
+# discriminator, whose two optimisers take turns, and a classifier with its running statistics, whose images are drawn
+# class by class.
 KINDS = {
     "configs/demo_ddpm.py:debug": {
         "train.keep_best": "val_loss",
@@ -219,6 +220,8 @@ KINDS = {
         "network.dropout": 0.1,
         "diffusion.timesteps": "loss_aware",
         "data.balanced": "True",
+        "data.crop_px": "(8,16)",
+        "data.crop_steps": 8,
         "optim.ema_lengths": "(0.05,0.1)",
         "train.keep_every": 2,
     },
