@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import cores, measure
 from benchmarks.duel import encoders
-from benchmarks.duel.contestants import NETWORK_CALLS, WINNER
+from benchmarks.duel.contestants import RECIPE
 from benchmarks.duel.real import read_evenly
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
@@ -57,8 +57,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _training(run: Path, sides: Sequence[int], arguments: argparse.Namespace) -> cores.Work:
     budget = (f"train.minutes={arguments.minutes}", "train.num_steps=1000000", "train.log_every=10")
-    keys = (*WINNER.train, *budget, f"data.train={arguments.dataset}", f"data.crop_px=({','.join(map(str, sides))},)")
-    words = ["diffpath_jax.cli", "train", "--config", WINNER.config, "--workdir", str(run)]
+    keys = (*RECIPE.train, *budget, f"data.train={arguments.dataset}", f"data.crop_px=({','.join(map(str, sides))},)")
+    words = ["diffpath_jax.cli", "train", "--config", RECIPE.config, "--workdir", str(run)]
     words += [f"--config.{key}" for key in keys]
     return cores.Work(tuple(words), log=run.with_suffix(".log"))
 
@@ -66,8 +66,7 @@ def _training(run: Path, sides: Sequence[int], arguments: argparse.Namespace) ->
 def _drawing(run: Path, px: int, arguments: argparse.Namespace) -> cores.Work:
     drawn = run / f"drawn_{px}"
     words = ["diffpath_jax.cli", "sample", "--workdir", str(run), "--out", str(drawn), "--patch_px", str(px)]
-    words += ["--num_per_class", str(arguments.per_class), "--batch_size", "50"]
-    words += ["--sampler", "ddim", "--steps", str(NETWORK_CALLS)]
+    words += ["--num_per_class", str(arguments.per_class), "--batch_size", "50", *RECIPE.sample]
     return cores.Work(tuple(words), log=run / f"drawn_{px}.log", done=drawn / "manifest.json")
 
 

@@ -1,4 +1,4 @@
-"""The tables of speed in docs/SPEED.md, made from ``benchmarks/results``.
+"""The tables in docs/SPEED.md, made from ``benchmarks/results``.
 
     python -m benchmarks.tables [--write]
 
@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.duel import summary
+
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "SPEED.md"
 # Time of ours over PyTorch's at most, and share of the peak at least.
 CPU_GOALS = {"forward": 1.15, "train step": 1.45, "memory": 2.0}
 SHARE_GOALS = {"ADM 256 channels": 0.5, "ADM 128 channels": 0.4}
 SAMPLING_GOAL = 0.6
+# Distance over the floor, ours over theirs, at most.
+DUEL_GOAL = 0.7
 NAMES = {
     "128 channels, 128 px, batch 1": "ADM, 128 channels (105 M), 128 px, batch 1",
     "64 channels, 64 px, batch 8": "64 channels (7.7 M), 64 px, batch 8",
@@ -72,6 +76,26 @@ def gpu() -> Iterator[str]:
     yield ""
     for row in found["h200"]["training"]:
         yield _profile_line(row, found["h200"]["profile"])
+
+
+def duel() -> Iterator[str]:
+    """Distances over the floor in the spaces that count, and ours over the best of theirs."""
+    content = json.loads((RESULTS / "duel.json").read_text(encoding="utf-8"))
+    spaces = {name: space for name, space in content["spaces"].items() if space["counts"]}
+    yield from _head("distance over the floor", *spaces)
+    for row in summary.rows(spaces):
+        yield _line(*map(str, row.values()))
+    for name in next(iter(content["compared"].values()))["ratios"]:
+        ratios = [content["compared"][space]["ratios"][name] for space in spaces]
+        yield _line(f"{name} over the best of theirs", *map(_ratio, ratios))
+
+
+def _ratio(found: dict[str, float | None]) -> str:
+    """A ratio beside its goal; one without a value is that of a distance at the floor."""
+    if found["ratio"] is None:
+        return "at the floor"
+    interval = f" ({found['low']:.2f} to {found['high']:.2f})" if found["low"] is not None else ""
+    return _judged(f"{found['ratio']:.2f}{interval}", missed=found["ratio"] > DUEL_GOAL, goal=f"goal {DUEL_GOAL}")
 
 
 def _training_line(device: str, row: dict[str, Any], torch: dict[str, Any] | None) -> str:
@@ -134,7 +158,7 @@ def _judged(text: str, *, missed: bool, goal: str = "") -> str:
     return f"{text} ({goal})" if goal else text
 
 
-BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu}
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu, "duel": duel}
 
 
 def renewed(text: str) -> str:

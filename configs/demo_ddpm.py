@@ -17,25 +17,25 @@ def demo(debug: bool) -> ConfigDict:
             "task": "diffusion",
             "seed": 0,
             "dtype": "float32",
-            "data": common.data(8, workers=0),
+            "data": common.data(8 if debug else 16, workers=0),
             "network": {
                 "kind": "unet_adm",
                 "channels": 32 if debug else 64,
                 "channel_mult": (1, 1),
                 "num_res_blocks": 1,
-                "attention_downsamples": () if debug else (2,),
+                "attention_downsamples": (),
                 "num_heads": 4,
                 "groups": 16 if debug else 32,
                 "dropout": 0.0,
                 "learn_sigma": False,
                 "stem_block": 2,
             },
-            # A cosine schedule with v-prediction learns colour and texture within minutes; the linear schedule with
-            # eps-prediction is still coloured noise by then.
+            # Within minutes x0 brings nuclei and fibres; v is still grainy by then, and eps coloured noise. The network
+            # works on squares of 2 px, which makes a step four times cheaper, without attention, which does not pay yet.
             "noise": {"schedule": "cosine", "num_steps": 1000},
-            "diffusion": {"prediction": "v", "label_dropout": 0.1},
+            "diffusion": {"prediction": "x0", "label_dropout": 0.1},
             "optim": common.demo_optim(debug, ema_decay=0.995),
-            "train": common.demo_train(debug, 1000, checkpoint_every=300),
+            "train": common.demo_train(debug, 1500, checkpoint_every=300),
         }
     )
 

@@ -17,8 +17,8 @@ def test_both_sides_train_on_one_schedule():
         np.testing.assert_allclose(guided_diffusion.alpha_bars(name).numpy(), schedule.alpha_bar, rtol=1e-6)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0"])
-def test_their_sampler_is_ddim(prediction):
+@pytest.mark.parametrize(("prediction", "eta"), [("eps", 1.0), ("x0", 1.0), ("x0", 0.0)])
+def test_their_sampler_is_ddpm_and_without_noise_ddim(prediction, eta):
     """Every pixel is normal with mean .2 and standard deviation .1: the ideal network and its steps are linear."""
     levels = guided_diffusion.alpha_bars("cosine").float()
 
@@ -30,14 +30,17 @@ def test_their_sampler_is_ddim(prediction):
         x_0 = 0.2 + gain(level) * (x - level.sqrt() * 0.2)
         return x_0 if prediction == "x0" else (x - level.sqrt() * x_0) / (1 - level).sqrt()
 
-    images = guided_diffusion.draw(ideal, np.zeros(20, int), Theirs(prediction, "cosine"), px=16, seed=0)
+    images = guided_diffusion.draw(ideal, np.zeros(20, int), Theirs(prediction, "cosine"), px=16, seed=0, eta=eta)
     values = images / 127.5 - 1
-    # Around its mean x shrinks by the same factor in each step, from unit variance on (Song et al. 2021, equation 12).
+    # Around its mean x shrinks by the same factor in each step, from unit variance on, and noise is added (Song et al.
+    # 2021, equations 12 and 16).
     times = np.round(np.linspace(999, 0, NETWORK_CALLS)).astype(int)
-    spread = 1.0
+    variance = 1.0
     for level, after in zip(levels[times], [*levels[times[1:]], 1 + 0 * levels[0]], strict=True):
-        share = gain(level)
-        spread *= float(after.sqrt() * share + ((1 - after) / (1 - level)).sqrt() * (1 - level.sqrt() * share))
+        share, noise = gain(level), eta**2 * (1 - after) / (1 - level) * (1 - level / after)
+        factor = after.sqrt() * share + ((1 - after - noise) / (1 - level)).sqrt() * (1 - level.sqrt() * share)
+        variance = float(factor**2 * variance + noise)
+    spread = np.sqrt(variance)
     assert values.mean() == pytest.approx(0.2, abs=0.005)
     assert values.std() == pytest.approx(spread, rel=0.02) and spread == pytest.approx(0.1, rel=0.15)
 
@@ -73,7 +76,7 @@ def test_the_ladder_keeps_colours_and_loses_structure():
 
 def test_everybody_has_a_name_of_his_own_and_as_many_network_calls():
     names = one.contestants()
-    assert len(names) == 48 + 18
+    assert len(names) == 48 + 22
     ours = [each for each in names.values() if not isinstance(each, Theirs)]
     assert all(str(NETWORK_CALLS) in each.sample for each in ours)
 

@@ -1,7 +1,8 @@
-"""Guided-diffusion in PyTorch, after the papers: training for so many seconds, and drawing with DDIM. No JAX.
+"""Guided-diffusion in PyTorch, after the papers: training for so many seconds, and drawing. No JAX.
 
 Sources: Ho et al. 2020 (the simple loss), Nichol and Dhariwal 2021 (the cosine schedule, the moving average), Dhariwal
-and Nichol 2021 (the network, its prediction of x_0), Song et al. 2021, equation 12 (DDIM).
+and Nichol 2021 (the network, its prediction of x_0), Song et al. 2021, equations 12 and 16 (DDIM,
+and DDPM as its noisy end).
 """
 
 import copy
@@ -90,8 +91,17 @@ def _average(average: UNet, network: UNet, decay: float) -> None:
 
 
 @torch.no_grad()
-def draw(network: UNet, labels: np.ndarray, setting: Theirs, *, px: int, seed: int) -> np.ndarray:
-    """Draw an image for each label with DDIM and clipping; returns uint8, (n, px, px, 3)."""
+def draw(network: UNet, labels: np.ndarray, setting: Theirs, *, px: int, seed: int, eta: float = 1.0) -> np.ndarray:
+    """Draw an image for each label, with clipping; returns uint8, (n, px, px, 3).
+
+    Args:
+        network: with its averaged parameters.
+        labels: classes, int.
+        setting: what it predicts, and its schedule.
+        px: side of the images.
+        seed: of all noise.
+        eta: noise of a step: 1 for DDPM's, 0 for none (DDIM).
+    """
     torch.manual_seed(seed)
     levels, drawn = alpha_bars(setting.schedule).float(), []
     # Evenly spaced, from the last step down to the first.
@@ -106,6 +116,7 @@ def draw(network: UNet, labels: np.ndarray, setting: Theirs, *, px: int, seed: i
                 predicted = (x - (1 - level).sqrt() * predicted) / level.sqrt()
             x_0 = predicted.clamp(-1, 1)
             eps = (x - level.sqrt() * x_0) / (1 - level).sqrt()
-            x = after.sqrt() * x_0 + (1 - after).sqrt() * eps
+            sigma = eta * ((1 - after) / (1 - level) * (1 - level / after)).sqrt()
+            x = after.sqrt() * x_0 + (1 - after - sigma**2).sqrt() * eps + sigma * torch.randn_like(x)
         drawn.append(((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     return np.concatenate(drawn)
