@@ -50,6 +50,19 @@ def linear_noise() -> dict[str, Any]:
     return {"schedule": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 2e-2}
 
 
+def best(config: ConfigDict) -> ConfigDict:
+    """Returns a config with the parts of a recipe that ten minutes of a core showed to be worth it (docs/SPEED.md).
+
+    Min-SNR weights on x0, classes in balance, Muon with a rate that decays to zero, averages of any length.
+    """
+    config.data.balanced = True
+    config.diffusion = {"prediction": "x0", "loss": "min_snr", "label_dropout": 0.1}
+    config.optim.update({"learning_rate": 3e-4, "muon_learning_rate": 0.02, "b2": 0.99, "decay": "cosine"})
+    config.optim.update({"warmup_steps": 1_000, "clip_norm": 1.0, "ema_lengths": (0.05, 0.1)})
+    config.train.keep_every = 4_000
+    return config
+
+
 def make_debug(config: ConfigDict, **network: Any) -> ConfigDict:
     """Returns a config of two steps in float32 on any data set, for tests, with these keys of its network."""
     config.dtype = "float32"

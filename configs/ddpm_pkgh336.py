@@ -6,7 +6,7 @@ Paper: Table 3, "DDPM" columns (FID / KID): DDPM sampler 18.45 / .0129, eps scal
 21.34 / .0159. Expected: not measured yet, the data are not public. Variants and options are those of ddpm_pkgh224.py;
 a step costs 2.25 times as much at 192 px.
 Command: diffpath train --config configs/ddpm_pkgh336.py --workdir RUN --config.data.train=DATASET
-Variants: (none) or paper, small, author_code, debug.
+Variants: (none) or paper, small, best, author_code, debug.
 """
 
 import ddpm_pkgh224

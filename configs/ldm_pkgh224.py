@@ -16,6 +16,9 @@ Variants; see --dry_run for size and cost on another machine:
   author_code     what kgh.yaml runs: no label dropout, so no null class; no average; latents as they are (scale 1);
                   both flips; a learning rate of 2.5e-5 for each image of a batch of 32, which is 8e-4; float32. That it
                   trains and validates on the test split is not repeated.
+  best            not the paper's: the small network with the parts of ddpm_pkgh224:best that latents can have (x0 with
+                  min-SNR weights, classes in balance, Muon decaying to zero, averages of any length), none of them
+                  measured in latents.
   small           96 base channels (77 M), for one 24 GB GPU.
   debug           two steps of a tiny network, for tests.
 """
@@ -57,6 +60,11 @@ def small() -> ConfigDict:
     return config
 
 
+def best() -> ConfigDict:
+    """Not the paper's: see the variant of this name in ddpm_pkgh224.py."""
+    return common.best(small())
+
+
 def author_code() -> ConfigDict:
     """The authors' kgh.yaml, with its slips; see docs/DEVIATIONS.md."""
     config = paper()
@@ -76,4 +84,5 @@ def debug() -> ConfigDict:
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """The config of a variant."""
-    return common.choose({"paper": paper, "small": small, "author_code": author_code, "debug": debug}, variant)
+    variants = {"paper": paper, "small": small, "best": best, "author_code": author_code, "debug": debug}
+    return common.choose(variants, variant)

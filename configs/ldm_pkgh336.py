@@ -7,7 +7,7 @@ the data are not public. Variants and options are those of ldm_pkgh224.py, a ste
 and the first stage may be the same.
 Command: diffpath train --config configs/ldm_pkgh336.py --workdir RUN --config.data.train=LATENTS \
     --config.codec.first_stage=VQGAN
-Variants: (none) or paper, small, author_code, debug.
+Variants: (none) or paper, small, best, author_code, debug.
 """
 
 import ldm_pkgh224

@@ -91,7 +91,7 @@ def sample(
     job = sampling_job.SampleJob(
         out=out,
         name=name,
-        conditions=for_each_class(len(run.classes), _told(conditions or {}, run)),
+        conditions=for_each_class(run, _told(conditions or {}, run)),
         counts=_counts(num_per_class, run),
         sampler=_sampler(run, sampler, image_px),
         image_px=image_px,

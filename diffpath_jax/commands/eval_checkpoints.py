@@ -108,7 +108,7 @@ def _job(arguments: argparse.Namespace, run: runs.DiffusionModelRun, step: int) 
     return sampling_job.SampleJob(
         out=arguments.out / SAMPLES / str(step),
         name="generated",
-        conditions=for_each_class(len(run.classes)),
+        conditions=for_each_class(run),
         counts=sample_counts.stated_counts(arguments.num_per_class, run),
         sampler=sample.sampler_of(options, run),
         image_px=run.image_px,

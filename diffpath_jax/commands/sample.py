@@ -34,7 +34,7 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep, weights_file
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, check_told, for_each_class
+from diffpath_jax.sampling.draw import Model, check_told, drawn_mpp, for_each_class
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -240,7 +240,7 @@ def _finish(arguments: argparse.Namespace, job: sampling_job.SampleJob, model: M
     if arguments.trajectory:
         _write_trajectory(job, model)
     console.print(card.summary(dataset))
-    mpp, sampling = model.run.mpp, dataset.details.sampling or {}
+    mpp, sampling = dataset.details.mpp, dataset.details.sampling or {}
     field = f"{job.image_px[1]} px at {mpp:.4g} um/px: field of view {job.image_px[1] * mpp:.4g} um"
     calls = f"{sampling['evaluations']} evaluations of the network an image"
     if why := dataset.details.references:
@@ -300,18 +300,19 @@ def _job(
     # What a sampler holds of each image at the very least: x_t, eps, x_0 and noise in float32.
     held = 4 * 4 * 3 * math.prod(image_px) * at_once
     check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
-    wanted = counts(arguments, run)
+    wanted, conditions = counts(arguments, run), for_each_class(run, _conditions(arguments.condition, run))
+    mpp = drawn_mpp(run, conditions[0])
     job = sampling_job.SampleJob(
         out=arguments.out / point,
         name=arguments.name,
-        conditions=for_each_class(len(run.classes), _conditions(arguments.condition, run)),
+        conditions=conditions,
         counts=wanted,
         sampler=sampler,
         image_px=image_px,
         batch_size=at_once,
         seed=arguments.seed,
         shared_noise=arguments.shared_noise,
-        starts=sample_starts.starts(arguments, run, counts=wanted, image_px=image_px),
+        starts=sample_starts.starts(arguments, run, counts=wanted, image_px=image_px, mpp=mpp),
         field=field,
     )
     return sampling_job.as_begun(job)

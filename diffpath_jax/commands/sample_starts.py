@@ -26,9 +26,9 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def starts(
-    arguments: argparse.Namespace, run: runs.Run, *, counts: Sequence[int], image_px: tuple[int, int]
+    arguments: argparse.Namespace, run: runs.Run, *, counts: Sequence[int], image_px: tuple[int, int], mpp: float
 ) -> Starts | None:
-    """Returns the images to start from; none where no data set is named.
+    """Returns the images to start from, of the size and the um/px that are drawn; none where no data set is named.
 
     Raises:
         DiffpathError: it does not fit, or is what the model was trained on (exit code 4).
@@ -46,6 +46,7 @@ def starts(
             run,
             counts=counts,
             image_px=image_px,
+            mpp=mpp,
             seed=arguments.seed,
             between=arguments.between or 0,
             masks=arguments.inpaint,

@@ -22,8 +22,10 @@ from diffpath_jax.config.sections import (
     RunConfig,
 )
 from diffpath_jax.data.manifest import Dataset, open_dataset
+from diffpath_jax.data.records import same_scale
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
+from diffpath_jax.networks.conditions import SCALE
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.networks.patchgan import smallest_side
 from diffpath_jax.training.loggers import LOGGERS
@@ -342,6 +344,8 @@ def datasets(config: RunConfig, *, where: str) -> list[Dataset]:
         raise DiffpathError("key 'data.train'", where=where, why="names no data set", fix=fix)
     opened = [open_dataset(directory) for directory in directories]
     check_alike(opened)
+    if SCALE.name not in config.network.conditions:
+        _check_scales(opened)
     return opened
 
 
@@ -359,6 +363,16 @@ def check_alike(datasets: Sequence[Dataset]) -> None:
                 why=f"its images and classes {other.schema} are not those of {datasets[0].directory}",
                 fix="mix only data sets of one size and one list of classes",
             )
+
+
+def _check_scales(datasets: Sequence[Dataset]) -> None:
+    """Refuse images of several um/px for a network that is not told theirs."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if first.details.mpp and other.details.mpp and not same_scale(other.details.mpp, first.details.mpp):
+            why = f"{other.details.mpp:.4g} um/px, but {first.directory} has {first.details.mpp:.4g}"
+            fix = f"mix data sets of one scale, or add {SCALE.name!r} to network.conditions of a denoiser"
+            raise DiffpathError("data set", where=other.directory, why=why, fix=fix)
 
 
 def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:

@@ -1,7 +1,7 @@
 """Conditions of a denoiser.
 
 Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
-it. The class label is the first; ``CONDITIONS.register(kind)`` adds one from outside the package.
+it. The class label and um/px are there; ``CONDITIONS.register(kind)`` adds one from outside the package.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +14,7 @@ from flax import nnx
 
 from diffpath_jax.io.registry import Registry
 from diffpath_jax.networks.config import CLASS_LABEL, Conflict, NetworkConfig
+from diffpath_jax.networks.embeddings import GREATEST_MPP, LEAST_MPP, ScaleEmbedding
 
 
 @runtime_checkable
@@ -66,7 +67,31 @@ LABEL = ConditionKind(
     parse=int,
     make=_class_embedding,
 )
-CONDITIONS: Registry[ConditionKind] = Registry("condition", [LABEL], unique={"attribute": lambda kind: kind.attribute})
+
+
+def _um_per_px(text: str) -> float:
+    value = float(text)
+    if not 2.0**LEAST_MPP <= value <= 2.0**GREATEST_MPP:
+        raise ValueError(f"{text} um/px are not between {2.0**LEAST_MPP:g} and {2.0**GREATEST_MPP:g}")
+    return value
+
+
+def _scale_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    return ScaleEmbedding(width, rngs)
+
+
+# um/px, so that one network serves several magnifications (ZoomLDM, Yellapragada et al. 2025).
+SCALE = ConditionKind(
+    name="mpp",
+    attribute="mpp",
+    read=lambda record: np.asarray(record.mpp, np.float32),
+    null=lambda num_classes: np.asarray(np.nan, np.float32),
+    parse=_um_per_px,
+    make=_scale_embedding,
+)
+CONDITIONS: Registry[ConditionKind] = Registry(
+    "condition", [LABEL, SCALE], unique={"attribute": lambda kind: kind.attribute}
+)
 
 
 def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray]:

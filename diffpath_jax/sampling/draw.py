@@ -19,7 +19,7 @@ from diffpath_jax.diffusion.samplers.thresholding import Threshold
 from diffpath_jax.diffusion.starts import with_known
 from diffpath_jax.diffusion.windows import Windows, averaged, with_windows
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.networks.conditions import CONDITIONS, LABEL
+from diffpath_jax.networks.conditions import CONDITIONS, LABEL, SCALE
 from diffpath_jax.runs.run import DiffusionModelRun, Run, Weights
 from diffpath_jax.sampling import compose
 from diffpath_jax.sampling.field import FieldOptions
@@ -32,9 +32,18 @@ Told = Mapping[str, float | int]
 DENOISER, GUIDE, CLASSIFIER, CODEC = "denoiser", "guide", "classifier", "codec"
 
 
-def for_each_class(num_classes: int, others: Told | None = None) -> tuple[Told, ...]:
-    """Returns conditions of one class after the other, with the same values of ``others``."""
-    return tuple({LABEL.name: label, **(others or {})} for label in range(num_classes))
+def for_each_class(run: Run, others: Told | None = None) -> tuple[Told, ...]:
+    """Returns conditions of one class of a run after the other, with the same values of ``others``.
+
+    A model of several magnifications is told that of its first data set, where ``others`` have none.
+    """
+    scale = {SCALE.name: run.mpp} if SCALE.name in run.config.network.conditions else {}
+    return tuple({LABEL.name: label, **scale, **(others or {})} for label in range(len(run.classes)))
+
+
+def drawn_mpp(run: Run, told: Told) -> float:
+    """Returns the um/px of images that are drawn under some conditions."""
+    return float(told.get(SCALE.name, run.mpp))
 
 
 def check_classes(names: Iterable[str], run: Run) -> None:

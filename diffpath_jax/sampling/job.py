@@ -31,8 +31,9 @@ from diffpath_jax.diffusion.samplers import spacing
 from diffpath_jax.diffusion.samplers.loop import Sampler
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.conditions import LABEL
+from diffpath_jax.runs.run import Run
 from diffpath_jax.sampling import growth
-from diffpath_jax.sampling.draw import Draw, Model, Recipe, Told, conditions_of, make_draw
+from diffpath_jax.sampling.draw import Draw, Model, Recipe, Told, conditions_of, drawn_mpp, make_draw
 from diffpath_jax.sampling.field import FieldOptions
 from diffpath_jax.sampling.starts import Starts
 from diffpath_jax.sampling.stepwise import make_stepwise_draw
@@ -72,6 +73,10 @@ class SampleJob:
     shared_noise: bool = False
     starts: Starts | None = None
     field: FieldOptions | None = None
+
+    def mpp(self, run: Run) -> float:
+        """Returns the um/px of the images that a run's model draws."""
+        return drawn_mpp(run, self.conditions[0])
 
     def inputs(self, indices: Int[np.ndarray, "n"]) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
         """Returns the numbers of the noise of some images, their conditions and starts, as ``Draw`` takes them."""
@@ -207,7 +212,7 @@ def _split(group: Sequence[jobs.Piece], images: jax.Array, parts: int) -> Iterat
 
 
 def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images: np.ndarray) -> list[bytes]:
-    run, labels = model.run, conditions_of(indices, job.conditions)[LABEL.name]
+    mpp, labels = job.mpp(model.run), conditions_of(indices, job.conditions)[LABEL.name]
     return [
         records.encode(
             records.PatchRecord(
@@ -215,8 +220,8 @@ def _encode(job: SampleJob, model: Model, indices: Int[np.ndarray, "n"], images:
                 label=int(label),
                 slide=marking.record_source(model.trained.digest),
                 patient="",
-                mpp=run.mpp,
-                fov_um=job.image_px[1] * run.mpp,
+                mpp=mpp,
+                fov_um=job.image_px[1] * mpp,
                 index=int(index),
             )
         )
@@ -327,11 +332,12 @@ def _assemble(
     run, indices = model.run, image_indices(job.counts)
     schema = records.Schema(job.image_px, run.classes)
     labels = conditions_of(indices, job.conditions)[LABEL.name]
-    scale = {"mpp": run.mpp, "fov_um": job.image_px[1] * run.mpp}
+    mpp = job.mpp(run)
+    scale = {"mpp": mpp, "fov_um": job.image_px[1] * mpp}
     provenance = _provenance(job, model)
     details = Details(
         kind=marking.GENERATED,
-        mpp=run.mpp,
+        mpp=mpp,
         fov_um=scale["fov_um"],
         job=dict(record),
         command="diffpath sample",

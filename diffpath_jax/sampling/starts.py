@@ -107,6 +107,7 @@ def open_starts(
     *,
     counts: Sequence[int],
     image_px: tuple[int, int],
+    mpp: float,
     seed: int,
     between: int = 0,
     masks: Sequence[Path] = (),
@@ -120,6 +121,7 @@ def open_starts(
         run: the model.
         counts: samples of each class of the model.
         image_px: (height, width) of the samples.
+        mpp: um per pixel of the samples.
         seed: of the order of the images of each class.
         between: see :class:`Starts`.
         masks: image files of the size of the samples; what is white is painted, what is black is known.
@@ -131,7 +133,7 @@ def open_starts(
     """
     dataset = open_dataset(path)
     dataset.check_images()
-    _check_fits(dataset, run, image_px)
+    _check_fits(dataset, image_px, mpp)
     origin = origin_of(dataset, split, run)
     if origin == "training" and not allow_training:
         why = f"the model was trained on the images of its {split} split: samples would repeat them"
@@ -153,19 +155,19 @@ def origin_of(dataset: Dataset, split: str, run: Run) -> Origin:
     return "training" if split == TRAIN else "held out"
 
 
-def _check_fits(dataset: Dataset, run: Run, image_px: tuple[int, int]) -> None:
+def _check_fits(dataset: Dataset, image_px: tuple[int, int], mpp: float) -> None:
     """Refuse images of another size or scale than those that are drawn.
 
     Raises:
         DiffpathError: naming both.
     """
-    own, mpp = dataset.schema.image_px, dataset.details.mpp
+    own, scale = dataset.schema.image_px, dataset.details.mpp
     if own != image_px:
         why = f"its images have {own[1]} x {own[0]} px, not {image_px[1]} x {image_px[0]}"
         raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of that size, or `patch_px`")
-    if not same_scale(mpp, run.mpp):
-        why = f"its images have {mpp:.4g} um/px, those of the model {run.mpp:.4g}"
-        raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of the model's um/px")
+    if not same_scale(scale, mpp):
+        why = f"its images have {scale:.4g} um/px, those that are drawn {mpp:.4g}"
+        raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of that um/px")
 
 
 def _order(

@@ -132,7 +132,7 @@ def test_arms_of_a_study_differ_in_their_mixture_alone(tmp_path, dataset, sample
 
 
 @pytest.mark.parametrize("paths", [PKGH, LDM], ids=["ddpm", "ldm"])
-@pytest.mark.parametrize("variant", ["paper", "small", "author_code", "debug"])
+@pytest.mark.parametrize("variant", ["paper", "small", "best", "author_code", "debug"])
 def test_both_fields_of_view_have_the_same_variants(paths, variant):
     assert load(f"{paths[0]}:{variant}") == load(f"{paths[1]}:{variant}")
 

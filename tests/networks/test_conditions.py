@@ -96,12 +96,12 @@ def test_what_is_not_known_is_one_line(run, tmp_path, capsys, word, said):
 def test_help_lists_it(registered, capsys):
     with pytest.raises(SystemExit):
         cli.main(["sample", "--help"])
-    assert "(place)" in capsys.readouterr().out
+    assert "(mpp, place)" in capsys.readouterr().out
 
 
 def test_an_unknown_name_in_a_config_is_a_conflict(registered):
     assert UNetConfig(conditions=("label", "place")).conflict() is None
-    assert UNetConfig(conditions=("label", "site")).conflict() == ("conditions", "'site' is none of label, place")
+    assert UNetConfig(conditions=("label", "site")).conflict() == ("conditions", "'site' is none of label, mpp, place")
     assert UNetConfig(conditions=("label", "label")).conflict() == ("conditions", "'label' is there twice")
 
 

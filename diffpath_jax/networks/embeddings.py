@@ -1,0 +1,54 @@
+"""Modules that embed conditions: sets of labels, numbers, um/px."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+# Waves of a number over its range: one, two, four, ... half periods.
+NUM_WAVES = 6
+# um/px that an embedding tells apart, as powers of 2.
+LEAST_MPP, GREATEST_MPP = -4, 4
+
+
+class LabelsEmbedding(nnx.Module):
+    """The sum of the rows of the labels that an image has; a row of its own where nothing is known."""
+
+    def __init__(self, count: int, width: int, rngs: nnx.Rngs) -> None:
+        self.rows = nnx.Embed(count + 1, width, dtype=jnp.float32, rngs=rngs)
+        self.count = count
+
+    def __call__(self, bits: Int[Array, "b"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of some sets of labels."""
+        there = (bits[:, None] >> jnp.arange(self.count)) & 1
+        unknown = bits[:, None] < 0
+        chosen = jnp.concatenate([jnp.where(unknown, 0, there), unknown], axis=1).astype(jnp.float32)
+        return chosen @ self.rows.embedding[...]
+
+
+class NumberEmbedding(nnx.Module):
+    """A linear map of a number and of waves of it; a vector of its own where it is not known (NaN)."""
+
+    def __init__(self, low: float, high: float, width: int, rngs: nnx.Rngs) -> None:
+        self.map = nnx.Linear(1 + 2 * NUM_WAVES, width, dtype=jnp.float32, rngs=rngs)
+        self.null = nnx.Param(jnp.zeros(width))
+        self.low, self.high = low, high
+
+    def __call__(self, x: Float[Array, "b"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of some numbers."""
+        unknown = jnp.isnan(x)
+        share = (jnp.where(unknown, self.low, x) - self.low) / (self.high - self.low)
+        angles = np.pi * share[:, None] * 2.0 ** jnp.arange(NUM_WAVES)
+        features = jnp.concatenate([share[:, None], jnp.sin(angles), jnp.cos(angles)], axis=1)
+        return jnp.where(unknown[:, None], self.null[...], self.map(features))
+
+
+class ScaleEmbedding(nnx.Module):
+    """That of the logarithm of um/px, as half as many is the same step everywhere; NaN where they are not known."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs) -> None:
+        self.logarithm = NumberEmbedding(LEAST_MPP, GREATEST_MPP, width, rngs)
+
+    def __call__(self, mpp: Float[Array, "b"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of some um/px."""
+        return self.logarithm(jnp.log2(mpp))
