@@ -17,7 +17,8 @@ def demo(debug: bool) -> ConfigDict:
             "task": "diffusion",
             "seed": 0,
             "dtype": "float32",
-            "data": {**common.data(8 if debug else 16, workers=0), "balanced": True},
+            # One slide has a direction, which its epidermis and its fibres keep; many slides have none (dihedral).
+            "data": {**common.data(8 if debug else 16, workers=0), "augment": "hflip", "balanced": True},
             "network": {
                 "kind": "unet_adm",
                 "channels": 32 if debug else 64,
