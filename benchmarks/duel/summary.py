@@ -68,4 +68,9 @@ def rows(spaces: Mapping[str, Mapping]) -> list[measure.Row]:
 
 def _said(values: Sequence[float]) -> str:
     half = half_width(values)
-    return f"{np.mean(values):.3g}" + (f" ± {half:.2g}" if half is not None else "")
+    return _shown(float(np.mean(values)), 3) + (f" ± {_shown(half, 2)}" if half is not None else "")
+
+
+def _shown(value: float, digits: int) -> str:
+    """Returns a number with so many digits, and never as a power of ten."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"

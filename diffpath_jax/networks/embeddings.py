@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 # Waves of a number over its range: one, two, four, ... half periods.
 NUM_WAVES = 6
 # um/px that an embedding tells apart, as powers of 2.
-LEAST_MPP, GREATEST_MPP = -4, 4
+LEAST_MPP, GREATEST_MPP = -4.0, 4.0
 
 
 class LabelsEmbedding(nnx.Module):

@@ -53,7 +53,7 @@ def draw(run, out, *words):
 
 def test_images_have_the_scale_that_was_asked_for(run, tmp_path, capsys):
     far = draw(run, tmp_path / "far", "--condition", "mpp=4")
-    assert "16 px at 4 um/px: field of view 64 um" in capsys.readouterr().out
+    assert "16 px at 4 um/px: field of view 64 um" in capsys.readouterr().err
     assert (far.details.mpp, far.details.fov_um) == (4.0, 64.0)
     assert {(record.mpp, record.fov_um) for record in far.read("train")} == {(4.0, 64.0)}
     # Without a word the scale of the first data set.
