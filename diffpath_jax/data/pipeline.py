@@ -11,7 +11,7 @@ from absl import flags
 from jaxtyping import Int
 
 from diffpath_jax.data import mixture, records
-from diffpath_jax.data.crops import Crop, Crops
+from diffpath_jax.data.crops import Crops
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.symmetries import SYMMETRIES, Augmentation, symmetric
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -121,6 +121,19 @@ class Symmetry(grain.transforms.RandomMap):
             return element
         numbers = SYMMETRIES[self.group]
         return {**element, "image": symmetric(element["image"], numbers[int(rng.integers(len(numbers)))])}
+
+
+@dataclass(frozen=True)
+class Crop(grain.transforms.MapWithIndex):
+    """Cut batches; attributes are arguments of :meth:`Crops.cut`."""
+
+    crops: Crops
+    part: tuple[int, int]
+    batch_size: int
+
+    def map_with_index(self, index: int, element: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Cut batch ``index``."""
+        return self.crops.cut(element, index, part=self.part, batch_size=self.batch_size)
 
 
 def training_source(

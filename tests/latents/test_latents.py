@@ -341,7 +341,7 @@ def test_latents_of_another_autoencoder_are_refused_and_so_is_what_cannot_be_don
         assert run_cli(command, "--data", latents, "--first_stage", autoencoder_run, "--out", run) == 2
         assert "it holds latents, not images" in error_line(capsys)
     words = ("train", "--config", "configs/demo_ddpm.py:debug", "--workdir", run, f"--config.data.train={latents}")
-    assert run_cli(*words) == 2
+    assert run_cli(*words, "--config.data.augment=dihedral") == 2
     assert "it holds latents, not images" in error_line(capsys)
     assert run_cli("eval", "--real", latents, "--generated", dataset, "--out", run) == 2
     assert not run.exists()

@@ -29,8 +29,10 @@ from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import field, starts, sweep
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, for_each_class
+from diffpath_jax.sampling.draw import Model
 from tests.conftest import TINY_CLASSIFIER, TINY_DENOISER, write_run
+
+CLASSES = ({"label": 0}, {"label": 1})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def mesh(count):
 def job_of(out, sampler, **other):
     settings = {
         "name": "drawn",
-        "conditions": for_each_class(2),
+        "conditions": CLASSES,
         "counts": (5, 5),
         "image_px": (16, 16),
         "batch_size": 2,
@@ -473,6 +475,8 @@ def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
     started = starts.Starts([], (), digest="", split="test", origin="held out")
     covered = field.FieldOptions(16, 8, 4)
-    job = job_of(Path("x"), {}, conditions=for_each_class(2, {"place": 1.0}), starts=started, field=covered)
+    job = job_of(
+        Path("x"), {}, conditions=tuple({**told, "place": 1.0} for told in CLASSES), starts=started, field=covered
+    )
     known = set(sampling_job._fingerprint(job, model))
     assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known
