@@ -56,18 +56,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _training(run: Path, sides: Sequence[int], arguments: argparse.Namespace) -> cores.Work:
-    budget = (f"train.minutes={arguments.minutes}", "train.num_steps=1000000", "train.log_every=10")
-    keys = (*RECIPE.train, *budget, f"data.train={arguments.dataset}", f"data.crop_px=({','.join(map(str, sides))},)")
-    words = ["diffpath_jax.cli", "train", "--config", RECIPE.config, "--workdir", str(run)]
-    words += [f"--config.{key}" for key in keys]
-    return cores.Work(tuple(words), log=run.with_suffix(".log"))
+    words = RECIPE.training(run, arguments.dataset, minutes=arguments.minutes, seed=0)
+    words.append(f"--config.data.crop_px=({','.join(map(str, sides))},)")
+    return cores.Work(("diffpath_jax.cli", *words), log=run.with_suffix(".log"))
 
 
 def _drawing(run: Path, px: int, arguments: argparse.Namespace) -> cores.Work:
     drawn = run / f"drawn_{px}"
-    words = ["diffpath_jax.cli", "sample", "--workdir", str(run), "--out", str(drawn), "--patch_px", str(px)]
-    words += ["--num_per_class", str(arguments.per_class), "--batch_size", "50", *RECIPE.sample]
-    return cores.Work(tuple(words), log=run / f"drawn_{px}.log", done=drawn / "manifest.json")
+    words = RECIPE.drawing(run, drawn, per_class=arguments.per_class, seed=0)
+    words += ["--patch_px", str(px)]
+    return cores.Work(("diffpath_jax.cli", *words), log=drawn.with_suffix(".log"), done=drawn / "manifest.json")
 
 
 def _measure(px: int, runs: Mapping[str, Path], held_out: np.ndarray, others: np.ndarray) -> dict[str, dict]:

@@ -1,13 +1,16 @@
 """The duel's other side is guided-diffusion, and its measures see what they are made for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.duel import encoders, guided_diffusion, one, summary
+from benchmarks.duel import contestants, encoders, guided_diffusion, one, summary
 from benchmarks.duel.contestants import NETWORK_CALLS, Theirs
 from benchmarks.shapes import BETA_END, BETA_START
+from diffpath_jax.config import checks, files
 from diffpath_jax.diffusion.schedule import cosine_schedule, linear_schedule
 
 
@@ -79,7 +82,16 @@ def test_everybody_has_a_name_of_his_own_and_as_many_network_calls():
     names = one.contestants()
     assert len(names) == 48 + 22
     ours = [each for each in names.values() if not isinstance(each, Theirs)]
-    assert all(str(NETWORK_CALLS) in each.sample for each in ours)
+    assert all(str(NETWORK_CALLS) in each.drawing(Path("run"), Path("out"), per_class=1, seed=0) for each in ours)
+
+
+@pytest.mark.parametrize("recipe", contestants.our_recipes(), ids=lambda recipe: recipe.name)
+def test_a_recipe_is_a_config_and_changes_something(recipe):
+    demo, changed = (
+        checks.run_config(files.load("diffpath:demo_ddpm", words, checks.with_defaults), where="test")
+        for words in ([], [f"--config.{word}" for word in recipe.train])
+    )
+    assert (demo != changed) == (recipe != contestants.RECIPE)
 
 
 def test_distances_are_compared_with_the_best_of_theirs():

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 from benchmarks.shapes import Shape
@@ -54,15 +55,24 @@ class Ours:
 
     Attributes:
         name: for tables and files.
-        train: overrides of the config, as ``diffpath train`` takes them.
-        sample: options of ``diffpath sample``; ``RUN`` in them is the run itself.
-        config: what is overridden.
+        train: overrides of the demo's config, as ``diffpath train`` takes them.
     """
 
     name: str
     train: tuple[str, ...] = ()
-    sample: tuple[str, ...] = ("--sampler", "ddpm", "--steps", str(NETWORK_CALLS))
-    config: str = "diffpath:demo_ddpm"
+
+    def training(self, run: Path, dataset: Path, *, minutes: float, seed: int) -> list[str]:
+        """Words of ``diffpath`` that train it for some minutes, which end the run; checkpoints would cost time."""
+        rare = ("train.num_steps=1000000", "train.checkpoint_every=2000", "train.log_every=10")
+        budget = (f"data.train={dataset}", f"train.minutes={minutes}", f"seed={seed}")
+        words = (f"--config.{word}" for word in (*self.train, *rare, *budget))
+        return ["train", "--config", "diffpath:demo_ddpm", "--workdir", str(run), *words]
+
+    def drawing(self, run: Path, out: Path, *, per_class: int, seed: int) -> list[str]:
+        """Words of ``diffpath`` that draw from it."""
+        sampler = ["--sampler", "ddpm", "--steps", str(NETWORK_CALLS)]
+        count = ["--num_per_class", str(per_class), "--batch_size", "50", "--seed", str(seed)]
+        return ["sample", "--workdir", str(run), "--out", str(out), *count, *sampler]
 
 
 Contestant = Theirs | Ours
@@ -75,29 +85,21 @@ def their_settings() -> Iterator[Theirs]:
         yield Theirs(prediction, schedule, rate, batch, channels)
 
 
-# The plain recipe: AdamW and x0 with a cosine schedule in guided-diffusion's own network, without its attention.
-PLAIN = (
+# Our network at full resolution, of guided-diffusion's widths.
+FULL_RESOLUTION = (
     "network.stem_block=1",
     "network.channel_mult=(1,2,2)",
     "network.channels=32",
     "network.groups=16",
-    "network.attention_downsamples=()",
-    "optim.muon_learning_rate=0.0",
-    "optim.learning_rate=1e-3",
-    "diffusion.prediction=x0",
-    "data.batch_size=16",
 )
-
-# The network at half the resolution: squares of 2 px become channels.
-STEM = ("network.stem_block=2", "network.channel_mult=(1,1)", "network.channels=64", "network.groups=32")
-MUON = ("optim.muon_learning_rate=0.02", "optim.learning_rate=1.5e-3")
-# Of one slide tissue has a direction: both sides flip left and right alone.
-DATA = ("data.augment=hflip", "data.balanced=True")
+ADAMW = ("optim.muon_learning_rate=0.0", "optim.learning_rate=1e-3")
+# What is left of the recipe when it trains as theirs does.
+PLAIN = (*FULL_RESOLUTION, *ADAMW, "diffusion.loss=simple", "data.balanced=False")
 
 # What is left out of the recipe, or put in its place, one thing at a time.
 PARTS: dict[str, tuple[str, ...]] = {
-    "no_stem": PLAIN[:4],
-    "adamw": PLAIN[5:7],
+    "full_resolution": FULL_RESOLUTION,
+    "adamw": ADAMW,
     "attention": ("network.attention_downsamples=(2,)",),
     "wider": ("network.channels=96",),
     "v": ("diffusion.prediction=v",),
@@ -118,8 +120,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     "ema_0.999": ("optim.ema_decay=0.999",),
 }
 
-# What won, on validation patches.
-RECIPE = Ours("ours", (*PLAIN, *STEM, *MUON, *DATA, "diffusion.loss=min_snr"))
+# What won on validation patches: the demo's config as it is.
+RECIPE = Ours("ours")
 
 
 def our_recipes() -> Iterator[Ours]:
@@ -127,4 +129,4 @@ def our_recipes() -> Iterator[Ours]:
     yield RECIPE
     yield Ours("ours-plain", PLAIN)
     for name, changes in PARTS.items():
-        yield Ours(f"ours-{name}", (*RECIPE.train, *changes))
+        yield Ours(f"ours-{name}", changes)

@@ -65,14 +65,8 @@ def _ours(recipe: Ours, arguments: argparse.Namespace) -> tuple[np.ndarray, np.n
     from diffpath_jax.training.metrics_log import read_metrics
 
     run, drawn = arguments.out / RUN, arguments.out / "samples"
-    overrides = (f"data.train={arguments.dataset}", f"seed={arguments.seed}", f"train.minutes={arguments.minutes}")
-    # The budget ends the run; checkpoints cost time.
-    rare = ("train.num_steps=1000000", "train.checkpoint_every=2000", "train.log_every=10")
-    words = [f"--config.{word}" for word in (*recipe.train, *rare, *overrides)]
-    _run(cli, ["train", "--config", recipe.config, "--workdir", str(run), *words])
-    options = [str(run) if word == "RUN" else word for word in recipe.sample]
-    count = ["--num_per_class", str(arguments.per_class), "--seed", str(arguments.seed), "--batch_size", "50"]
-    _run(cli, ["sample", "--workdir", str(run), "--out", str(drawn), *count, *options])
+    _run(cli, recipe.training(run, arguments.dataset, minutes=arguments.minutes, seed=arguments.seed))
+    _run(cli, recipe.drawing(run, drawn, per_class=arguments.per_class, seed=arguments.seed))
     data, steps = read_arrays(open_dataset(drawn), "train"), max((row["step"] for row in read_metrics(run)), default=0)
     # In the order of the classes, as the other side draws.
     order = np.argsort(data["label"], kind="stable")

@@ -22,7 +22,7 @@ from diffpath_jax.config.sections import (
     RunConfig,
 )
 from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.data.records import same_scale
+from diffpath_jax.data.records import known_to_differ
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
 from diffpath_jax.networks.conditions import SCALE
@@ -369,7 +369,7 @@ def _check_scales(datasets: Sequence[Dataset]) -> None:
     """Refuse images of several um/px for a network that is not told theirs."""
     first = datasets[0]
     for other in datasets[1:]:
-        if first.details.mpp and other.details.mpp and not same_scale(other.details.mpp, first.details.mpp):
+        if known_to_differ(other.details.mpp, first.details.mpp):
             why = f"{other.details.mpp:.4g} um/px, but {first.directory} has {first.details.mpp:.4g}"
             fix = f"mix data sets of one scale, or add {SCALE.name!r} to network.conditions of a denoiser"
             raise DiffpathError("data set", where=other.directory, why=why, fix=fix)

@@ -22,6 +22,11 @@ def same_scale(mpp: float, other: float) -> bool:
     return abs(mpp / other - 1) <= MPP_TOLERANCE
 
 
+def known_to_differ(mpp: float | None, other: float | None) -> bool:
+    """Returns whether two um/px disagree; one that is not known (none, or 0) disagrees with nothing."""
+    return bool(mpp and other) and not same_scale(mpp, other)
+
+
 @dataclass(frozen=True)
 class Schema:
     """Schema of the records of a data set.

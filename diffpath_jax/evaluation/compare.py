@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from diffpath_jax.data.records import same_scale
+from diffpath_jax.data.records import known_to_differ
 from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.evaluation.record import OVERALL, FeatureSpace, Number, Row
 from diffpath_jax.metrics import bootstrap, fid, influence
@@ -176,7 +176,7 @@ def _qualifications(reference: ImageSet, other: ImageSet) -> list[str]:
         notes.append(f"a class has {least} images, fewer than {MIN_CLASS}: its numbers say little")
     if reference.split == TRAINING_SPLIT and reference.dataset in other.training_data:
         notes.append("the reference is what the model was trained on")
-    if reference.mpp and other.mpp and not same_scale(reference.mpp, other.mpp):
+    if known_to_differ(reference.mpp, other.mpp):
         notes.append(f"the reference has {reference.mpp:g} um/px and the other set {other.mpp:g}")
     if reference.image_px != other.image_px:
         sizes = (f"{images.image_px[1]} x {images.image_px[0]}" for images in (reference, other))

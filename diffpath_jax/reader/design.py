@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
-from diffpath_jax.data.records import same_scale
+from diffpath_jax.data.records import known_to_differ
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.image_sets import ImageSet
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -88,7 +88,7 @@ def _warnings(real: ImageSet, generated: ImageSet) -> Iterator[str]:
         yield f"the real images are no new patients': {real.optimism}"
     if not generated.training_data:
         yield "nothing says what the generated images' model was trained on, so it may be the real images"
-    if real.mpp and generated.mpp and not same_scale(real.mpp, generated.mpp):
+    if known_to_differ(real.mpp, generated.mpp):
         yield f"real images have {real.mpp:g} um/px and generated ones {generated.mpp:g}: size may tell them apart"
 
 
