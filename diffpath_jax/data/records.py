@@ -24,7 +24,9 @@ def same_scale(mpp: float, other: float) -> bool:
 
 def known_to_differ(mpp: float | None, other: float | None) -> bool:
     """Returns whether two um/px disagree; one that is not known (none, or 0) disagrees with nothing."""
-    return bool(mpp and other) and not same_scale(mpp, other)
+    if not mpp or not other:
+        return False
+    return not same_scale(mpp, other)
 
 
 @dataclass(frozen=True)
