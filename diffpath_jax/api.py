@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from diffpath_jax.config import checks
 from diffpath_jax.config import sampling as samplers
+from diffpath_jax.config import size_checks
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.data.manifest import Dataset, open_dataset
@@ -111,7 +111,7 @@ def _sampler(run: DiffusionModelRun, options: Mapping[str, Any], image_px: tuple
     sampler = convert(SamplerConfig, options, where="the arguments of sample")
     samplers.check_sampler(run.config, sampler, classifier=False)
     fix = "choose a multiple of it as patch_px"
-    checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
+    size_checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
     return sampler
 
 

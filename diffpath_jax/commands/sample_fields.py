@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from diffpath_jax.config import checks
+from diffpath_jax.config import size_checks
 from diffpath_jax.data import marking
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.io.errors import DiffpathError
@@ -36,7 +36,7 @@ def field(arguments: argparse.Namespace, run: runs.DiffusionModelRun, image_px: 
             if getattr(arguments, option) is not None:
                 raise _unfit(option, "there are no windows", "add --window_px")
         fix = "choose a multiple of it with --patch_px"
-        checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
+        size_checks.check_image_size(run.config, image_px, first_stage=run.latents, where="the command line", fix=fix)
         return None
     side, stride = arguments.window_px, arguments.window_stride_px or max(1, arguments.window_px // 2)
     factor = run.latents.network.factor if run.latents else 1
@@ -47,7 +47,7 @@ def field(arguments: argparse.Namespace, run: runs.DiffusionModelRun, image_px: 
     if any(px % factor for px in image_px):
         raise _unfit("patch_px", f"{image_px[1]} px are no multiple of {factor}, as latents need", "change it")
     fix = "choose a multiple of it with --window_px"
-    checks.check_image_size(run.config, (side, side), first_stage=run.latents, where="the command line", fix=fix)
+    size_checks.check_image_size(run.config, (side, side), first_stage=run.latents, where="the command line", fix=fix)
     classes = read_class_map(arguments.class_map, len(run.classes)) if arguments.class_map else None
     return FieldOptions(side, stride, arguments.batch_size, classes)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config import checks, sections
+from diffpath_jax.config import checks, sections, size_checks
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import make_task
@@ -94,7 +94,8 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
         console.print(f"note: {hint}", markup=False, soft_wrap=True)
     stage = first_stage.prepare(settings, [*datasets, watched], workdir=arguments.workdir, where=arguments.config)
     image_px = datasets[0].schema.image_px
-    checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    size_checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    size_checks.check_crops(settings, image_px, first_stage=stage, where=arguments.config)
     perceptual = first_stage.perceptual(settings)
     task = make_task(settings, num_classes=len(counts), first_stage=stage, perceptual=perceptual, class_counts=counts)
     if processes.is_first() and checks.is_chosen_by_validation(settings):
@@ -228,7 +229,8 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     checks.check_devices(settings, devices, where=arguments.config)
     stored = bool(datasets) and datasets[0].schema.latent_shape is not None
     stage = _named_first_stage(settings)
-    checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    size_checks.check_image_size(settings, image_px, first_stage=stage, where=arguments.config, fix=SIZE_FIX)
+    size_checks.check_crops(settings, image_px, first_stage=stage, where=arguments.config)
     cost = plan(settings, image_px=image_px, num_classes=num_classes, devices=devices, first_stage=stage, stored=stored)
     rows = {"data": data, "parameters": f"{cost.parameters:,}"}
     if slice_devices:

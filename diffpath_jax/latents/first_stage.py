@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffpath_jax.config import checks
+from diffpath_jax.config import size_checks
 from diffpath_jax.config.first_stage import FirstStage, read_autoencoder
 from diffpath_jax.config.sections import AutoencodingRun, RunConfig
 from diffpath_jax.config.tasks import make_lpips
@@ -61,7 +61,7 @@ def open_for(path: Path, source: Dataset) -> FirstStage:
     if not path.exists():
         raise DiffpathError("first stage", where=path, why="no such file or run", fix="check the path")
     stage = open_first_stage(path)
-    checks.check_latent_size(stage, source.schema.image_px, where=str(source.directory))
+    size_checks.check_latent_size(stage, source.schema.image_px, where=str(source.directory))
     return stage
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from diffpath_jax.config import checks
+from diffpath_jax.config import size_checks
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.runs import run as runs
@@ -61,7 +61,7 @@ def open_guide(
         why, fix = "it trained no null class, which class guidance asks for", "leave class guidance out"
         raise DiffpathError("guide", where=workdir, why=why, fix=fix)
     fix = "choose a multiple of it with --patch_px"
-    checks.check_image_size(other.config, image_px, first_stage=other.latents, where=str(workdir), fix=fix)
+    size_checks.check_image_size(other.config, image_px, first_stage=other.latents, where=str(workdir), fix=fix)
     return other, runs.load_parameters(other, step=step)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffpath_jax import cli
-from diffpath_jax.config import checks
+from diffpath_jax.config import checks, size_checks
 from diffpath_jax.config.files import convert
 from diffpath_jax.config.sections import SamplerConfig
 from diffpath_jax.config.tasks import make_task
@@ -237,10 +237,10 @@ def test_a_discriminator_must_be_left_a_patch(layers):
 
     least = smallest_side(layers)
     assert logits(least).shape == (1, 1, 1, 1)
-    checks.check_image_size(config, (least, least), where="test", fix="change it")
+    size_checks.check_image_size(config, (least, least), where="test", fix="change it")
     less = least - 2
     assert not logits(less).size
-    line = refusal(lambda: checks.check_image_size(config, (less, less), where="test", fix="change it"))
+    line = refusal(lambda: size_checks.check_image_size(config, (less, less), where="test", fix="change it"))
     assert line.startswith("key 'autoencoding.discriminator_layers'")
 
 

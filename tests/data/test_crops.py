@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from diffpath_jax.config import checks
+from diffpath_jax import cli
+from diffpath_jax.config import checks, size_checks
 from diffpath_jax.data.crops import Crops
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
@@ -98,4 +99,17 @@ def test_crops_that_mean_nothing_are_refused(data, key):
 def test_sides_must_fit_images_and_network(side):
     settings = checks.run_config(config(TINY_DENOISER, crop_px=(8, side)), where="test")
     with pytest.raises(DiffpathError, match=rf"data\.crop_px.*{side} is no multiple"):
-        checks.check_image_size(settings, (16, 16), where="test", fix="")
+        size_checks.check_crops(settings, (16, 16), where="test")
+
+
+def test_a_model_of_crops_draws_smaller_and_larger_images(dataset, tmp_path):
+    """Than its crops, and than its largest: they are of training alone."""
+    run = tmp_path / "run"
+    keys = {"data.train": dataset, "data.crop_px": "(8,16)", "network.channels": 16, "network.groups": 8}
+    words = [f"--config.{key}={value}" for key, value in {**keys, "network.channel_mult": "(1,)"}.items()]
+    assert cli.main(["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(run), *words]) == 0
+    for px in (4, 24):
+        out = tmp_path / f"of_{px}"
+        fixed = ["--num_per_class", "1", "--steps", "2", "--sampler", "ddim", "--patch_px", str(px)]
+        assert cli.main(["sample", "--workdir", str(run), "--out", str(out), *fixed]) == 0
+        assert open_dataset(out).schema.image_px == (px, px)
