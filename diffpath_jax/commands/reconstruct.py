@@ -1,10 +1,12 @@
 """``diffpath reconstruct``: images through an autoencoder and back, and how near they come."""
 
 import argparse
+from pathlib import Path
 
-from diffpath_jax.commands.encode import add_common_arguments
+from diffpath_jax.commands.encode import DTYPES, add_dtype, add_first_stage, add_output_arguments
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import hardware
+from diffpath_jax.io import options
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.io.files import own_directory
 from diffpath_jax.io.progress import console
@@ -13,7 +15,13 @@ from diffpath_jax.latents import first_stage, reconstruct
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath reconstruct``."""
-    add_common_arguments(parser, name="reconstructions")
+    parser.add_argument("--data", required=True, type=Path, help="data set of images")
+    add_first_stage(parser, required=True)
+    add_output_arguments(parser)
+    parser.add_argument(
+        "--name", type=options.name, default="reconstructions", help="data set name (default: %(default)s)"
+    )
+    add_dtype(parser, default=DTYPES[0])
     parser.add_argument("--split", default="test", help="whose images (default: %(default)s)")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from diffpath_jax.commands import sample_fields, sample_starts
+from diffpath_jax.commands import sample_fields, sample_references
 from diffpath_jax.commands.sample_counts import by_option, check_batch_size, counts
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config import sampling as samplers
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--less", type=Path, metavar="DATASET", help="data set that --counts_of is to be topped up from"
     )
-    others = ", ".join(name for name in CONDITIONS if name != LABEL.name) or "none is known"
+    others = ", ".join(kind.name for kind in CONDITIONS.values() if kind.parse and kind is not LABEL)
     told = f"NAME=VALUE, of what the model is told besides the class ({others}); repeatable"
     parser.add_argument("--condition", action="append", default=[], help=told)
     sampler = parser.add_argument_group("sampler")
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sampler.add_argument("--guide", metavar="RUN[@STEP]", help=text)
     sampler.add_argument("--unconditional", action="store_true", help="do not tell the network the class")
     sampler.add_argument("--sweep", action="append", help='a set for each point of "OPTION=A,B OPTION=C,D"; repeatable')
-    sample_starts.add_arguments(parser.add_argument_group("images to start from"))
+    sample_references.add_arguments(parser)
     parser.add_argument("--patch_px", type=ranged(Side), help="side of the images (default: as in training)")
     sample_fields.add_arguments(parser.add_argument_group("larger images"))
     parser.add_argument(
@@ -293,6 +293,7 @@ def _job(
         where=where,
     )
     check_batch_size(arguments.batch_size)
+    sample_references.check(arguments)
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
     field = sample_fields.field(arguments, run, image_px)
@@ -312,7 +313,8 @@ def _job(
         batch_size=at_once,
         seed=arguments.seed,
         shared_noise=arguments.shared_noise,
-        starts=sample_starts.starts(arguments, run, counts=wanted, image_px=image_px, mpp=mpp),
+        starts=sample_references.starts(arguments, run, counts=wanted, image_px=image_px, mpp=mpp),
+        likes=sample_references.likes(arguments, run, counts=wanted),
         field=field,
     )
     return sampling_job.as_begun(job)
@@ -352,8 +354,11 @@ def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
     with by_option():
         check_told(told, run)
     for name, text in told.items():
+        parse = CONDITIONS[name].parse
+        if parse is None:
+            raise DiffpathError("--condition", where="the command line", why=f"no word says {name}", fix="use --like")
         try:
-            values[name] = CONDITIONS[name].parse(text)
+            values[name] = parse(text)
         except ValueError as error:
             raise DiffpathError("--condition", where="the command line", why=str(error), fix="change it") from error
     return values

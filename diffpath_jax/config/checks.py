@@ -23,7 +23,7 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.records import known_to_differ
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
-from diffpath_jax.networks.conditions import SCALE
+from diffpath_jax.networks.conditions import FEATURES, SCALE
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.training.loggers import LOGGERS
 from diffpath_jax.training.optim import OptimConfig
@@ -310,6 +310,27 @@ def _check_scales(datasets: Sequence[Dataset]) -> None:
             why = f"{other.details.mpp:.4g} um/px, but {first.directory} has {first.details.mpp:.4g}"
             fix = f"mix data sets of one scale, or add {SCALE.name!r} to network.conditions of a denoiser"
             raise DiffpathError("data set", where=other.directory, why=why, fix=fix)
+
+
+def check_features(config: RunConfig, datasets: Sequence[Dataset], *, where: str) -> None:
+    """Refuse data without the features that a network is told, or with those of another encoder than the first's.
+
+    Raises:
+        DiffpathError: naming the data set, or the width that the config should have.
+    """
+    if FEATURES.name not in config.network.conditions:
+        return
+    for dataset in datasets:
+        width = dataset.schema.feature_width
+        if not width:
+            why, fix = "no features lie beside its images", "write a data set with `diffpath encode --features`"
+            raise DiffpathError("data set", where=dataset.directory, why=why, fix=fix)
+        if dataset.details.encoder != datasets[0].details.encoder:
+            why = f"its features are of another encoder than those of {datasets[0].directory}"
+            raise DiffpathError("data set", where=dataset.directory, why=why, fix="encode both with the same one")
+        if width != config.network.feature_width:
+            why = f"{config.network.feature_width}, but the features of {dataset.directory} have {width} numbers"
+            raise DiffpathError("key 'network.feature_width'", where=where, why=why, fix=f"make it {width}")
 
 
 def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:

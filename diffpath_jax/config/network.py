@@ -50,7 +50,7 @@ def read_network(section: object, *, task: TaskName, where: str) -> NetworkConfi
     conflict = config.conflict()
     if conflict:
         key, why = conflict
-        raise DiffpathError(f"key 'network.{key}'", where=where, why=why, fix="choose numbers that divide")
+        raise DiffpathError(f"key 'network.{key}'", where=where, why=why, fix="choose values that go together")
     return config
 
 

@@ -163,6 +163,12 @@ def _notes(schema: records.Schema, details: Details) -> list[str]:
             "standard deviation is 1.",
             "",
         ]
+    if encoder := details.features:
+        text += [
+            f"Beside each: {schema.feature_width} numbers of the encoder {encoder['name']} "
+            f"({encoder['digest'][:16]}), {encoder['description']}.",
+            "",
+        ]
     for title, notes in listed.items():
         if notes:
             text += [title, "", *(f"- {note}" for note in notes), ""]

@@ -15,11 +15,13 @@ from diffpath_jax.io.sealed import opened
 SPLIT_BY = ("patient", "place", "image")
 KINDS = ("real", "generated", "latents")
 _OTHER_CLASS = "of another class"
-# Key of ``sampling``: whether a model was trained on the images that it started from; and what that means.
-ORIGIN = "start_origin"
+# Keys of ``sampling``: whether a model was trained on the images that it started from, or that it was to be like; and
+# what these images do, and what that means.
+START_ORIGIN, LIKE_ORIGIN = "start_origin", "like_origin"
+_VERBS = {START_ORIGIN: "start from", LIKE_ORIGIN: "are like"}
 _ORIGINS = {
-    "training": "start from images that the model was trained on, and repeat these",
-    "unknown": "start from images that the model may have been trained on: its record does not name them",
+    "training": "images that the model was trained on, and repeat these",
+    "unknown": "images that the model may have been trained on: its record does not name them",
 }
 
 
@@ -125,9 +127,10 @@ class Details:
         scales: of the slides.
         failed: number of slides or images that are missing.
         fold: the fold that a data set of a cross-validation tests on.
-        source: digest of the data set that it was made from.
+        source: digest of the data set of images that it was made from.
         source_kind: what that was.
         latents: the space of latents: digest of the autoencoder, scale, augmentation.
+        features: the encoder whose features of the images lie beside them: name, digest, description.
         first_stage: digest of the autoencoder that images went through.
         reconstruction: how near they came back.
         sampling: how images were sampled.
@@ -151,6 +154,7 @@ class Details:
     source: str | None = None
     source_kind: str | None = None
     latents: Mapping[str, Any] | None = None
+    features: Mapping[str, Any] | None = None
     first_stage: str | None = None
     reconstruction: Mapping[str, Any] | None = None
     sampling: Mapping[str, Any] | None = None
@@ -158,8 +162,14 @@ class Details:
 
     @property
     def references(self) -> str:
-        """What is wrong with the images that generated ones start from, as a predicate; empty for nothing."""
-        return _ORIGINS.get((self.sampling or {}).get(ORIGIN, ""), "")
+        """What is wrong with what generated images start from or are like, as a predicate; empty for nothing."""
+        origins = {verb: _ORIGINS.get((self.sampling or {}).get(key, "")) for key, verb in _VERBS.items()}
+        return ", and ".join(f"{verb} {why}" for verb, why in origins.items() if why)
+
+    @property
+    def encoder(self) -> str:
+        """Digest of the encoder whose features lie beside the images; empty where none do."""
+        return str((self.features or {}).get("digest", ""))
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored."""

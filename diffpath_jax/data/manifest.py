@@ -39,6 +39,7 @@ class Stored:
         image_px: (height, width).
         classes: class names.
         latent_shape: of latents.
+        feature_width: of features.
         splits: shards of each split.
         class_counts: images per split and class.
         digest: of the content.
@@ -51,6 +52,7 @@ class Stored:
     image_px: tuple[int, int]
     classes: tuple[str, ...]
     latent_shape: tuple[int, int, int] | None = None
+    feature_width: int | None = None
     splits: dict[str, tuple[Shard, ...]]
     class_counts: dict[str, dict[str, int]]
     digest: str
@@ -82,8 +84,9 @@ class Dataset:
 
     @property
     def images(self) -> str:
-        """Digest of the data set of images that latents were made from; of images, their own."""
-        return self.details.source or self.digest if self.schema.latent_shape else self.digest
+        """Digest of the data set of images that latents or features were made from; of other images, their own."""
+        derived = self.schema.latent_shape or self.schema.feature_width
+        return self.details.source or self.digest if derived else self.digest
 
     def check_images(self) -> None:
         """Refuse latents.
@@ -129,11 +132,13 @@ class Dataset:
 def content_digest(schema: records.Schema, splits: Mapping[str, Sequence[Shard]]) -> str:
     """Digest of what a dataset holds, independent of where it lies and who made it."""
     latents = {"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}
+    features = {"feature_width": schema.feature_width} if schema.feature_width else {}
     return sha256_json(
         {
             "image_px": list(schema.image_px),
             "classes": list(schema.classes),
             **latents,
+            **features,
             "shards": {split: [s.sha256 for s in shards] for split, shards in splits.items()},
         }
     )
@@ -200,7 +205,7 @@ def _described(directory: Path, stored: Stored) -> Dataset:
     Raises:
         ValueError: it contradicts itself, or names something that no data set may.
     """
-    schema = records.Schema(stored.image_px, stored.classes, stored.latent_shape)
+    schema = records.Schema(stored.image_px, stored.classes, stored.latent_shape, stored.feature_width)
     check_names(stored.name, *stored.classes, *stored.splits)
     if stored.digest != content_digest(schema, stored.splits):
         raise ValueError("its digest does not match its shard list")

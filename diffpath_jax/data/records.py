@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float16, Float32, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
 # um/px by which two sets of images may differ and still be of one scale, as a share.
@@ -37,11 +37,13 @@ class Schema:
         image_px: (height, width) of the images.
         classes: class names; a label is an index into them.
         latent_shape: (height, width, channels) of the latents that stand for the images; none where images do.
+        feature_width: numbers of an encoder's features of each image, which lie beside it; none where there are none.
     """
 
     image_px: tuple[int, int]
     classes: tuple[str, ...]
     latent_shape: tuple[int, int, int] | None = None
+    feature_width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class PatchRecord:
         mpp: um per pixel of ``image``.
         fov_um: width of the field of view in um.
         index: position of the field in its slide, or the image index of a sampling job.
+        features: an encoder's, of ``image``; none where there are none.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -86,6 +89,7 @@ class PatchRecord:
     mpp: float
     fov_um: float
     index: int
+    features: Float32[np.ndarray, "d"] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class LatentRecord:
         fov_um: width of the image's field of view in um.
         index: as that of the image.
         symmetry: which of the eight flips and quarter turns; 0 is the image as it is.
+        features: an encoder's, of the image as it is; none where there are none.
     """
 
     latent: Float16[np.ndarray, "h w c"]
@@ -111,13 +116,17 @@ class LatentRecord:
     fov_um: float
     index: int
     symmetry: int
+    features: Float32[np.ndarray, "d"] | None = None
 
 
 def encode(record: PatchRecord | LatentRecord) -> bytes:
     """Serialise a record; the same record always gives the same bytes."""
     example = tf_example_generated_pb2.Example()
     for field in dataclasses.fields(record):
-        value, feature = getattr(record, field.name), example.features.feature[field.name]
+        value = getattr(record, field.name)
+        if value is None:
+            continue
+        feature = example.features.feature[field.name]
         if field.type is int:
             feature.int64_list.value.append(value)
         elif field.type is float:
@@ -131,23 +140,23 @@ def decode(data: bytes, schema: Schema) -> PatchRecord:
     """Parse an image's record as :func:`encode` wrote it.
 
     Raises:
-        ValueError: the bytes are not such a record, or the image has another size than the schema's.
+        ValueError: the bytes are not such a record, or image or features have another size than the schema's.
     """
     feature = tf_example_generated_pb2.Example.FromString(data).features.feature
     image = np.frombuffer(feature["image"].bytes_list.value[0], np.uint8)
-    return PatchRecord(image=image.reshape(*schema.image_px, 3), **_common(feature))
+    return PatchRecord(image=image.reshape(*schema.image_px, 3), **_common(feature, schema))
 
 
 def decode_latent(data: bytes, schema: Schema) -> LatentRecord:
     """Parse a latent's record as :func:`encode` wrote it.
 
     Raises:
-        ValueError: the bytes are not such a record, or the latent has another shape than the schema's.
+        ValueError: the bytes are not such a record, or latent or features have another shape than the schema's.
     """
     feature = tf_example_generated_pb2.Example.FromString(data).features.feature
     latent = np.frombuffer(feature["latent"].bytes_list.value[0], np.float16)
     symmetry = feature["symmetry"].int64_list.value[0]
-    return LatentRecord(latent=latent.reshape(schema.latent_shape), symmetry=symmetry, **_common(feature))
+    return LatentRecord(latent=latent.reshape(schema.latent_shape), symmetry=symmetry, **_common(feature, schema))
 
 
 def label(data: bytes) -> int:
@@ -160,8 +169,11 @@ def patient(data: bytes) -> str:
     return tf_example_generated_pb2.Example.FromString(data).features.feature["patient"].bytes_list.value[0].decode()
 
 
-def _common(feature: Any) -> dict[str, Any]:
+def _common(feature: Any, schema: Schema) -> dict[str, Any]:
     """Common fields of an image and its latents."""
+    features = None
+    if schema.feature_width:
+        features = np.frombuffer(feature["features"].bytes_list.value[0], np.float32).reshape(schema.feature_width)
     return {
         "label": feature["label"].int64_list.value[0],
         "slide": feature["slide"].bytes_list.value[0].decode(),
@@ -169,4 +181,5 @@ def _common(feature: Any) -> dict[str, Any]:
         "mpp": feature["mpp"].float_list.value[0],
         "fov_um": feature["fov_um"].float_list.value[0],
         "index": feature["index"].int64_list.value[0],
+        "features": features,
     }

@@ -105,7 +105,7 @@ def _write(
         mpp=derivation.source.details.mpp,
         fov_um=derivation.source.details.fov_um,
         job=dict(settings),
-        source=derivation.source.digest,
+        source=derivation.source.images,
         versions=writer.versions("jax", "flax"),
         **describe({split: [unit.details for unit in own] for split, own in of_split.items()}),
     )

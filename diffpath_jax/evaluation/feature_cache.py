@@ -70,8 +70,7 @@ def _write(path: Path, images: ImageSet, extractor: FeatureExtractor) -> None:
     title = f"{extractor.name} features of {images.where.name or images.where}"
     with track(title, total=len(images), unit="img") as progress, path.open("wb") as file:
         for block in images.blocks():
-            features = np.asarray(extractor.extract(block), np.float32)
-            _check_finite(features, start, images, extractor)
+            features = extractor.finite(block, first=start, where=images.where)
             if start == 0:
                 _write_header(file, (len(images), features.shape[1]))
             # Not through a memory map: on a full disk that ends in a signal that kills, not in an error.
@@ -84,14 +83,3 @@ def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     """Writes the header of numpy's own files of such an array."""
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _check_finite(features: np.ndarray, start: int, images: ImageSet, extractor: FeatureExtractor) -> None:
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(bad):
-        why = (
-            f"{len(bad)} of {len(features)} images have features that are not finite, "
-            f"the first is image {start + bad[0]}"
-        )
-        fix = f"check the parameters of {extractor.name}, and this image"
-        raise DiffpathError("features", where=images.where, why=why, fix=fix)

@@ -307,15 +307,3 @@ def chosen_with_counts(pool: ImageSet, other: ImageSet, *, seed: int) -> Int[np.
         return np.sort(rng.permutation(len(pool))[: len(other)])
     parts = [rng.permutation(pool.of_class(name))[: len(other.of_class(name))] for name in pool.classes]
     return np.sort(np.concatenate(parts))
-
-
-def check_size(images: ImageSet, image_px: tuple[int, int], network: str, fix: str) -> None:
-    """Refuses images of another size than a network was trained with.
-
-    Raises:
-        DiffpathError: naming both sizes.
-    """
-    if images.image_px != image_px:
-        own, expected = (f"{width} x {height} px" for height, width in (images.image_px, image_px))
-        why = f"they have {own}, and {network} was trained with {expected}"
-        raise DiffpathError("images", where=images.where, why=why, fix=fix)

@@ -10,7 +10,7 @@ from diffpath_jax.data import writer
 from diffpath_jax.evaluation import audit, compare, image_measures, label_agreement
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.extractor import FeatureExtractor
-from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, check_size, with_counts
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, with_counts
 from diffpath_jax.evaluation.record import (
     FLOOR,
     MEASURED,
@@ -268,6 +268,4 @@ def check_comparable(
         raise DiffpathError("classes", where=other.where, why=why, fix=fix)
     for extractor in extractors:
         for images in (reference, other):
-            if extractor.image_px:
-                fix = "use images of its size, or features that resize, such as Inception's"
-                check_size(images, extractor.image_px, f"{extractor.name}, which resizes nothing,", fix)
+            extractor.check_size(images.image_px, where=images.where)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from diffpath_jax.evaluation.compare import TRAINING_SPLIT
 from diffpath_jax.evaluation.features.classifier import check_classifier, predictor
-from diffpath_jax.evaluation.image_sets import ImageSet, Statistics, check_size
+from diffpath_jax.evaluation.features.extractor import check_size
+from diffpath_jax.evaluation.image_sets import ImageSet, Statistics
 from diffpath_jax.evaluation.record import Classification, ClassifierRecord
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import track
@@ -27,7 +28,8 @@ def open_classifier(path: Path, *sources: ImageSet | Statistics | None) -> runs.
     run = runs.open_run(path)
     check_classifier(run)
     for images in (source for source in sources if isinstance(source, ImageSet)):
-        check_size(images, run.image_px, f"the classifier {path}", "use images of its size")
+        network, fix = f"the classifier {path}", "use images of its size"
+        check_size(images.image_px, run.image_px, network=network, where=images.where, fix=fix)
         unknown = sorted(set(images.classes) - set(run.classes))
         if unknown:
             why = f"it knows {list(run.classes)}, but not {unknown} of {images.where}"

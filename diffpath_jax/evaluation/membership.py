@@ -138,7 +138,7 @@ def sides(
 
 def _check_trained_on(run: runs.DiffusionModelRun, dataset: Dataset) -> None:
     dataset.check_images()
-    if dataset.digest not in run.images:
+    if dataset.images not in run.images:
         why = f"the run {run.workdir} was not trained on it, so it has no members"
         raise DiffpathError("data set", where=dataset.directory, why=why, fix="name the one that it was trained on")
     if run.config.data.mixture:

@@ -29,6 +29,7 @@ def about(run: runs.Run, trained: runs.Weights) -> dict[str, Any]:
         "image_px": list(run.image_px),
         "mpp": run.mpp,
         "images": list(run.images),
+        **({"features": run.features} if run.features else {}),
         **({"latents": run.latents.as_json()} if run.latents else {}),
         "step": trained.step,
         "is_ema": trained.is_ema,

@@ -43,7 +43,7 @@ def encode(
     codec = stage.codec(dtype=dtype)
     shape = jax.eval_shape(codec.code, stage.params, jax.ShapeDtypeStruct((1, *source.schema.image_px, 3), jnp.uint8))
     settings = {"first_stage": stage.digest, "augment": augment, "dtype": dtype}
-    schema = records.Schema(source.schema.image_px, source.schema.classes, tuple(shape.shape[1:]))
+    schema = replace(source.schema, latent_shape=tuple(shape.shape[1:]))
     splits = (TRAIN, *(split for split in source.splits if split != TRAIN))
     job = derive.Derivation(out, name, source, splits, schema, settings, _encoder(codec, stage.params, augment))
 
@@ -57,6 +57,7 @@ def encode(
             "latents": {**scaled.as_json(), "augment": augment},
             "source_kind": source.details.kind,
             "split_by": source.details.split_by,
+            "features": source.details.features,
         }
 
     return derive.run(job, describe, title="encode")
@@ -96,4 +97,5 @@ def _record(latent: np.ndarray, record: records.PatchRecord, symmetry: int) -> r
         fov_um=record.fov_um,
         index=record.index,
         symmetry=symmetry,
+        features=record.features,
     )

@@ -47,7 +47,13 @@ def reconstruct(
     """
     settings = {"first_stage": stage.digest, "dtype": dtype}
     job = derive.Derivation(
-        out, name, source, (split,), source.schema, settings, _round_trip(stage, factor=factor, dtype=dtype)
+        out,
+        name,
+        source,
+        (split,),
+        replace(source.schema, feature_width=None),
+        settings,
+        _round_trip(stage, factor=factor, dtype=dtype),
     )
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
@@ -79,7 +85,8 @@ def _round_trip(stage: FirstStage, *, factor: int, dtype: str) -> derive.Transfo
         moments = [stain.image_moments(each).mean(axis=0).tolist() for each in (real, back)]
         source = marking.record_source(stage.digest)
         reconstructions = [
-            replace(record, image=image, slide=source, patient="") for record, image in zip(images, back, strict=True)
+            replace(record, image=image, slide=source, patient="", features=None)
+            for record, image in zip(images, back, strict=True)
         ]
         values = {measure: values.tolist() for measure, values in zip(MEASURES, measured, strict=True)}
         usage = {} if codes is None else {"codes": count_codes(codes, stage.network.codebook_size).tolist()}

@@ -1,7 +1,8 @@
 """Conditions of a denoiser.
 
 Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
-it. The class label and um/px are there; ``CONDITIONS.register(kind)`` adds one from outside the package.
+it. The class label, um/px and an encoder's features are there; ``CONDITIONS.register(kind)`` adds one from outside the
+package.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,21 +15,29 @@ from flax import nnx
 
 from diffpath_jax.io.registry import Registry
 from diffpath_jax.networks.config import CLASS_LABEL, Conflict, NetworkConfig
-from diffpath_jax.networks.embeddings import GREATEST_MPP, LEAST_MPP, ScaleEmbedding
+from diffpath_jax.networks.embeddings import GREATEST_MPP, LEAST_MPP, FeaturesEmbedding, ScaleEmbedding
+
+# Of the value of a condition: () for one number.
+Shape = tuple[int, ...]
 
 
 @runtime_checkable
 class MakeEmbedder(Protocol):
     """Constructor of the module that embeds a condition."""
 
-    def __call__(self, *, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
+    def __call__(self, *, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
         """A fresh module from the values of a batch to (batch, width), float32; none where there is nothing to embed.
 
         Args:
             num_classes: of the network, the null class included.
+            shape: of one value.
             width: of the embedding.
             rngs: for its parameters.
         """
+
+
+def _one_number(config: NetworkConfig) -> Shape:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -39,22 +48,25 @@ class ConditionKind:
         name: in batches, in ``network.conditions`` and in ``--condition NAME=VALUE``.
         attribute: of the embedder in a network, and so part of its parameters' names.
         read: value for one record of a data set (of images or latents).
-        null: value that stands for "not given", for so many classes; of the shape and type of one value.
-        parse: value of a word of the command line; a ``ValueError`` says what is wrong with it.
+        null: number that stands for "not given", for so many classes; of the type of the value.
+        parse: value of a word of the command line; a ``ValueError`` says what is wrong with it. None for what no word
+            can say.
         make: embedder.
         dropout: share of images that are not told it, whatever else they are told.
+        shape: of one value, by the network's config.
     """
 
     name: str
     attribute: str
     read: Callable[[Any], np.ndarray]
     null: Callable[[int], np.ndarray]
-    parse: Callable[[str], float | int]
+    parse: Callable[[str], float | int] | None
     make: MakeEmbedder
     dropout: float = 0.0
+    shape: Callable[[NetworkConfig], Shape] = _one_number
 
 
-def _class_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
+def _class_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
     return nnx.Embed(num_classes, width, dtype=jnp.float32, rngs=rngs) if num_classes else None
 
 
@@ -76,7 +88,7 @@ def _um_per_px(text: str) -> float:
     return value
 
 
-def _scale_embedding(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+def _scale_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
     return ScaleEmbedding(width, rngs)
 
 
@@ -89,8 +101,31 @@ SCALE = ConditionKind(
     parse=_um_per_px,
     make=_scale_embedding,
 )
+
+
+def _features(record: Any) -> np.ndarray:
+    if record.features is None:
+        raise ValueError("no features lie beside it")
+    return record.features
+
+
+def _features_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    return FeaturesEmbedding(shape[0], width, rngs)
+
+
+# What an encoder sees in the image, so that a network can draw variations of one (PixCell, Yellapragada et al. 2025).
+FEATURES = ConditionKind(
+    name="features",
+    attribute="features",
+    read=_features,
+    null=lambda num_classes: np.asarray(np.nan, np.float32),
+    parse=None,
+    make=_features_embedding,
+    dropout=0.1,
+    shape=lambda config: (config.feature_width,),
+)
 CONDITIONS: Registry[ConditionKind] = Registry(
-    "condition", [LABEL, SCALE], unique={"attribute": lambda kind: kind.attribute}
+    "condition", [LABEL, SCALE, FEATURES], unique={"attribute": lambda kind: kind.attribute}
 )
 
 
@@ -101,7 +136,8 @@ def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray
         config: of the network.
         num_classes: of the data, without the null class.
     """
-    return {name: CONDITIONS[name].null(num_classes) for name in config.conditions}
+    kinds = [CONDITIONS[name] for name in config.conditions]
+    return {kind.name: np.broadcast_to(kind.null(num_classes), kind.shape(config)) for kind in kinds}
 
 
 def own_dropout(config: NetworkConfig) -> dict[str, float]:

@@ -49,6 +49,11 @@ class NetworkConfig:
         return ()
 
     @property
+    def feature_width(self) -> int:
+        """Numbers of the features of an image that a denoiser is told; 0 where it is not told any."""
+        return 0
+
+    @property
     def learn_sigma(self) -> bool:
         """True if a denoiser predicts the variance of a step beside the noise."""
         return False

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffpath_jax.networks.conditions import ConditionKind
+from diffpath_jax.networks.conditions import ConditionKind, Shape
 from diffpath_jax.networks.embeddings import LabelsEmbedding, NumberEmbedding
 
 # Labels are the bits of a number; a negative one stands for "not given".
@@ -33,7 +33,7 @@ def category(
     def number(value: str | None) -> int:
         return len(values) if value is None else _index(value, values)
 
-    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
         return nnx.Embed(len(values) + 1, width, dtype=jnp.float32, rngs=rngs)
 
     return ConditionKind(
@@ -67,7 +67,7 @@ def labels(
     def bits(chosen: Collection[str] | None) -> int:
         return NOT_GIVEN if chosen is None else sum(1 << _index(value, values) for value in set(chosen))
 
-    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
         return LabelsEmbedding(len(values), width, rngs)
 
     return ConditionKind(
@@ -98,7 +98,7 @@ def number(
         known = read(record)
         return np.asarray(np.nan if known is None else known, np.float32)
 
-    def make(*, num_classes: int, width: int, rngs: nnx.Rngs) -> nnx.Module:
+    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
         return NumberEmbedding(low, high, width, rngs)
 
     return ConditionKind(

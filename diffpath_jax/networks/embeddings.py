@@ -1,5 +1,6 @@
-"""Modules that embed conditions: sets of labels, numbers, um/px."""
+"""Modules that embed conditions: sets of labels, numbers, um/px, features of an encoder."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -52,3 +53,22 @@ class ScaleEmbedding(nnx.Module):
     def __call__(self, mpp: Float[Array, "b"]) -> Float[Array, "b d"]:
         """Returns the embeddings of some um/px."""
         return self.logarithm(jnp.log2(mpp))
+
+
+class FeaturesEmbedding(nnx.Module):
+    """Two layers on features of an encoder; a vector of its own where they are not known (NaN).
+
+    Features are standardised one by one, so that encoders of any scale begin alike (as in layer normalisation, Ba et
+    al. 2016, without gains); their length is lost, which an encoder's cosine similarities do not use either.
+    """
+
+    def __init__(self, inputs: int, width: int, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Linear(inputs, width, dtype=jnp.float32, rngs=rngs)
+        self.second = nnx.Linear(width, width, dtype=jnp.float32, rngs=rngs)
+        self.null = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "b n"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of the features of some images."""
+        unknown = jnp.isnan(x).any(axis=1, keepdims=True)
+        hidden = self.first(jax.nn.standardize(jnp.where(unknown, 0, x)))
+        return jnp.where(unknown, self.null[...], self.second(nnx.silu(hidden)))

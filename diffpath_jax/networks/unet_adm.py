@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from pydantic import Field
 
 from diffpath_jax.networks import adm, layers
-from diffpath_jax.networks.conditions import CONDITIONS, LABEL, ConditionKind, unknown_condition
+from diffpath_jax.networks.conditions import CONDITIONS, FEATURES, LABEL, ConditionKind, unknown_condition
 from diffpath_jax.networks.config import Conflict, NetworkKind
 from diffpath_jax.shapes import Conditions
 
@@ -22,11 +22,13 @@ class UNetConfig(adm.AdmConfig):
 
     Attributes:
         conditions: what it is told of an image, by name; their embeddings are added to the time's.
+        feature_width: numbers of the features of an image, where ``features`` are among the conditions; else 0.
         learn_sigma: give as many output channels again for the variance (learned range).
         num_heads_upsample: heads of each attention on the way up, where ``head_channels`` is 0; 0 for ``num_heads``.
     """
 
     conditions: Annotated[tuple[str, ...], Field(max_length=16)] = (LABEL.name,)
+    feature_width: Annotated[int, Field(ge=0, le=2**16)] = 0
     learn_sigma: bool = False
     num_heads_upsample: Annotated[int, Field(ge=0, le=2**16)] = 0
 
@@ -42,11 +44,18 @@ class UNetConfig(adm.AdmConfig):
 
     def conflict(self) -> Conflict | None:
         """That of every network of ADM, on the way up too; and conditions must be known."""
-        conflict = super().conflict() or unknown_condition(self.conditions)
+        conflict = super().conflict() or unknown_condition(self.conditions) or self._conflict_of_features()
         if conflict or not self.num_heads_upsample or self.head_channels:
             return conflict
         above = self.on_the_way_up.conflict()
         return ("num_heads_upsample", above[1]) if above else None
+
+    def _conflict_of_features(self) -> Conflict | None:
+        told = FEATURES.name in self.conditions
+        if told == bool(self.feature_width):
+            return None
+        why = f"but network.conditions has {'' if told else 'no '}{FEATURES.name!r}"
+        return "feature_width", f"{self.feature_width}, {why}"
 
 
 class UNet(nnx.Module):
@@ -56,7 +65,8 @@ class UNet(nnx.Module):
         self.config = config
         self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
         for kind in self._kinds():
-            embedder = kind.make(num_classes=config.num_classes, width=config.condition_width, rngs=rngs)
+            width, shape = config.condition_width, kind.shape(config)
+            embedder = kind.make(num_classes=config.num_classes, shape=shape, width=width, rngs=rngs)
             setattr(self, kind.attribute, nnx.data(embedder))
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         skips, width = list(self.encoder.skip_widths), self.encoder.width

@@ -1,14 +1,18 @@
 """The file that describes a run, as it lies on disk."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.sealed import read_sealed
 
 RUN = "config.json"
 _FIX = "name the directory of a `diffpath train` run"
+# Keys of a network that make no difference to a trained one.
+_ONLY_TRAINING = ("dropout", "remat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,7 @@ class Stored:
     # Runs were described without this before there were latents.
     images: tuple[str, ...] | None = None
     latents: dict[str, Any] | None = None
+    features: str | None = None
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -36,3 +41,21 @@ def read(workdir: Path) -> dict[str, Any]:
 def damaged(workdir: Path, why: str) -> DiffpathError:
     """Returns what is said of a file that is not as it was written."""
     return DiffpathError("run", where=workdir / RUN, why=why, fix=_FIX, code=ExitCode.DAMAGED)
+
+
+def compatibility_digest(content: Mapping[str, Any]) -> str:
+    """Returns that of what is stored; see :class:`diffpath_jax.runs.run.Run`."""
+    config = content["config"]
+    diffusion, latents = config.get("diffusion"), content.get("latents")
+    return sha256_json(
+        {
+            "task": config["task"],
+            "network": {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING},
+            "noise": config.get("noise"),
+            "prediction": diffusion["prediction"] if diffusion else None,
+            "classes": content["classes"],
+            "mpp": float(content["mpp"]),
+            **({"latents": [latents["digest"], latents["scale"]]} if latents else {}),
+            **({"features": content["features"]} if "features" in content else {}),
+        }
+    )

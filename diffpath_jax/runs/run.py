@@ -20,6 +20,7 @@ from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.names import check_names
 from diffpath_jax.io.sealed import opened, write_sealed
 from diffpath_jax.networks.codecs import Codec
+from diffpath_jax.networks.conditions import FEATURES
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.runs import averages, description
@@ -40,8 +41,6 @@ _MAY_CHANGE = {
 }
 # Keys of a start, by section. They are not stored: they change neither the run nor its digest.
 _OF_ONE_START = {"train": ("profile_at", "loggers")}
-# Keys of a network that make no difference to a trained one.
-_ONLY_TRAINING = ("dropout", "remat")
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class Run:
         compatibility_digest: SHA-256 of what decides what the parameters mean: network, noise, prediction, classes,
             um/px, latents.
         latents: the autoencoder whose latents the model works in, without its parameters; none for pixels.
+        features: digest of the encoder whose features a denoiser is told; none where it is told none.
     """
 
     workdir: Path
@@ -72,6 +72,7 @@ class Run:
     digest: str
     compatibility_digest: str
     latents: FirstStage | None = None
+    features: str | None = None
 
     @property
     def codec(self) -> Codec:
@@ -171,6 +172,7 @@ def _description(
         "images": [dataset.images for dataset in datasets],
         **({"validation": validation.digest} if validation else {}),
         **({"latents": latents.as_json()} if latents else {}),
+        **({"features": first.details.encoder} if FEATURES.name in config.network.conditions else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
 
@@ -244,7 +246,8 @@ def open_run(workdir: Path) -> Run:
             "data": stored.data,
             "images": stored.images or stored.data,
             "latents": FirstStage.from_json(stored.latents, where=where) if stored.latents else None,
-            "compatibility_digest": _compatibility_digest(content),
+            "features": stored.features,
+            "compatibility_digest": description.compatibility_digest(content),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise description.damaged(workdir, f"not a run: {error}") from error
@@ -264,23 +267,6 @@ def diffusion_model(run: Run, *, fix: str = "name one with --workdir") -> Diffus
     if not isinstance(run, DiffusionModelRun):
         raise DiffpathError("run", where=run.workdir, why="not a diffusion model", fix=fix)
     return run
-
-
-def _compatibility_digest(content: Mapping[str, Any]) -> str:
-    """Of what is stored, see :class:`Run`: a key that came later, at its default, means nothing else."""
-    config = content["config"]
-    diffusion, latents = config.get("diffusion"), content.get("latents")
-    return sha256_json(
-        {
-            "task": config["task"],
-            "network": {key: value for key, value in config["network"].items() if key not in _ONLY_TRAINING},
-            "noise": config.get("noise"),
-            "prediction": diffusion["prediction"] if diffusion else None,
-            "classes": content["classes"],
-            "mpp": float(content["mpp"]),
-            **({"latents": [latents["digest"], latents["scale"]]} if latents else {}),
-        }
-    )
 
 
 @contextlib.contextmanager

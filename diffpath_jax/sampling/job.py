@@ -24,7 +24,7 @@ from diffpath_jax.config import sampling as samplers
 from diffpath_jax.config import sections
 from diffpath_jax.data import card, manifest, marking, records, writer
 from diffpath_jax.data import job as jobs
-from diffpath_jax.data.details import ORIGIN, Details
+from diffpath_jax.data.details import LIKE_ORIGIN, START_ORIGIN, Details
 from diffpath_jax.data.staging import STAGING, Staging, Unit, recorded_job
 from diffpath_jax.devices import processes, sharding
 from diffpath_jax.diffusion.samplers import spacing
@@ -35,6 +35,7 @@ from diffpath_jax.runs.run import Run
 from diffpath_jax.sampling import growth
 from diffpath_jax.sampling.draw import Draw, Model, Recipe, Told, conditions_of, drawn_mpp, make_draw
 from diffpath_jax.sampling.field import FieldOptions
+from diffpath_jax.sampling.likes import Likes
 from diffpath_jax.sampling.starts import Starts
 from diffpath_jax.sampling.stepwise import make_stepwise_draw
 
@@ -59,6 +60,7 @@ class SampleJob:
         seed: random seed for all noise.
         shared_noise: the n-th images of all conditions start from, and use, the same noise (as in the authors' code).
         starts: images to start from; none starts from noise.
+        likes: images to be like; none tells the model no features.
         field: windows over each image; none where the network sees it whole.
     """
 
@@ -72,6 +74,7 @@ class SampleJob:
     seed: int
     shared_noise: bool = False
     starts: Starts | None = None
+    likes: Likes | None = None
     field: FieldOptions | None = None
 
     def mpp(self, run: Run) -> float:
@@ -83,7 +86,9 @@ class SampleJob:
         numbers = self.starts.noise_numbers(indices) if self.starts else indices
         if self.shared_noise:
             numbers = numbers // len(self.conditions)
-        arrays = conditions_of(indices, self.conditions), self.starts.batch(indices) if self.starts else {}
+        features = self.likes.batch(indices) if self.likes else {}
+        told = {**conditions_of(indices, self.conditions), **features}
+        arrays = told, self.starts.batch(indices) if self.starts else {}
         return jnp.asarray(numbers), *jax.tree.map(jnp.asarray, arrays)
 
 
@@ -253,7 +258,10 @@ def _provenance(job: SampleJob, model: Model) -> dict[str, Any]:
         provenance |= {"guide_digest": model.guide[1].digest, "guide_step": model.guide[1].step}
     if job.starts:
         provenance |= {f"start_{name}": value for name, value in job.starts.as_json().items()}
-        provenance[ORIGIN] = job.starts.origin
+        provenance[START_ORIGIN] = job.starts.references.origin
+    if job.likes:
+        provenance |= {f"like_{name}": value for name, value in job.likes.as_json().items()}
+        provenance |= {LIKE_ORIGIN: job.likes.origin} if job.likes.origin else {}
     if job.field:
         provenance |= job.field.as_json()
     return provenance
@@ -281,6 +289,7 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "shared_noise": job.shared_noise,
         **({"conditions": others} if (others := _others(job)) else {}),
         **({"starts": job.starts.as_json()} if job.starts else {}),
+        **({"likes": job.likes.as_json()} if job.likes else {}),
         **({"field": job.field.as_json()} if job.field else {}),
     }
 
@@ -356,6 +365,7 @@ def _assemble(
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
         **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
         **(job.starts.columns(indices) if job.starts else {}),
+        **(job.likes.columns(indices) if job.likes else {}),
         "batch_size": sizes[drawn],
     }
     with replace_file(job.out / TABLE) as temporary:

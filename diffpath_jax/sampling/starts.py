@@ -1,4 +1,4 @@
-"""Images that a job starts from: which image of a data set each sample gets, and what is known of their origin.
+"""Images that a job starts from: which image of a data set each sample gets, and how a batch begins with them.
 
 Sample n of a class gets the n-th image of that class in an order of the seed; with ``between``, so many samples lead in
 even steps from one image to the next of its class, all from the same noise.
@@ -7,7 +7,7 @@ even steps from one image to the next of its class, all from the same noise.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,16 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from diffpath_jax.data.image_files import read_image
-from diffpath_jax.data.manifest import Dataset, open_dataset
-from diffpath_jax.data.pipeline import TRAIN, Records, Source
+from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.data.records import same_scale
 from diffpath_jax.diffusion import starts
 from diffpath_jax.diffusion.schedule import NoiseSchedule
-from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.networks.codecs import Codec
-from diffpath_jax.runs.run import Run
+from diffpath_jax.sampling.references import References
 from diffpath_jax.shapes import Images, PixelImages, PRNGKeys, Tree
 
-# What is known of the images: the model was not trained on them; it was; nobody knows; they are no real images.
-Origin = Literal["held out", "training", "unknown", "generated"]
 # Arrays of a batch, by name: images, the images that they are blended with, the weights of these, what is known.
 IMAGE, OTHER, WEIGHT, KNOWN = "image", "other", "weight", "known"
 # Number that an image's key is folded with where its encoder draws; those of the sampler's noise count from 0.
@@ -39,120 +36,73 @@ class Starts:
     """Images to start from.
 
     Attributes:
-        images: of one split of a data set.
-        order: numbers of the images of each class, in the order in which they are used.
-        digest: of the data set.
-        split: of the data set.
-        origin: whether the model was trained on them.
+        references: the images.
         between: samples from each image to the next, both included; 0 for variations of single images.
         masks: what is known; sample n of a class gets mask n, and they begin again; none paints nothing.
     """
 
-    images: Source
-    order: tuple[Int[np.ndarray, "_"], ...]
-    digest: str
-    split: str
-    origin: Origin
+    references: References
     between: int = 0
     masks: Sequence[Bool[np.ndarray, "h w"]] = field(default=())
 
     def as_json(self) -> dict[str, Any]:
         """Everything of it that decides pixels."""
         masks = sha256_json([np.packbits(mask).tolist() for mask in self.masks]) if self.masks else ""
-        return {"images": self.digest, "split": self.split, "between": self.between, "masks": masks}
+        return {**self.references.as_json(), "between": self.between, "masks": masks}
 
     def noise_numbers(self, indices: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """Returns the number of the noise of each sample: samples between the same two images share theirs."""
-        labels, ranks = self._places(indices)
-        return ranks // self.between * len(self.order) + labels if self.between else indices
+        labels, ranks = self.references.places(indices)
+        return ranks // self.between * len(self.references.order) + labels if self.between else indices
 
     def columns(self, indices: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
         """Returns which images of the split each sample is made from, as columns of a table."""
-        labels, ranks = self._places(indices)
+        labels, ranks = self.references.places(indices)
         if not self.between:
-            return {"start_image": self._numbers(labels, ranks)}
+            return {"start_image": self.references.numbers(labels, ranks)}
         pairs = ranks // self.between
         return {
-            "start_image": self._numbers(labels, 2 * pairs),
-            "start_other": self._numbers(labels, 2 * pairs + 1),
+            "start_image": self.references.numbers(labels, 2 * pairs),
+            "start_other": self.references.numbers(labels, 2 * pairs + 1),
             "start_weight": (ranks % self.between / (self.between - 1)).astype(np.float32),
         }
 
     def batch(self, indices: Int[np.ndarray, "n"]) -> dict[str, np.ndarray]:
         """Returns what some samples start from, as arrays by name."""
-        columns, (_, ranks) = self.columns(indices), self._places(indices)
-        arrays = {IMAGE: self._fetch(columns["start_image"])}
+        columns, (_, ranks) = self.columns(indices), self.references.places(indices)
+        arrays = {IMAGE: self.references.fetch("image", columns["start_image"])}
         if self.between:
-            arrays |= {OTHER: self._fetch(columns["start_other"]), WEIGHT: columns["start_weight"]}
+            other = self.references.fetch("image", columns["start_other"])
+            arrays |= {OTHER: other, WEIGHT: columns["start_weight"]}
         if self.masks:
             arrays[KNOWN] = np.stack([self.masks[rank % len(self.masks)] for rank in ranks])[..., None]
         return arrays
 
-    def _places(self, indices: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-        """Returns the label of each sample, and its number in its class."""
-        return indices % len(self.order), indices // len(self.order)
-
-    def _numbers(self, labels: Int[np.ndarray, "n"], ranks: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-        pairs = zip(labels, ranks, strict=True)
-        return np.array([self.order[label][rank % len(self.order[label])] for label, rank in pairs], np.int64)
-
-    def _fetch(self, numbers: Int[np.ndarray, "n"]) -> np.ndarray:
-        return np.stack([self.images[int(number)]["image"] for number in numbers])
-
 
 def open_starts(
-    path: Path,
-    split: str,
-    run: Run,
+    references: References,
+    dataset: Dataset,
     *,
-    counts: Sequence[int],
     image_px: tuple[int, int],
     mpp: float,
-    seed: int,
     between: int = 0,
     masks: Sequence[Path] = (),
-    allow_training: bool = False,
 ) -> Starts:
-    """Opens the images that a job is to start from.
+    """Returns what a job starts from.
 
     Args:
-        path: data set of images.
-        split: of it.
-        run: the model.
-        counts: samples of each class of the model.
+        references: the images.
+        dataset: that they are of.
         image_px: (height, width) of the samples.
         mpp: um per pixel of the samples.
-        seed: of the order of the images of each class.
         between: see :class:`Starts`.
         masks: image files of the size of the samples; what is white is painted, what is black is known.
-        allow_training: images that the model was trained on may be used.
 
     Raises:
-        DiffpathError: missing or damaged, of another size, um/px or classes; or images that the model was trained on
-            (exit code 4).
+        DiffpathError: the images, or the masks, are of another size or um/px.
     """
-    dataset = open_dataset(path)
-    dataset.check_images()
     _check_fits(dataset, image_px, mpp)
-    origin = origin_of(dataset, split, run)
-    if origin == "training" and not allow_training:
-        why = f"the model was trained on the images of its {split} split: samples would repeat them"
-        fix = "name another split with `start_split`, or add `allow_training_references`, which every record then says"
-        raise DiffpathError("start", where=path, why=why, fix=fix, code=ExitCode.REFUSED)
-    dataset.shards(split)
-    images = Records([dataset], split)
-    order = _order(images, dataset, run, counts, least=2 if between else 1, seed=seed)
-    kept = [read_mask(mask, image_px) for mask in masks]
-    return Starts(images, order, dataset.digest, split, origin, between, kept)
-
-
-def origin_of(dataset: Dataset, split: str, run: Run) -> Origin:
-    """Returns what is known of whether a model was trained on a split: the digests of its training data say it."""
-    if dataset.details.kind == "generated":
-        return "generated"
-    if dataset.images not in run.images:
-        return "unknown"
-    return "training" if split == TRAIN else "held out"
+    return Starts(references, between, [read_mask(mask, image_px) for mask in masks])
 
 
 def _check_fits(dataset: Dataset, image_px: tuple[int, int], mpp: float) -> None:
@@ -168,26 +118,6 @@ def _check_fits(dataset: Dataset, image_px: tuple[int, int], mpp: float) -> None
     if not same_scale(scale, mpp):
         why = f"its images have {scale:.4g} um/px, those that are drawn {mpp:.4g}"
         raise DiffpathError("start", where=dataset.directory, why=why, fix="name images of that um/px")
-
-
-def _order(
-    images: Records, dataset: Dataset, run: Run, counts: Sequence[int], *, least: int, seed: int
-) -> tuple[Int[np.ndarray, "_"], ...]:
-    """Returns the numbers of the images of each class of a run, in the order of the seed.
-
-    Raises:
-        DiffpathError: a class of which samples are asked for has fewer than ``least``.
-    """
-    (labels,) = images.labels()
-    order = []
-    for label, (name, count) in enumerate(zip(run.classes, counts, strict=True)):
-        classes = dataset.schema.classes
-        own = np.flatnonzero(labels == classes.index(name)) if name in classes else np.zeros(0, np.int64)
-        if count and len(own) < least:
-            why = f"it has {len(own)} images of class {name!r} there, and {least} are needed"
-            raise DiffpathError("start", where=dataset.directory, why=why, fix="ask for other classes or another split")
-        order.append(np.random.default_rng([seed, label]).permutation(own))
-    return tuple(order)
 
 
 def read_mask(path: Path, image_px: tuple[int, int]) -> Bool[np.ndarray, "h w"]:

@@ -97,6 +97,7 @@ def run_of_file(path: Path, untold: Untold) -> DiffusionModelRun:
         mpp=_mpp(path, untold, about),
         data=(),
         images=tuple(about.get("images") or ()),
+        features=about.get("features"),
         digest=about.get("run_digest") or digest,
         compatibility_digest=digest,
         latents=latents,

@@ -16,7 +16,7 @@ from tests.conftest import register
 class Number(nnx.Module):
     """A number's product with a vector; another vector where there is none (NaN)."""
 
-    def __init__(self, *, num_classes, width, rngs):
+    def __init__(self, *, num_classes, shape, width, rngs):
         self.slope, self.null = (nnx.Param(jnp.full(width, value)) for value in (0.01, 0.5))
 
     def __call__(self, x):
@@ -101,7 +101,10 @@ def test_help_lists_it(registered, capsys):
 
 def test_an_unknown_name_in_a_config_is_a_conflict(registered):
     assert UNetConfig(conditions=("label", "place")).conflict() is None
-    assert UNetConfig(conditions=("label", "site")).conflict() == ("conditions", "'site' is none of label, mpp, place")
+    assert UNetConfig(conditions=("label", "site")).conflict() == (
+        "conditions",
+        "'site' is none of label, mpp, features, place",
+    )
     assert UNetConfig(conditions=("label", "label")).conflict() == ("conditions", "'label' is there twice")
 
 

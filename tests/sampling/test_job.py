@@ -473,10 +473,16 @@ def test_a_hundred_kills(denoiser_run, tmp_path):
 
 def test_a_draw_says_what_it_is_of(model):
     """Nothing that decides pixels is missing from what a directory is compared by."""
-    started = starts.Starts([], (), digest="", split="test", origin="held out")
+    images = references.References([], (), digest="", split="test", origin="held out")
+    started, liked = starts.Starts(images), likes.Likes(images)
     covered = field.FieldOptions(16, 8, 4)
     job = job_of(
-        Path("x"), {}, conditions=tuple({**told, "place": 1.0} for told in CLASSES), starts=started, field=covered
+        Path("x"),
+        {},
+        conditions=tuple({**told, "place": 1.0} for told in CLASSES),
+        starts=started,
+        likes=liked,
+        field=covered,
     )
     known = set(sampling_job._fingerprint(job, model))
     assert {field.name for field in dataclasses.fields(sampling_job.SampleJob)} - {"out"} <= known

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.metric import Metric, Source
 
@@ -49,6 +51,37 @@ class FeatureExtractor:
     image_px: tuple[int, int] | None = None
     published: bool = False
     views: Mapping[Source, "FeatureExtractor"] = field(default_factory=dict)
+
+    def check_size(self, image_px: tuple[int, int], *, where: Path) -> None:
+        """Refuses images that it does not take: they have another size, and it resizes nothing.
+
+        Raises:
+            DiffpathError: naming both sizes.
+        """
+        if self.image_px:
+            fix = "use images of its size, or features that resize, such as Inception's"
+            network = f"{self.name}, which resizes nothing,"
+            check_size(image_px, self.image_px, network=network, where=where, fix=fix)
+
+    def finite(self, images: UInt8[ndarray, "n h w 3"], *, first: int, where: Path) -> Float[ndarray, "n d"]:
+        """Returns the features of some images, in which no number is missing.
+
+        Args:
+            images: some of a set.
+            first: number of the first of them in it.
+            where: the set lies.
+
+        Raises:
+            DiffpathError: a feature is infinite or no number.
+        """
+        features = np.asarray(self.extract(images), np.float32)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(bad):
+            of = f"{len(bad)} of {len(features)} images"
+            why = f"{of} have features that are not finite, the first is image {first + bad[0]}"
+            fix = f"check the parameters of {self.name}, and this image"
+            raise DiffpathError("features", where=where, why=why, fix=fix)
+        return features
 
     def name_of(self, metric: Metric) -> str:
         """Returns what a metric is called in these features."""
@@ -106,3 +139,15 @@ class ExtractorKind:
     source: str
     recognise: Recognise
     open: OpenExtractor
+
+
+def check_size(image_px: tuple[int, int], expected: tuple[int, int], *, network: str, where: Path, fix: str) -> None:
+    """Refuses images of another size, (height, width), than a network was trained with.
+
+    Raises:
+        DiffpathError: naming both sizes.
+    """
+    if image_px != expected:
+        own, theirs = (f"{width} x {height} px" for height, width in (image_px, expected))
+        why = f"they have {own}, and {network} was trained with {theirs}"
+        raise DiffpathError("images", where=where, why=why, fix=fix)
