@@ -61,6 +61,10 @@ _FIXES = {
 }
 
 
+# Of these the machine is the reason, whatever file was being read.
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
 # What XLA's error begins with where a device has no room.
 _DEVICE_FULL = "RESOURCE_EXHAUSTED"
 _SMALLER = (
@@ -79,7 +83,7 @@ def from_system(error: BaseException) -> DiffpathError | None:
         error: anything that was raised.
     """
     if isinstance(error, DiffpathError):
-        return error
+        return _by_reason(error)
     if isinstance(error, BaseExceptionGroup):
         members = [from_system(member) for member in error.exceptions]
         return None if None in members else members[0]
@@ -96,6 +100,14 @@ def from_system(error: BaseException) -> DiffpathError | None:
         if os.strerror(number) in str(error):
             return _refused("file", "the file system", number)
     return from_system(error.__cause__) if error.__cause__ else None
+
+
+def _by_reason(error: DiffpathError) -> DiffpathError:
+    """Returns the error, which is the machine's and not the file's where it was raised over a refusal of that."""
+    number = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    if number not in _OF_THE_MACHINE:
+        return error
+    return DiffpathError(error.what, where=error.where, why=error.why, fix=_FIXES[number], code=ExitCode.SYSTEM)
 
 
 def _refused(what: str, where: object, number: int) -> DiffpathError:

@@ -9,7 +9,7 @@ import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.io import files
-from diffpath_jax.io.errors import ExitCode, from_system
+from diffpath_jax.io.errors import DiffpathError, ExitCode, from_system
 
 
 def raised_from(error, cause):
@@ -81,3 +81,16 @@ def test_a_device_without_room_is_one_line():
     line = from_system(caught.value)
     assert line is not None and line.code == ExitCode.SYSTEM
     assert str(line).startswith("memory in a device: out of memory") and "optim.accumulate" in str(line)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EMFILE, ExitCode.SYSTEM), (errno.ENFILE, ExitCode.SYSTEM), (errno.ENOENT, ExitCode.BAD_INPUT)],
+)
+def test_a_file_that_the_machine_refuses_to_open_is_no_bad_file(number, code):
+    """Readers of all formats say of a file that it cannot be read; too many open files are not its fault."""
+    error = DiffpathError("hash key", where="key", why="cannot be read", fix="check --key_file")
+    error.__cause__ = OSError(number, os.strerror(number))
+    said = from_system(error)
+    assert said.code == code and said.what == "hash key" and said.why == "cannot be read"
+    assert ("ulimit" in said.fix) == (code == ExitCode.SYSTEM)
