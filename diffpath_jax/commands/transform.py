@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     """
     _check(arguments)
     source = open_dataset(arguments.data)
-    changed = tuple(split for split in arguments.splits.split(",") if split)
+    changed = tuple(arguments.splits.split(","))
     for split in changed:
         source.shards(split)  # says so where there is no such split
     selections = {split: _selected(arguments, source, split) for split in changed}
@@ -131,7 +131,8 @@ def _run(arguments: argparse.Namespace, source: Dataset, selections: Mapping[str
         name=arguments.name,
         source=source,
         splits=tuple(source.splits),
-        schema=source.schema,
+        # Features are of the images as they were.
+        schema=replace(source.schema, feature_width=None) if arguments.jpeg else source.schema,
         settings=settings,
         transform=_transform(selections, _jpeg(arguments.jpeg) if arguments.jpeg else None),
     )
@@ -139,7 +140,7 @@ def _run(arguments: argparse.Namespace, source: Dataset, selections: Mapping[str
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         kept = {"split_proof": told.split_proof, "training_data": told.training_data, "sampling": told.sampling}
-        kept |= {"split_by": told.split_by}
+        kept |= {"split_by": told.split_by, "features": None if arguments.jpeg else told.features}
         return {"kind": told.kind, "command": "diffpath transform", "source_kind": told.kind, **kept}
 
     return data_transform.run(derivation, describe, title="transform")
@@ -157,13 +158,17 @@ def _transform(
         if chosen is None:
             return images, {}
         records_kept = [
-            replace(record, label=int(chosen.labels[i]), image=change(record.image) if change else record.image)
+            replace(_changed(record, change) if change else record, label=int(chosen.labels[i]))
             for i, record in enumerate(images, start)
             if chosen.kept[i]
         ]
         return records_kept, {}
 
     return transform
+
+
+def _changed(record: records.PatchRecord, change: Callable[[np.ndarray], np.ndarray]) -> records.PatchRecord:
+    return replace(record, image=change(record.image), features=None)
 
 
 def _jpeg(quality: int) -> Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h w 3"]]:

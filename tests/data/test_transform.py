@@ -58,6 +58,7 @@ def test_labels_are_dealt_out_again(dataset, tmp_path):
         (["--class_share", "pink"], "not CLASS=SHARE"),
         (["--class_share", "nothing=0.5"], "no class 'nothing'"),
         (["--splits", "nowhere"], "no such split"),
+        (["--splits", ""], "no such split"),
         (["--num_per_class", "100000"], "has"),
     ],
 )

@@ -89,6 +89,15 @@ def test_latents_keep_them(beside, autoencoder_run, tmp_path):
     np.testing.assert_array_equal(found, np.repeat(wanted[:, None], 4, axis=1))
 
 
+def test_what_changes_images_leaves_them_out(beside, tmp_path):
+    words = ["transform", "--data", str(beside), "--splits", "test"]
+    for name, changes in (("fewer", ["--num_per_class", "3"]), ("jpeg", ["--jpeg", "50"])):
+        assert cli.main([*words, "--out", str(tmp_path / name), *changes]) == 0
+    fewer, jpeg = open_dataset(tmp_path / "fewer"), open_dataset(tmp_path / "jpeg")
+    assert fewer.details.encoder == open_dataset(beside).details.encoder and fewer.schema.feature_width == WIDTH
+    assert jpeg.details.encoder == "" and all(record.features is None for record in jpeg.read("train"))
+
+
 def test_records_without_them_are_the_bytes_that_they_were():
     plain = records.PatchRecord(np.zeros((2, 2, 3), np.uint8), 0, "s", "p", 0.5, 1.0, 7)
     schema = records.Schema((2, 2), ("a",))
