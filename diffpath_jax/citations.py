@@ -46,6 +46,7 @@ OF_A_RUN = (
     Use("network.kind", "kl_autoencoder", ("kingma2014vae", "rombach2022ldm")),
     Use("network.kind", "resnet", ("he2016resnet",)),
     Use("network.learn_sigma", True, ("nichol2021improved",)),
+    Use("network.feature_width", USED, ("yellapragada2025pixcell",)),
     Use("noise.schedule", "cosine", ("nichol2021improved",)),
     Use("noise.snr_factor", USED, ("hoogeboom2023simple",)),
     Use("diffusion.prediction", "v", ("salimans2022distillation",)),
