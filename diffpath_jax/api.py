@@ -35,7 +35,10 @@ from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs.run import DiffusionModelRun, Run, diffusion_model, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, Told, check_classes, check_told, for_each_class
+from diffpath_jax.sampling.draw import Model, Told, check_classes, check_told, drawn_mpp, for_each_class
+from diffpath_jax.sampling.likes import open_likes
+from diffpath_jax.sampling.references import refer
+from diffpath_jax.sampling.starts import open_starts
 
 __all__ = [
     "Dataset",
@@ -64,6 +67,11 @@ def sample(
     conditions: Mapping[str, float | int] | None = None,
     checkpoint: int | Literal["latest", "best"] = "latest",
     name: str = "generated",
+    start: Path | None = None,
+    start_split: str = "test",
+    like: Path | None = None,
+    like_split: str = "test",
+    allow_training_references: bool = False,
     **sampler: Any,
 ) -> Dataset:
     """Draw images from a trained diffusion model, as ``diffpath sample`` does; called again, it goes on.
@@ -78,38 +86,55 @@ def sample(
         conditions: what the model is told besides the class, by name.
         checkpoint: which parameters.
         name: of the data set.
+        start: data set whose images are started from, by class; add a ``start_level`` below 1.
+        start_split: of that.
+        like: data set of ``diffpath encode --features`` whose images samples are to be like, by class.
+        like_split: of that.
+        allow_training_references: they may be images that the model was trained on, which every record then says.
         **sampler: fields of :class:`diffpath_jax.config.sections.SamplerConfig`, such as ``sampler`` and ``steps``.
 
     Returns:
         The data set; ``read("train")`` gives its images.
 
     Raises:
-        DiffpathError: a value that does not fit, a class that the model does not know, or a directory of another job.
+        DiffpathError: a value that does not fit, a class that the model does not know, a directory of another job, or
+            images that the model was trained on.
     """
     run = diffusion_model(run, fix="open one")
     image_px = run.image_px if patch_px is None else (patch_px, patch_px)
+    told, counts = for_each_class(run, _told(conditions or {}, run)), _counts(num_per_class, run)
+    options = _sampler(run, sampler, image_px, start=start is not None)
+    common: dict[str, Any] = {"counts": counts, "seed": seed, "allow_training": allow_training_references}
+    starts = None
+    if start:
+        references = refer(dataset := open_dataset(start), start_split, run, option="start", least=1, **common)
+        starts = open_starts(references, dataset, image_px=image_px, mpp=drawn_mpp(run, told[0]))
     job = sampling_job.SampleJob(
         out=out,
         name=name,
-        conditions=for_each_class(run, _told(conditions or {}, run)),
-        counts=_counts(num_per_class, run),
-        sampler=_sampler(run, sampler, image_px),
+        conditions=told,
+        counts=counts,
+        sampler=options,
         image_px=image_px,
         batch_size=batch_size,
         seed=seed,
+        starts=starts,
+        likes=open_likes(open_dataset(like), like_split, run, **common) if like else None,
     )
     model = Model(run, load_parameters(run, step=checkpoint))
     return sampling_job.run_job(job, model, sharding.local_mesh())
 
 
-def _sampler(run: DiffusionModelRun, options: Mapping[str, Any], image_px: tuple[int, int]) -> SamplerConfig:
+def _sampler(
+    run: DiffusionModelRun, options: Mapping[str, Any], image_px: tuple[int, int], *, start: bool
+) -> SamplerConfig:
     """A sampler that serves a run at a size.
 
     Raises:
         DiffpathError: it does not.
     """
     sampler = convert(SamplerConfig, options, where="the arguments of sample")
-    samplers.check_sampler(run.config, sampler, classifier=False)
+    samplers.check_sampler(run.config, sampler, classifier=False, start=start)
     fix = "choose a multiple of it as patch_px"
     size_checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
     return sampler

@@ -8,11 +8,12 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import nnx
 
-from diffpath_jax import cli
+from diffpath_jax import api, cli
 from diffpath_jax.data import details, records
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.evaluation.features.open import open_extractor
+from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.conditions import FEATURES
 from diffpath_jax.networks.embeddings import FeaturesEmbedding
 from diffpath_jax.runs import run as runs
@@ -135,6 +136,24 @@ def test_a_sample_is_told_those_of_an_image_of_its_class(run, beside, tmp_path):
     plain = sample(run, tmp_path / "plain")
     images = [[record.image for record in made.read("train")] for made in (liked, plain)]
     assert not np.array_equal(*images)
+
+
+def test_the_library_draws_the_same(run, beside, tmp_path):
+    drawn = api.sample(
+        api.open_run(run),
+        tmp_path / "api",
+        num_per_class=2,
+        like=beside,
+        start=beside,
+        start_level=0.6,
+        sampler="ddim",
+        steps=4,
+    )
+    words = ["--like", beside, "--start", beside, "--start_level", 0.6, "--steps", 4]
+    assert drawn.digest == sample(run, tmp_path / "cli", *words, count=2).digest
+    with pytest.raises(DiffpathError, match="another split with `like_split`"):
+        api.sample(api.open_run(run), tmp_path / "known", num_per_class=1, like=beside, like_split="train")
+    assert not (tmp_path / "known").exists()
 
 
 def test_training_images_are_refused_unless_every_record_says_so(run, beside, tmp_path, capsys):
