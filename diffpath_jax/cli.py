@@ -27,6 +27,7 @@ COMMANDS = {
     "reader": ("diffpath_jax.commands.reader", "can readers tell generated images from real ones? pages, and scores"),
     "compare": ("diffpath_jax.commands.compare", "classifiers trained on different images, over the same patients"),
     "probe": ("diffpath_jax.commands.probe", "a linear classifier of any features, for compare"),
+    "encoder": ("diffpath_jax.commands.encoder", "published encoders of pathology images as files for --features"),
     "convert": ("diffpath_jax.commands.convert", "public PyTorch weights -> parameters of this project"),
     "export": (
         "diffpath_jax.commands.export",

@@ -38,6 +38,7 @@ WORDS = {
     "train": "--config configs/demo_ddpm.py:debug --workdir {out} --config.data.train={dataset} "
     "--config.train.init_from=nowhere",
     "encode": "--data {dataset} --first_stage {resnet_run} --out {out}",
+    "encoder export": "uni --out {out} --from nowhere",
     "reconstruct": "--data {dataset} --first_stage {resnet_run} --out {out}",
     "sample": "--workdir {denoiser_run} --out {out} --num_per_class 1 --checkpoint 77",
     "eval": "--real {dataset} --generated {samples} --out {out} --features {resnet_run} --cache {cache} "
