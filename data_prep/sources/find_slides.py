@@ -77,6 +77,8 @@ def find_sources(
 def find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
     """Returns a slide, or the slides of a folder in the order of their names, with what reads each.
 
+    Of a slide that lies in several files the first stands for all.
+
     Raises:
         DiffpathError: there is none.
     """
@@ -85,7 +87,12 @@ def find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
         raise DiffpathError("slides", where=slide_path, why=why, fix=fix)
     files = sorted(slide_path.iterdir()) if slide_path.is_dir() else [slide_path]
     kinds = {path: registry.kind_of(path) for path in files if not path.name.startswith(".")}
-    readers = {path: kind for path, kind in kinds.items() if kind}
+    readers, seen = dict[Path, ReaderKind](), set[str]()
+    for path, kind in kinds.items():
+        slide = kind.slide_of(path) if kind else None
+        if kind and slide not in seen:
+            readers[path] = kind
+            seen |= {slide} if slide else set()
     if not readers:
         why = f"no file of a known kind ({' '.join(registry.suffixes())})"
         raise DiffpathError("slides", where=slide_path, why=why, fix="check the path given to --slides")
@@ -137,11 +144,14 @@ def _find_regions(
 
 
 def _unread_files(folder: Path, slides: Sequence[Path]) -> Iterator[str]:
-    """Yields notes on files beside the slides that no reader reads, and on slides in folders below."""
+    """Yields notes on files beside the slides that are no slides of their own, and on slides in folders below."""
     if not folder.is_dir():
         return
     beside = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    unknown = [path.name for path in beside if path.is_file() and path not in slides]
+    others = [path for path in beside if path.is_file() and path not in slides]
+    unknown = [path.name for path in others if not registry.kind_of(path)]
+    if parts := [path.name for path in others if registry.kind_of(path)]:
+        yield f"files that are read as a part of another one's slide: {_listed(parts)}"
     if unknown:
         yield f"files of other formats in {folder} are left out: {_listed(unknown)}"
     # The pixels of a slide of some formats lie in a folder of its name.

@@ -22,7 +22,8 @@ from diffpath_jax.io.errors import DiffpathError
 PLAIN_VENDORS = ("aperio", "generic-tiff")
 # OpenSlide holds whole tiles; those of scanners have 256 to 1024 pixels a side.
 MAX_TILE_PX = 8_192
-_SUFFIXES = tuple(".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .dcm .czi".split())
+_DICOM = ".dcm"
+_SUFFIXES = tuple(f".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide {_DICOM} .czi".split())
 _DESCRIPTION = "tiff.ImageDescription"
 _CONVERT = "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg --Q 90"
 # The first image of OME-XML is the whole slide; further ones are labels and overviews.
@@ -183,4 +184,15 @@ def _check_tiles(path: Path, handle: openslide.OpenSlide) -> None:
             raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out")
 
 
-READERS.register(ReaderKind("OpenSlide", _SUFFIXES, open_file))
+def series_of(path: Path) -> str | None:
+    """Returns the series of a DICOM file, whose levels lie in a file each; none for other files and damaged ones."""
+    if path.suffix.lower() != _DICOM:
+        return None
+    try:
+        with openslide.OpenSlide(path) as handle:
+            return handle.properties.get("dicom.SeriesInstanceUID")
+    except openslide.OpenSlideError:
+        return None
+
+
+READERS.register(ReaderKind("OpenSlide", _SUFFIXES, open_file, series_of))

@@ -5,7 +5,7 @@ found by themselves; another package registers its own when it is imported, or n
 point of the group ``diffpath.slide_readers``. Of several with one suffix, the one that was registered last reads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -78,6 +78,10 @@ class OpenReader(Protocol):
         """
 
 
+def _whole(path: Path) -> None:
+    """Every file is a slide."""
+
+
 @dataclass(frozen=True)
 class ReaderKind:
     """A format, or several, that one reader reads.
@@ -86,11 +90,14 @@ class ReaderKind:
         name: as errors name it.
         suffixes: of its files, in lower case.
         open: opens a file; a function of a module, so that other processes find it.
+        slide_of: what tells the slide that a file is a part of, where any of its files opens all of it; none for a file
+            that is a slide of its own.
     """
 
     name: str
     suffixes: tuple[str, ...]
     open: OpenReader
+    slide_of: Callable[[Path], str | None] = _whole
 
 
 READERS: Registry[ReaderKind] = Registry(

@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from diffpath_jax import cli
 from diffpath_jax.data import manifest
 from tests.conftest import feature, write_slide
+from tests.data_prep.dicom_slides import write_level
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32", "--gap_um", "16"]
 PURPLE = feature("Purple", 128, 128, 512, 896)
@@ -137,3 +139,22 @@ def test_doubts_about_a_scale_are_said_slide_by_slide_and_on_the_card(tmp_path, 
         assert f"1 of 3 slides: {doubt}" in card and "s1" not in card
     found = [list(scale.doubts) for scale in manifest.open_dataset(tmp_path / "out").details.scales]
     assert found == [[], doubts, []]
+
+
+def test_levels_of_a_dicom_slide_are_one_slide(tmp_path, prep):
+    """Each level lies in a file of its own, and any of them opens all."""
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    files = (("a0", 1, "1.2.3"), ("a1", 2, "1.2.3"), ("b", 1, "1.2.4"), ("c", 1, "1.2.5"))
+    for number, (name, step, series) in enumerate(files):
+        rng = np.random.default_rng(ord(series[-1]))
+        image = np.clip(rng.normal((180, 120, 170), 25, (512, 512, 3)), 0, 255).astype(np.uint8)[::step, ::step]
+        write_level(folder / f"{name}.dcm", image, mm=0.0005 * step, series=series, number=number)
+    (tmp_path / "patients.csv").write_text("slide,patient\na0,p0\nb,p1\nc,p2\n")
+    (tmp_path / "labels.csv").write_text("slide,class\na0,A\nb,A\nc,A\n")
+    code, lines, shown = prep("--slide_labels", tmp_path / "labels.csv", source=folder)
+    assert (code, lines) == (0, [])
+    assert "read as a part of another one's slide: 1 (a1.dcm)" in shown and "of other formats" not in shown
+    made = manifest.open_dataset(tmp_path / "out")
+    assert len({record.slide for split in made.splits for record in made.read(split)}) == 3
+    assert made.details.scales[0].x == pytest.approx(0.5)
