@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 # Most programs here run a few times only: optimising them less is quicker, and so is not to compile one in many parts
-# where two workers share two cores. Subprocesses run as a user's do.
+# where two workers share two cores.
 os.environ["XLA_FLAGS"] = (
     "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1 "
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
@@ -21,6 +21,9 @@ import numpy as np
 import pytest
 import tifffile
 
+QUICK = os.environ["XLA_FLAGS"].removesuffix(" --xla_force_host_platform_device_count=8")
+# The environment of a command in a process of its own, with the one device of a laptop.
+ALONE = {**os.environ, "XLA_FLAGS": QUICK}
 MPP = 0.5
 PINK, PURPLE, GLASS = (220, 130, 170), (110, 70, 140), (244, 243, 244)
 
@@ -134,10 +137,23 @@ TINY_AUTOENCODER = {
 }
 
 
-def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
-    """A run directory as training leaves it, with random parameters instead of trained ones."""
+def random_parameters(init, seed: int = 0):
+    """Parameters of a network or a task, none of them zero, and its state as it starts.
+
+    NumPy draws them: a program that initialises every parameter takes longer to compile than one that applies them.
+    """
     import jax
 
+    rng, key = np.random.default_rng(seed), jax.random.key(0)
+    shapes, _ = jax.eval_shape(init, key)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, p: (path[-1].key == "scale") + 0.1 * rng.standard_normal(p.shape, np.float32), shapes
+    )
+    return params, jax.jit(lambda key: init(key)[1])(key)
+
+
+def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
+    """A run directory as training leaves it, with random parameters instead of trained ones."""
     from diffpath_jax.config import checks
     from diffpath_jax.config.tasks import make_task
     from diffpath_jax.data.manifest import open_dataset
@@ -156,9 +172,7 @@ def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Pat
         **sections,
     }
     run = runs.create_or_resume(workdir, checks.run_config(content, where="test"), [open_dataset(dataset)])
-    params, state = jax.jit(make_task(run.config, num_classes=len(run.classes)).init)(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    params, state = random_parameters(make_task(run.config, num_classes=len(run.classes)).init)
     checkpoints = Checkpoints(workdir, compatibility_digest=run.compatibility_digest)
     checkpoints.save(1, {"params": params, "ema": {}, "model_state": state})
     checkpoints.close()

@@ -1,7 +1,6 @@
 """The benchmarks work and measure what they say; how fast anything is, is never tested."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from benchmarks import slides as slide_reading
 from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.weights.safetensors_file import flatten
+from tests.conftest import ALONE
 
 ROOT = Path(__file__).parents[1]
 # What a machine with an accelerator may lack.
@@ -40,8 +40,7 @@ MISSING = ("grain", "array_record", "ml_collections", "orbax", "tensorboardX", "
 def run(module, *words, minutes=5.0):
     """Run a benchmark as a user does."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, words)]
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60 * minutes)
+    return subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True, timeout=60 * minutes)
 
 
 def test_interleaved_calls_take_turns():

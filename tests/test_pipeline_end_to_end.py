@@ -1,7 +1,6 @@
 """The whole of ``diffpath demo`` in small, and the promises that need its results."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,11 +13,10 @@ import scipy.linalg
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.runs import run as runs
+from tests.conftest import ALONE
 
 DATA, MODEL, SETS, EVALS = "fov_48/dataset", "fov_48/ddpm/model", "fov_48/ddpm/samples", "fov_48/evals"
 SAMPLERS = ("ddpm", "ddim", "eps_scaling")
-# One device, as on a laptop; programs that run for two steps need not be optimised.
-FLAGS = "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +24,7 @@ def demo(tmp_path_factory, slide, annotated):
     out = tmp_path_factory.mktemp("demo") / "out"
     words = ["demo", "--debug", "--slide", str(slide), "--annotations", str(annotated), "--out", str(out)]
     command = [sys.executable, "-m", "diffpath_jax.cli", *words]
-    done = subprocess.run(command, env={**os.environ, "XLA_FLAGS": FLAGS}, capture_output=True, text=True)
+    done = subprocess.run(command, env=ALONE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

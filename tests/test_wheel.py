@@ -1,6 +1,5 @@
 """The wheel holds all that commands need, and they run where nothing of the clone can be seen."""
 
-import os
 import subprocess
 import sys
 import zipfile
@@ -11,6 +10,7 @@ import pytest
 from diffpath_jax import cli
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError
+from tests.conftest import ALONE
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,7 +38,7 @@ def installed(tmp_path_factory, wheel) -> Path:
 
 def run(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A command of the unpacked wheel: ``-P`` keeps the clone out of the search path."""
-    environment = {**os.environ, "PYTHONPATH": str(installed), "XLA_FLAGS": ""}
+    environment = {**ALONE, "PYTHONPATH": str(installed)}
     code = f"import diffpath_jax.cli as c; assert c.__file__.startswith({str(installed)!r}); c.entry_point()"
     command = [sys.executable, "-P", "-c", code, *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)

@@ -1,7 +1,6 @@
 """What users have on their disks: the files of the first version open, resume, sample and evaluate as they did then."""
 
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -14,6 +13,7 @@ from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.runs import run as runs
+from tests.conftest import ALONE
 
 ARCHIVE = Path(__file__).with_name("first_version.tar.xz")
 # XLA compiles for the CPU at hand, and sums are taken in another order than then.
@@ -150,8 +150,7 @@ def assert_close(found, then, where):
 def test_runs_are_resumed(name, data, words, expected):
     words = ["--config", f"configs/{name}.py", "--workdir", name, f"--config.data.train={data}", *words]
     # In a process with one device: a batch of four cannot be split over the eight of the tests.
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    subprocess.run([sys.executable, "-m", "diffpath_jax.cli", "train", *words], env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "diffpath_jax.cli", "train", *words], env=ALONE, check=True)
     found = [json.loads(line) for line in Path(name, "metrics.jsonl").read_text().splitlines()]
     then = expected[name]["metrics"]
     assert runs.load_parameters(runs.open_run(Path(name))).step == 4

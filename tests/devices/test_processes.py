@@ -18,6 +18,7 @@ from diffpath_jax.training import optim
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
+from tests.conftest import QUICK
 
 STEPS = 4
 
@@ -38,7 +39,7 @@ def options(workdir, dataset, *extra):
 
 
 def start(words, devices):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = {**os.environ, "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count={devices}"}
     command = [sys.executable, "-m", "diffpath_jax.cli", *words]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 

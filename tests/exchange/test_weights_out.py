@@ -16,7 +16,7 @@ from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import to_adm, torch_files
 from diffpath_jax.weights.from_adm import from_adm
 from diffpath_jax.weights.from_diffusers import from_diffusers
-from tests.conftest import TINY_ADM, TINY_DENOISER, write_run
+from tests.conftest import TINY_ADM, TINY_DENOISER, random_parameters, write_run
 
 STEPS = 10
 
@@ -86,8 +86,7 @@ def test_the_library_computes_what_each_shape_does(name):
 
     config = UNetConfig(**{"num_heads": 2, **TINY_ADM, "num_classes": 3, **SHAPES[name]})
     network, rng = make_network(config, dtype=jnp.float32), np.random.default_rng(0)
-    params, _ = network.init(jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params)
+    params, _ = random_parameters(network.init)
     described = diffusers_pipeline.unet_config(config, image_px=(16, 16))
     unet = diffusers.UNet2DModel.from_config(described).eval()
     state = diffusers_pipeline.unet_state(params, config)

@@ -9,6 +9,7 @@ from diffpath_jax.networks import layers, unet_ldm
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig, SpatialTransformer, TransformerBlock
 from diffpath_jax.weights import from_ldm, torch_files
+from tests.conftest import random_parameters
 from tests.golden import weights
 
 GOLDEN = weights.load("ldm_unet.npz")
@@ -69,7 +70,7 @@ def test_transformer_blocks_are_diffusers(heads, tokens):
 def test_one_token_is_exactly_what_softmax_makes_of_it():
     """The fast path against attention itself, values and gradients; queries and keys have none either way."""
     network = purify(lambda rngs: unet_ldm.Attention(8, 5, num_heads=2, dtype=jnp.float32, rngs=rngs))
-    params, _ = network.init(jax.random.key(0))
+    params, _ = random_parameters(network.init)
     x, token = normal("x", (2, 6, 8)), normal("token", (2, 1, 5))
 
     def in_full(params):
@@ -91,8 +92,7 @@ def test_one_token_is_exactly_what_softmax_makes_of_it():
 def test_the_class_reaches_every_place_of_attention_and_the_time_all_blocks():
     """Fresh networks are zero at their ends, so parameters are drawn; then both must matter."""
     network = unet(ONE)
-    params, _ = network.init(jax.random.key(0))
-    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params)
+    params, _ = random_parameters(network.init)
     x = normal("ldm x", (2, 8, 8, 3))
     told = ((T, LABELS), (T, LABELS - 1), (T + 100, LABELS))
     outs = [network.apply(params, {}, x, t, {"label": y})[0] for t, y in told]

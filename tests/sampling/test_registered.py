@@ -12,7 +12,7 @@ from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.diffusion.samplers.catalogue import SAMPLERS
 from diffpath_jax.diffusion.samplers.spacing import SPACINGS
-from tests.conftest import register
+from tests.conftest import ALONE, register
 from tests.sampling import outside
 
 
@@ -33,7 +33,7 @@ def images(path):
 
 
 def test_a_file_with_a_sampler_and_a_spacing_draws(denoiser_run, tmp_path, registered):
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**ALONE, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, outside.__file__, *words(denoiser_run, tmp_path / "euler", "--sampler", "euler")]
     subprocess.run(command, env=environment, check=True)
     # DDIM without noise is Euler's method on these variables.

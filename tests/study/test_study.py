@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from diffpath_jax.study.rows.catalogue import ROWS
+from tests.conftest import ALONE
 
 KILLS = 20
 
@@ -23,7 +24,7 @@ def command(workdir: Path, slide: Path, annotated: Path) -> list[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    return {**ALONE, "JAX_COMPILATION_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(scope="module")

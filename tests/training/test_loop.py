@@ -27,7 +27,7 @@ from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
 from diffpath_jax.training.tasks.task import NETWORK, Task
-from tests.conftest import TINY_AUTOENCODER, TINY_RESNET
+from tests.conftest import ALONE, TINY_AUTOENCODER, TINY_RESNET
 
 OPTIM = optim.OptimConfig(learning_rate=1e-2, clip_norm=1.0, ema_decay=0.9)
 RUN = checks.run_config(
@@ -244,10 +244,6 @@ def command(kind, workdir, dataset):
     keys = {"data.train": dataset, **often, **KINDS[kind]}
     words = ["train", "--config", kind, "--workdir", str(workdir)]
     return [sys.executable, "-m", "diffpath_jax.cli", *words, *(f"--config.{k}={v}" for k, v in keys.items())]
-
-
-# Of a process with one device.
-ALONE = {**os.environ, "XLA_FLAGS": ""}
 
 
 DENOISER, AUTOENCODING, CLASSIFYING = KINDS

@@ -19,6 +19,7 @@ from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import from_adm, safetensors_file, torch_files
+from tests.conftest import random_parameters
 from tests.golden import weights
 from tests.weights import published
 
@@ -87,7 +88,7 @@ def tiny(**other):
            "attention_downsamples": (), **other}
     )  # fmt: skip
     network = purify(lambda rngs: UNet(config, dtype=jnp.float32, rngs=rngs))
-    return jax.jit(network.init)(jax.random.key(0))[0]
+    return random_parameters(network.init)[0]
 
 
 def test_safetensors_round_trip(tmp_path):

@@ -10,6 +10,7 @@ from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_ldm import LatentUNet, LatentUNetConfig
 from diffpath_jax.weights import from_ldm, safetensors_file
+from tests.conftest import random_parameters
 from tests.golden import weights
 from tests.weights import published
 
@@ -114,7 +115,7 @@ def test_the_command_writes_what_a_config_can_start_from(tmp_path, checkpoint, c
     config = LatentUNetConfig(
         num_classes=3, channels=32, channel_mult=(1, 2), num_res_blocks=1, context_width=16, attention_downsamples=(2,)
     )
-    fresh, _ = purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs)).init(jax.random.key(0))
+    fresh, _ = random_parameters(purify(lambda rngs: LatentUNet(config, dtype=jnp.float32, rngs=rngs)).init)
     adapted = safetensors_file.adapt(flat, fresh, where="test")
     assert [note.split(":")[0] for note in adapted.notes] == ["classes.embedding"]
     rows = np.asarray(adapted.params["classes"]["embedding"])

@@ -16,6 +16,7 @@ from diffpath_jax.networks.resnet import ResNet, ResNetConfig
 from diffpath_jax.runs import warm_start
 from diffpath_jax.training.tasks.task import NETWORK
 from diffpath_jax.weights import from_resnet, safetensors_file
+from tests.conftest import random_parameters
 from tests.golden import weights
 
 
@@ -145,7 +146,7 @@ def test_colours_are_standardised_as_by_torchvision():
         purify(lambda rngs, s=s: ResNet(ResNetConfig(**shapes, standardise=s), dtype=jnp.float32, rngs=rngs))
         for s in (False, True)
     )
-    params, state = plain.init(jax.random.key(0))
+    params, state = random_parameters(plain.init)
     expected, _ = plain.apply(params, state, jnp.asarray((pixels / 255 - mean) / std, jnp.float32), train=False)
     found, _ = standardised.apply(params, state, to_unit(jnp.asarray(pixels)), train=False)
     assert weights.relative_error(found[0], np.asarray(expected[0])) < 1e-5
