@@ -77,6 +77,25 @@ def one_device():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def coarse_overlays():
+    """Pictures of slides are drawn as ever, but with few pixels: they take most of the time of small slides."""
+    from data_prep.qa import overlays
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlays, "THUMBNAIL_PX", 350)
+        patch.setattr(overlays, "_DPI", 40)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk():
+    """No test pulls the plug: what this process writes need not have reached the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 def register(monkeypatch, registry, row):
     """Adds a row to a registry, as a package of somebody else would, for the time of a test; returns the row."""
     monkeypatch.setattr(registry, "_rows", {name: registry[name] for name in registry})
