@@ -29,7 +29,7 @@ def demo(debug: bool) -> ConfigDict:
             "datasets": {
                 "fov_48": {
                     "title": "48 um",
-                    "prep": "--stride_um 4 --gap_um 24 --block_um 120",
+                    "prep": f"--stride_um {16 if debug else 4} --gap_um 24 --block_um 120",
                     "fov_um": 48.0,
                     "patch_px": 32,
                     "models": ("ddpm",),
