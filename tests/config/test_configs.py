@@ -189,6 +189,8 @@ def test_a_frechet_distance_can_be_watched(tmp_path, dataset, resnet_run):
         "network.channels": 16,
         "network.channel_mult": "(1,)",
         "network.groups": 8,
+        "optim.muon_learning_rate": 0.0,
+        "optim.decay": "constant",
     }
     words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
     assert cli.main([*words, *(f"--config.{name}={value}" for name, value in keys.items())]) == 0

@@ -186,7 +186,7 @@ CHOICES = {
     "resnet": {"width": (3, 4), "stage_sizes": ((1,), (2, 1))},
 }
 # So many of those that fit are built, drawn at random.
-BUILT = 4
+BUILT = 2
 
 
 BATCH = {"image": jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8), "label": jax.ShapeDtypeStruct((2,), jnp.int32)}

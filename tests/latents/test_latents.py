@@ -73,7 +73,7 @@ def latents(tmp_path_factory, dataset, autoencoder_run):
 @pytest.fixture(scope="module")
 def ldm_run(tmp_path_factory, latents, autoencoder_run):
     workdir = tmp_path_factory.mktemp("ldm") / "run"
-    assert train(workdir, latents, autoencoder_run, **{"train.eval_every": 2}) == 0
+    assert train(workdir, latents, autoencoder_run) == 0
     return workdir
 
 
@@ -211,11 +211,12 @@ def test_a_normal_distribution_instead_of_a_codebook(tmp_path, dataset):
 
 
 @pytest.mark.full
-def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, ldm_run, capsys):
+def test_a_latent_model_looks_and_draws_at_every_size(tmp_path, latents, autoencoder_run, ldm_run, capsys):
     """Previews, validation loss, guidance; multiples of the autoencoder's factor times the network's stride."""
-    rows = read_metrics(ldm_run)
+    assert train(tmp_path / "run", latents, autoencoder_run, **{"train.eval_every": 2}) == 0
+    rows = read_metrics(tmp_path / "run")
     assert {"loss", "val_loss", "stain/eosin_shift"} <= {name for row in rows for name in row}
-    assert len(list((ldm_run / "previews").glob("*.png"))) == 1
+    assert len(list((tmp_path / "run" / "previews").glob("*.png"))) == 1
     words = ("sample", "--workdir", ldm_run, "--num_per_class", 3, "--steps", 2, "--batch_size", 4)
     for name, *options in (
         ("larger", "--sampler", "ddpm", "--patch_px", 24, "--guidance", 2, "--grid", "--trajectory"),
@@ -353,7 +354,7 @@ def test_a_run_keeps_its_autoencoder(tmp_path, latents, autoencoder_run, ldm_run
     workdir = tmp_path / "run"
     shutil.copytree(ldm_run, workdir)
     for steps, stage in ((3, autoencoder_run), (4, tmp_path / "gone")):
-        again = {"train.num_steps": steps, "train.eval_every": 2}
+        again = {"train.num_steps": steps}
         assert train(workdir, latents, stage, "--allow_change", "train.num_steps", **again) == 0
     path = workdir / runs.FIRST_STAGE
     data, (params, about) = bytearray(path.read_bytes()), safetensors_file.read_parameters(path)

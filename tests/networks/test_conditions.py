@@ -51,6 +51,8 @@ def run(tmp_path_factory, dataset, registered):
         "network.channels": 16,
         "network.groups": 8,
         "network.channel_mult": "(1,)",
+        "optim.muon_learning_rate": 0.0,
+        "optim.decay": "constant",
     }
     words = ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir)]
     assert cli.main([*words, *(f"--config.{key}={value}" for key, value in keys.items())]) == 0

@@ -112,6 +112,7 @@ def run(tmp_path_factory, dataset):
     workdir = tmp_path_factory.mktemp("told") / "run"
     keys = {"data.train": dataset, "network.conditions": "('label','parity','depth')", "network.channels": 16}
     keys |= {"network.groups": 8, "network.channel_mult": "(1,)"}
+    keys |= {"optim.muon_learning_rate": 0.0, "optim.decay": "constant"}
     with pytest.MonkeyPatch.context() as patch:
         register(patch, CONDITIONS, parity)
         register(patch, CONDITIONS, depth)

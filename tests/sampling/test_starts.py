@@ -68,7 +68,11 @@ def test_the_start_of_a_sample_depends_on_nothing_but_its_index(denoiser_run, da
         np.testing.assert_array_equal(image, grown[index])
 
 
-@pytest.mark.parametrize("words", [[], ["--repeats", 2], ["--start_level", 0.5, "--guidance", 1]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param([], marks=pytest.mark.full), ["--repeats", 2], ["--start_level", 0.5, "--guidance", 1]],
+    ids=str,
+)
 def test_known_pixels_stay_to_the_bit(denoiser_run, dataset, tmp_path, words):
     mask = write_mask(tmp_path / "mask.png")
     found = drawn(sample(denoiser_run, tmp_path / "set", dataset, "--inpaint", mask, *words))

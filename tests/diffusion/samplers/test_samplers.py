@@ -322,7 +322,7 @@ def solver_error(name, steps, schedule):
     return relative(found, expected)
 
 
-@pytest.mark.parametrize("name", ["heun", "dpmpp", "unipc"])
+@pytest.mark.parametrize("name", ["unipc", *(pytest.param(name, marks=pytest.mark.full) for name in ("heun", "dpmpp"))])
 def test_a_few_step_solver_has_a_spacing_that_suits_it(name):
     """20 calls, wide and narrow Gaussians, two schedules: its worst error is less than half of any even grid's."""
 
@@ -459,7 +459,9 @@ def test_dynamic_threshold_scales_only_what_is_too_bright():
     assert abs(kept.mean() - 0.9) < 0.01
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.full) if name in MANY else name for name in SAMPLERS]
+)
 def test_an_image_does_not_depend_on_its_batch(name):
     sampler, all_keys = SAMPLERS[name](spaced(5)), keys(6)
     whole, _ = draw(toy_denoiser, sampler, keys=all_keys, shape=(4, 4, 3))
