@@ -46,7 +46,7 @@ def open_first_stage(path: Path) -> FirstStage:
     if not isinstance(section, Mapping) or section.get("kind") not in kinds_for("autoencoding"):
         raise DiffpathError("first stage", where=path, why="not an autoencoder", fix=_FIX)
     network = read_autoencoder(section, where=str(path))
-    expected, _ = jax.eval_shape(make_network(network, dtype=jnp.float32).init, jax.random.key(0))
+    expected, _ = make_network(network, dtype=jnp.float32).shapes
     params = safetensors_file.arrange(flat, expected, where=str(path))
     return FirstStage(network, scale=float(about.get("scale") or 0.0), digest=tree_digest(params), params=params)
 
@@ -119,7 +119,7 @@ def perceptual(config: RunConfig) -> Tree | None:
         )
         return None
     flat, _ = safetensors_file.read_parameters(Path(config.autoencoding.lpips))
-    expected, _ = jax.eval_shape(make_lpips(config.dtype).init, jax.random.key(0))
+    expected, _ = make_lpips(config.dtype).shapes
     return safetensors_file.arrange(flat, expected, where=config.autoencoding.lpips)
 
 

@@ -1,7 +1,7 @@
 """NNX modules as pure functions of plain dicts: the only bridge between modules and the rest of the project."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,15 +17,16 @@ class PureNetwork:
     Attributes:
         make: builds the module.
         graphdef: the module's structure, without arrays.
+        shapes: of what :meth:`init` returns, known without a second trace of the constructor.
     """
 
     make: Callable[[nnx.Rngs], nnx.Module]
     graphdef: Any
+    shapes: tuple[Tree, Tree] = field(compare=False)
 
     def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
         """Fresh parameters and model state (BatchNorm statistics; empty for most networks)."""
-        _, params, state = nnx.split(self.make(_Keys(key)), nnx.Param, ...)  # type: ignore[misc]
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+        return _parts(self.make(_Keys(key)))[1]
 
     def apply(
         self, params: Tree, model_state: Tree, *args: Any, method: str = "__call__", **kwargs: Any
@@ -57,11 +58,15 @@ class _Keys(nnx.Rngs):
 
 def purify(make: Callable[[nnx.Rngs], nnx.Module]) -> PureNetwork:
     """Wrap the constructor of a module; no array is allocated."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(_Keys(jax.random.key(0)))))
-    return PureNetwork(make, graphdef)
+    return PureNetwork(make, *_parts(nnx.eval_shape(lambda: make(_Keys(jax.random.key(0))))))
+
+
+def _parts(module: nnx.Module) -> tuple[Any, tuple[Tree, Tree]]:
+    """Structure of a module, and its parameters and state as plain dicts."""
+    graphdef, params, state = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
+    return graphdef, (nnx.to_pure_dict(params), nnx.to_pure_dict(state))
 
 
 def count_parameters(network: PureNetwork) -> int:
     """Number of trained parameters, without allocating them."""
-    params, _ = jax.eval_shape(network.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return sum(leaf.size for leaf in jax.tree.leaves(network.shapes[0]))

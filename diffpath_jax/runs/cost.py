@@ -150,7 +150,7 @@ def shapes_of(
 def _with_shapes(first_stage: FirstStage) -> FirstStage:
     """The first stage with the shapes of its parameters in their place."""
     network = make_network(first_stage.network, dtype="float32")
-    return replace(first_stage, params=jax.eval_shape(network.init, jax.random.key(0))[0])
+    return replace(first_stage, params=network.shapes[0])
 
 
 def _shapes(count: int, image_px: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -224,7 +224,7 @@ def _saved_bytes(task: Task, state: TrainState, batch: Tree) -> int:
 
 def _forward_flop(config: sections.RunConfig, shape: tuple[int, int, int], num_classes: int) -> float:
     network = make_network(config.network_for(num_classes), dtype=config.dtype)
-    params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+    params, model_state = network.shapes
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     number = jax.ShapeDtypeStruct((1,), jnp.int32)
     wanted = {

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
 from diffpath_jax.config import checks, sections
 from diffpath_jax.config.files import differing_keys
 from diffpath_jax.config.first_stage import FirstStage
@@ -338,7 +336,7 @@ def load_parameters(
             asked = posthoc_ema.Profile(chosen, ema_length)
             state["ema"] = averages.reconstruct(checkpoints, run.config.optim.ema_lengths, asked, where=run.workdir)
     source = "ema" if (use_ema or ema_length is not None) and state.get("ema") else "params"
-    expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
+    expected, expected_state = run.network.shapes
     params = _arrange(run, expected, state[source][NETWORK])
     model_state = _arrange(run, expected_state, (state.get("model_state") or {}).get(NETWORK) or {})
     digest = tree_digest({"params": params, "model_state": model_state})
@@ -356,7 +354,7 @@ def _codec_parameters(run: Run) -> Tree:
         return {}
     path = run.workdir / FIRST_STAGE
     network = make_network(run.latents.network, dtype="float32")
-    expected, _ = jax.eval_shape(network.init, jax.random.key(0))
+    expected, _ = network.shapes
     params = safetensors_file.arrange(safetensors_file.read_parameters(path)[0], expected, where=str(path))
     if tree_digest(params) != run.latents.digest:
         why, fix = "not the autoencoder that the run began with", "restore the file from a backup"

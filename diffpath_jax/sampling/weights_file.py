@@ -111,7 +111,7 @@ def weights_of_file(run: DiffusionModelRun) -> Weights:
         DiffpathError: they are damaged, or do not fit their description.
     """
     flat, about = safetensors_file.read_parameters(run.workdir)
-    expected, expected_state = jax.eval_shape(run.network.init, jax.random.key(0))
+    expected, expected_state = run.network.shapes
     params, state = safetensors_file.split_network(flat)
     where = str(run.workdir)
     params, state = (

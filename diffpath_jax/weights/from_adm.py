@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -133,7 +132,7 @@ def from_adm(
         check_heads(_above(config), {name: width for name, width in widths.items() if _is_above(name)}, where=where)
         if attention_order == "new":
             state = legacy_order(state, config)
-        like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
+        like, _ = make_network(config, dtype=jnp.float32).shapes
         params = fill(like, adm_names(like), state)
     prediction = {} if classifies else {"prediction": "eps"}
     notes = head_notes(config, num_heads, head_channels)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from diffpath_jax.networks.inception import InceptionV3
@@ -31,7 +30,7 @@ def from_inception(state: Flat, *, where: str) -> torch_files.Converted:
         DiffpathError: names or shapes are others, or a number is not finite (exit code 5).
     """
     network = purify(lambda rngs: InceptionV3(rngs=rngs))
-    like, _ = jax.eval_shape(network.init, jax.random.key(0))
+    like, _ = network.shapes
     with torch_files.expecting("the Inception network of FID", where=where, fix=f"give {PUBLISHED.name}"):
         params = torch_files.fill(like, inception_names(like), fold_norms(state))
     return torch_files.Converted(KIND, None, params)

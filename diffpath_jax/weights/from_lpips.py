@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 
-import jax
 import numpy as np
 
 from diffpath_jax.io.files import sha256_file
@@ -50,7 +49,7 @@ def from_lpips(state: Flat, *, heads: FilePath | None = None, where: str) -> Con
     """
     fix = "give LPIPS with the trunk of VGG16; or that trunk as --file, and the heads as --heads"
     network = purify(lambda rngs: lpips.Lpips(rngs=rngs))
-    like, _ = jax.eval_shape(network.init, jax.random.key(0))
+    like, _ = network.shapes
     tensors: Flat = {}
     unused: Counter[str] = Counter()
     with expecting("LPIPS", where=where, fix=fix):

@@ -1,6 +1,5 @@
 """ResNet-50 from torchvision (both versions of its weights) and from timm, which gives its layers the same names."""
 
-import jax
 import jax.numpy as jnp
 
 from diffpath_jax.networks.pure import purify
@@ -33,7 +32,7 @@ def from_resnet(state: Flat, *, where: str) -> torch_files.Converted:
     ):
         config = ResNetConfig(num_classes=len(arrays["fc.bias"]), standardise=True)
         network = purify(lambda rngs: ResNet(config, dtype=jnp.float32, rngs=rngs))
-        params, model_state = jax.eval_shape(network.init, jax.random.key(0))
+        params, model_state = network.shapes
         both = {"params": params, "state": model_state}
         names = {(group, *path): name for group in both for path, name in resnet_names(config).items()}
         filled = torch_files.fill(both, names, arrays)

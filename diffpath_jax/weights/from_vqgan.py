@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -87,7 +86,7 @@ def from_vqgan(state: Flat, *, raw_parameters: bool = False, groups: int = 32, w
         )
         found = join_qkv({name: state[place] for name, place in places.items()})
         config = dataclasses.replace(vqgan_config(found), groups=groups)
-        like, _ = jax.eval_shape(make_network(config, dtype=jnp.float32).init, jax.random.key(0))
+        like, _ = make_network(config, dtype=jnp.float32).shapes
         params = fill(like, vqgan_names(like), found)
         details = {"scale": _positive(state[SCALE])} if prefix and SCALE in state else {}
     used = {*places.values(), SCALE} if details else set(places.values())

@@ -92,6 +92,15 @@ def test_unet_uses_label_and_time_and_sees_the_whole_image():
     assert bool((changed > 0).all())
 
 
+@pytest.mark.parametrize(
+    "network",
+    [unet(TINY), resnet(ResNetConfig(num_classes=2, width=4, stage_sizes=(1,)))],
+    ids=["parameters", "and state"],
+)
+def test_shapes_are_those_of_fresh_parameters(network):
+    assert network.shapes == jax.eval_shape(network.init, jax.random.key(0))
+
+
 def test_unet_starts_at_zero():
     network = unet(TINY)
     params, state = jax.jit(network.init)(jax.random.key(0))

@@ -62,7 +62,7 @@ def load_inception(path: Path, *, resize: str) -> Inception:
     if about.get("network") != {"kind": from_inception.KIND}:
         raise DiffpathError("parameters", where=path, why="not those of the Inception network", fix=_FIX)
     network = purify(lambda rngs: InceptionV3(rngs=rngs))
-    like, _ = jax.eval_shape(network.init, jax.random.key(0))
+    like, _ = network.shapes
     params = adapt(stored, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like), where=str(path)).params
     if tree_digest(params) != about.get("digest"):
         why = "they do not match the digest written with them"

@@ -168,7 +168,7 @@ def codebook(network: PureNetwork, *, size: int, commitment: float, on: Commitme
             "candidates": jnp.zeros((size, channels), jnp.float32),
         }
 
-    shapes, _ = jax.eval_shape(network.init, jax.random.key(0))
+    shapes, _ = network.shapes
     channels = shapes["codebook"]["embedding"].shape[-1]
 
     def apply(params: Tree, memory: Tree, z: jax.Array, key: jax.Array, values: int) -> Passed:
