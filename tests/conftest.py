@@ -1,5 +1,6 @@
 """Shared fixtures. Of eight simulated devices commands use one; tests that want more make a mesh of them."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -26,6 +27,13 @@ QUICK = os.environ["XLA_FLAGS"].removesuffix(" --xla_force_host_platform_device_
 ALONE = {**os.environ, "XLA_FLAGS": QUICK}
 MPP = 0.5
 PINK, PURPLE, GLASS = (220, 130, 170), (110, 70, 140), (244, 243, 244)
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays, and tracing makes few cycles: a tenth of its time is a search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def write_slide(path: Path, *, mpp: str | None = str(MPP), seed: int = 0, size: int = 1024) -> Path:
