@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from diffpath_jax.commands import sample_fields, sample_references
+from diffpath_jax.commands import dry_run, sample_dry_run, sample_fields, sample_references
 from diffpath_jax.commands.sample_counts import by_option, check_batch_size, counts
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config import sampling as samplers
@@ -107,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", action="store_true", help="write a sheet of the first images, by class")
     parser.add_argument("--trajectory", action="store_true", help="write how the first images emerge, by class")
     processes.add_arguments(parser)
+    sample_dry_run.add_arguments(parser.add_argument_group("dry run"))
     _add_old_names(parser)
 
 
@@ -154,6 +155,8 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     Raises:
         DiffpathError: not a diffusion run, a number out of range, or a directory of another job.
     """
+    dry_run.check(arguments)
+    devices = dry_run.slice_devices(arguments.topology)
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
     run = _run(arguments)
@@ -162,6 +165,9 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     trained = _trained(arguments, run)
     classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
     model = Model(run, trained, classifier, _guide(arguments, run, list(jobs.values())))
+    if arguments.dry_run:
+        sample_dry_run.describe(jobs, model, sharding.make_mesh(devices or jax.devices()))
+        return ExitCode.OK
     mesh = sharding.local_mesh()
     with processes.own_directory(arguments.out):
         if arguments.sweep:

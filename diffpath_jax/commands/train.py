@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffpath_jax.commands import dry_run
 from diffpath_jax.config import checks, sections, size_checks
 from diffpath_jax.config import files as config_files
 from diffpath_jax.config.first_stage import FirstStage
@@ -58,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dry.add_argument("--dry_run", action="store_true", help="print size and cost, train nothing")
     dry.add_argument("--devices", type=ranged(Positive), help="devices to plan for (default: those of this machine)")
     dry.add_argument("--peak_tflops", type=ranged(PositiveReal), help="peak of one device (default: measured here)")
-    dry.add_argument(
-        "--topology", help="compile the step for this slice of TPUs, e.g. v5p:4x4x4; needs no TPU, takes minutes"
-    )
+    dry_run.add_topology(dry, what="the step")
     dry.add_argument(
         "--share", type=ranged(PositiveFraction), default=0.4, help="share of the peak to expect (default: %(default)s)"
     )
@@ -75,11 +74,10 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     """
     content = config_files.load(arguments.config, overrides, checks.with_defaults)
     settings = checks.run_config(content, where=arguments.config)
+    dry_run.check(arguments)
     if arguments.dry_run:
         _describe(settings, arguments)
         return ExitCode.OK
-    if arguments.topology:
-        raise DiffpathError("--topology", where="the command line", why="of a dry run alone", fix="add --dry_run")
     if arguments.workdir is None:
         raise DiffpathError("--workdir", where="the command line", why="missing", fix="name a run directory")
     check_installed(settings.train.loggers)
@@ -212,9 +210,7 @@ def _named_first_stage(settings: sections.RunConfig) -> FirstStage | None:
 
 def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> None:
     """Print what a run would be, without allocating it."""
-    if arguments.topology:
-        # Devices that are not here are to be described; those that are need not wake up.
-        jax.config.update("jax_platforms", "cpu")
+    slice_devices = dry_run.slice_devices(arguments.topology)
     datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:
         watched = validation.open_validation(settings.data.val, datasets)
@@ -226,7 +222,6 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     else:
         image_px, num_classes, images = (PAPER_PX, PAPER_PX), PAPER_CLASSES, 0
         data = f"none named: {PAPER_PX} px and {PAPER_CLASSES} classes assumed"
-    slice_devices = topology.slice_devices(arguments.topology) if arguments.topology else ()
     devices = len(slice_devices) or arguments.devices or jax.device_count()
     checks.check_devices(settings, devices, where=arguments.config)
     stored = bool(datasets) and datasets[0].schema.latent_shape is not None
@@ -239,30 +234,18 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
         mesh = sharding.make_mesh(slice_devices, fsdp=settings.train.fsdp)
         run = shapes_of(settings, image_px=image_px, num_classes=num_classes, first_stage=stage, stored=stored)
         compiled = topology.compile_step(settings, run, mesh)
-        rows |= _compiled(topology.describe(compiled, mesh, accumulate=settings.optim.accumulate), settings)
+        program = topology.describe(compiled, mesh, accumulate=settings.optim.accumulate)
+        rows |= {"mesh": _mesh(settings, devices)}
+        rows |= dry_run.compiled(program, images=settings.data.batch_size, given="state and batch")
     else:
         rows |= _planned(cost, settings, arguments, devices=devices, images=images)
     console.print(cost.overview, markup=False, soft_wrap=True)
-    for name, value in rows.items():
-        console.print(f"{name:13s} {value}", soft_wrap=True)
+    dry_run.show(rows)
 
 
-def _compiled(program: topology.Program, settings: sections.RunConfig) -> dict[str, str]:
-    """Returns what the compiler says of a step, of one device."""
-    batch_size = settings.data.batch_size
-    fits = "fits" if program.free_bytes >= 0 else "does not fit"
-    images = program.fitting_batch(batch_size)
-    rows = {
-        "device": f"{program.devices} x {program.device_kind}: compiled for, nothing has run",
-        "memory": f"{program.memory_bytes / GIB:.3g} GiB: state and batch {program.argument_bytes / GIB:.3g}, "
-        f"temporary {program.temporary_bytes / GIB:.3g}; {fits}"
-        + (f", as about {images:,} images a step do" if images else ""),
-        "mesh": f"data {program.devices // settings.train.fsdp} x fsdp {settings.train.fsdp}",
-        "step": f"{program.flop / 1e12:.4g} TFLOP a device, {batch_size} images on all; by XLA's own estimate "
-        f"{1e3 * program.seconds:.4g} ms, {program.share_of_peak:.0%} of the peak",
-    }
-    traffic = (f"{each.count} {kind} of {each.bytes / 1e6:.4g} MB" for kind, each in program.traffic.items())
-    return {**rows, "collectives": ", ".join(traffic) or "none"}
+def _mesh(settings: sections.RunConfig, devices: int) -> str:
+    """Returns how devices share a step."""
+    return f"{devices} devices: data {devices // settings.train.fsdp} x fsdp {settings.train.fsdp}"
 
 
 def _planned(
@@ -278,7 +261,7 @@ def _planned(
         "forward pass": f"{cost.forward_flop / 1e9:.4g} GFLOP an image",
         "memory": f"{cost.device_bytes / GIB:.3g} GiB a device: state {cost.state_bytes / GIB:.3g}, gradients "
         f"{cost.gradient_bytes / GIB:.3g}, kept for the backward pass {cost.saved_bytes / GIB:.3g} at most",
-        "mesh": f"{devices} devices: data {devices // settings.train.fsdp} x fsdp {settings.train.fsdp}",
+        "mesh": _mesh(settings, devices),
         "steps": f"{settings.train.num_steps:,} of {settings.data.batch_size} images: {seen:,} images"
         + (f", {seen / images:.3g} times each" if images else ""),
         **_affordable(settings, arguments.workdir, images_per_second=seen / max(hours, 1e-9) / 3600),

@@ -1,4 +1,4 @@
-"""The train step of a run, compiled for devices that are not here: what it needs and what it sends.
+"""Programs of a run, compiled for devices that are not here: what they need and what they send.
 
 XLA compiles for any slice of TPUs on any machine that has the package ``libtpu``. Memory, collectives and FLOP are
 those of the program that such a slice would run; the time is XLA's own guess, which no device has confirmed.
@@ -42,8 +42,17 @@ _COLLECTIVE = re.compile(rf"= (?P<shape>\(.*?\)|\S+) (?P<kind>{'|'.join(COLLECTI
 # TPUs have a reduce-scatter as a computation of its own, which says that it reduces all and takes a part.
 _SCATTERED = re.compile(r"%all-reduce-scatter\S* \(.*\) -> (?P<shape>.*) \{")
 _ARRAY = re.compile(r"\b(?P<type>pred|bf16|[fsuc]\d+)(?:e\w+)?\[(?P<sizes>[\d,]*)\]")
-# libtpu looks for the machine it runs on, and waits for an answer, where nothing tells it.
-_NO_TPU_HERE = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5p-8"}
+# The least search for tilings, which decide how fast a program runs and hardly what it holds and sends: compiling takes
+# minutes otherwise. With more search XLA has no estimate of some operations, and takes a second off for each.
+_QUICKLY: dict[str, Any] = {"exec_time_optimization_effort": -1.0}
+# libtpu looks for the machine it runs on, and waits for an answer, where nothing tells it; and it wants to be alone on
+# a machine, which whoever uses no TPU need not be.
+_NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -61,15 +70,15 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled train step, as one device sees it.
+    """A compiled program, as one device sees it: a train step, or the drawing of a batch.
 
     Attributes:
         device_kind: what JAX calls the device.
         devices: how many there are.
         argument_bytes: train state, batch and whatever else it is given.
         temporary_bytes: what it needs besides.
-        flop: of a step; 0 where the compiler does not say.
-        seconds: of a step, XLA's own estimate; 0 where it has none.
+        flop: one turn of a loop counts; 0 where the compiler does not say.
+        seconds: likewise, XLA's own estimate; 0 where it has none.
         traffic: collectives by kind.
     """
 
@@ -83,12 +92,12 @@ class Program:
 
     @property
     def memory_bytes(self) -> int:
-        """Returns the memory that the step takes."""
+        """Returns the memory that it takes."""
         return self.argument_bytes + self.temporary_bytes
 
     @property
     def free_bytes(self) -> float:
-        """Returns what such a device has besides; negative where the step does not fit, NaN for an unknown device."""
+        """Returns what such a device has besides; negative where it does not fit, NaN for an unknown device."""
         memory_gib, _ = TPUS.get(self.device_kind, (math.nan, math.nan))
         return memory_gib * GIB - self.memory_bytes
 
@@ -140,28 +149,42 @@ def compile_step(config: sections.RunConfig, run: RunShapes, mesh: Mesh) -> jax.
     """
     replicated = sharding.replicated(mesh)
     state = _placed(run.state, sharding.state_shardings(run.state, mesh))
-    batch = _everywhere(run.batch, sharding.batch_sharding(mesh))
-    key = _everywhere(jax.eval_shape(lambda: jax.random.key(0)), replicated)
-    inputs = (state, batch, key, _everywhere(run.task.frozen_params, replicated))
+    batch = everywhere(run.batch, sharding.batch_sharding(mesh))
+    key = everywhere(jax.eval_shape(lambda: jax.random.key(0)), replicated)
+    inputs = (state, batch, key, everywhere(run.task.frozen_params, replicated))
     with target.compiling_for(mesh.devices.flat[0].platform):
         lowered = lower_step(run.task, config.optim, config.train, mesh=mesh, inputs=inputs)
+    fix = "more devices, or a larger optim.accumulate or train.fsdp, or network.remat=True"
+    return fitting(lowered, where=f"a step of {config.data.batch_size} images", fix=fix)
+
+
+def fitting(lowered: jax.stages.Lowered, *, where: str, fix: str) -> jax.stages.Compiled:
+    """Returns a program, compiled with little effort: for its numbers, not to be run.
+
+    Args:
+        lowered: the program, traced.
+        where: the work that it does.
+        fix: what makes it smaller.
+
+    Raises:
+        DiffpathError: it does not fit into the memory of a device.
+    """
     try:
-        return lowered.compile()
+        return lowered.compile(compiler_options=_QUICKLY)
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).splitlines()[0]
-        fix = "more devices, or a larger optim.accumulate or train.fsdp, or network.remat=True"
-        raise DiffpathError("memory", where=f"a step of {config.data.batch_size} images", why=first, fix=fix) from None
+        raise DiffpathError("memory", where=where, why=first, fix=fix) from None
 
 
-def describe(compiled: jax.stages.Compiled, mesh: Mesh, *, accumulate: int) -> Program:
-    """Returns what a compiled train step needs.
+def describe(compiled: jax.stages.Compiled, mesh: Mesh, *, accumulate: int = 1) -> Program:
+    """Returns what a compiled program needs.
 
     Args:
-        compiled: of :func:`compile_step`.
+        compiled: such as :func:`compile_step` returns.
         mesh: that it is compiled for.
-        accumulate: of its config, as XLA counts one turn of a loop.
+        accumulate: of the config of a train step, as XLA counts one turn of a loop.
     """
     device = mesh.devices.flat[0]
     memory: Any = compiled.memory_analysis()
@@ -177,6 +200,11 @@ def describe(compiled: jax.stages.Compiled, mesh: Mesh, *, accumulate: int) -> P
         seconds=turns * max(float(work.get("optimal_seconds", 0.0)), 0.0),
         traffic=collectives(compiled.as_text() or ""),
     )
+
+
+def everywhere(arrays: Any, place: jax.sharding.NamedSharding) -> Any:
+    """Returns shapes that all live in the same way, of arrays or of shapes."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), arrays)
 
 
 def collectives(text: str) -> dict[str, Traffic]:
@@ -216,11 +244,6 @@ def _size(shape: str) -> int:
 
 def _bits(kind: str) -> int:
     return _BITS.get(kind) or int(kind[1:])
-
-
-def _everywhere(shapes: Any, place: jax.sharding.NamedSharding) -> Any:
-    """Returns shapes that all live in the same way."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
 def _placed(shapes: Any, places: Any) -> Any:

@@ -92,9 +92,9 @@ class SampleJob:
         return jnp.asarray(numbers), *jax.tree.map(jnp.asarray, arrays)
 
 
-def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int = 0) -> Draw:
-    """Returns the function that draws the images of a job."""
-    recipe = Recipe(
+def recipe_of(job: SampleJob, model: Model) -> Recipe:
+    """Returns how the images of a job are drawn."""
+    return Recipe(
         model.run,
         job.sampler,
         job.image_px,
@@ -102,6 +102,11 @@ def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int 
         guide=model.guide[0] if model.guide else None,
         field=job.field,
     )
+
+
+def draw_of(job: SampleJob, model: Model, mesh: Mesh, *, trajectory_frames: int = 0) -> Draw:
+    """Returns the function that draws the images of a job."""
+    recipe = recipe_of(job, model)
     if recipe.windows is None or trajectory_frames:
         return make_draw(recipe, mesh=mesh, trajectory_frames=trajectory_frames)
     return make_stepwise_draw(recipe, mesh=mesh, file=job.out / STAGING / f"steps-{jax.process_index()}.npz")
