@@ -91,8 +91,8 @@ def plan(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         forward_flop=forward,
         step_flop=an_image * config.data.batch_size,
-        state_bytes=_bytes_on_one(state, split),
-        gradient_bytes=_bytes_on_one(state.params, split.params),
+        state_bytes=bytes_on_one(state, split),
+        gradient_bytes=bytes_on_one(state.params, split.params),
         saved_bytes=_saved_bytes(task, state, _first(batch, part)),
         steps=config.train.num_steps,
         overview=parameter_overview.get_parameter_overview(state.params, include_stats=False),
@@ -195,8 +195,8 @@ def _gradient_flop(task: Task, state: TrainState, batch: Tree) -> float:
     return _flop(gradients, state.params, state.model_state, batch)
 
 
-def _bytes_on_one(shapes: Any, places: Any) -> int:
-    """Returns the bytes that one device holds."""
+def bytes_on_one(shapes: Any, places: Any) -> int:
+    """Returns the bytes that one device holds of arrays of these shapes, in their places."""
     each = jax.tree.map(
         lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, shapes, places
     )

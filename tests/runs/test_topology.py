@@ -13,7 +13,7 @@ from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.networks import target
 from diffpath_jax.runs import topology
-from diffpath_jax.runs.cost import shapes_of
+from diffpath_jax.runs.cost import bytes_on_one, shapes_of
 from diffpath_jax.runs.topology import Program, Traffic
 from diffpath_jax.training.step import loop_turns
 
@@ -43,7 +43,7 @@ ENTRY %main (p: bf16[10]) -> f32[4] {
 
 def config(**changes):
     content = load(CONFIG, [], checks.with_defaults)
-    content["network"] |= TINY
+    content["network"] |= TINY | {"channels": changes.get("channels", TINY["channels"])}
     content["train"]["fsdp"] = changes.get("fsdp", 1)
     content["optim"]["accumulate"] = changes.get("accumulate", 1)
     content["data"]["batch_size"] = changes.get("batch_size", 16)
@@ -83,30 +83,70 @@ def test_data_parallel_training_sums_gradients_and_sends_nothing_else():
     assert (program.devices, program.device_kind) == (8, "cpu")
 
 
-def test_split_state_is_gathered_and_activations_never_are(monkeypatch):
-    # Of so small a network almost all arrays would be copied.
+def split_bytes(run, mesh):
+    """Size of the parameters that devices share."""
+    places = sharding.state_shardings(run.state.params, mesh)
+    pairs = zip(jax.tree.leaves(run.state.params), jax.tree.leaves(places), strict=True)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf, place in pairs if not place.is_fully_replicated)
+
+
+def state_on_one(run, mesh):
+    return bytes_on_one(run.state, sharding.state_shardings(run.state, mesh))
+
+
+@pytest.fixture
+def small_arrays_are_split(monkeypatch):
+    """Of a tiny network almost all arrays would be copied."""
     monkeypatch.setattr(sharding, "MIN_SPLIT_SIZE", 2**9)
+
+
+@pytest.mark.usefixtures("small_arrays_are_split")
+def test_split_state_is_gathered_and_activations_never_are():
     run, mesh, program = compiled(config(fsdp=8), jax.devices()[:8])
-    places = sharding.state_shardings(run.state, mesh)
-    pieces = jax.tree.map(
-        lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, run.state, places
-    )
-    assert program.argument_bytes == sum(jax.tree.leaves(pieces)) + bytes_of(run.batch) // 8 + 8
+    assert program.argument_bytes == state_on_one(run, mesh) + bytes_of(run.batch) // 8 + 8
     assert program.argument_bytes < bytes_of(run.state) / 4
     # Each split kernel is gathered for the forward pass and for the backward pass at most.
-    split = sum(
-        leaf.size * leaf.dtype.itemsize
-        for leaf, place in zip(jax.tree.leaves(run.state.params), jax.tree.leaves(places.params), strict=True)
-        if not place.is_fully_replicated
-    )
+    split = split_bytes(run, mesh)
     assert split <= program.traffic["all-gather"].bytes <= 2 * split
 
 
 @pytest.mark.full
-def test_collectives_do_not_grow_with_the_batch():
-    small, large = (compiled(config(batch_size=size), jax.devices()[:4])[2] for size in (8, 32))
+@pytest.mark.usefixtures("small_arrays_are_split")
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_collectives_do_not_grow_with_the_batch(fsdp):
+    small, large = (compiled(config(batch_size=size, fsdp=fsdp), jax.devices()[:4])[2] for size in (8, 32))
     assert small.traffic == large.traffic
     assert large.temporary_bytes > small.temporary_bytes
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_arrays_are_split")
+def test_collectives_as_devices_grow():
+    copied = [compiled(config(), jax.devices()[:count])[2] for count in (2, 8)]
+    # Every gradient once, whatever the number of devices.
+    assert copied[0].traffic == copied[1].traffic
+    for count in (2, 8):
+        run, mesh, program = compiled(config(fsdp=count), jax.devices()[:count])
+        assert split_bytes(run, mesh) <= program.traffic["all-gather"].bytes <= 2 * split_bytes(run, mesh)
+        # What is copied is summed whole; of what is split each device needs a part, which CPUs cut from the whole.
+        summed = sum(
+            program.traffic[kind].bytes for kind in ("all-reduce", "reduce-scatter") if kind in program.traffic
+        )
+        gradients = bytes_of(run.state.params)
+        assert gradients - split_bytes(run, mesh) * (1 - 1 / count) <= summed <= gradients + 2000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ddpm_pkgh224.py",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("ldm_pkgh224.py", "vqgan_f4_pkgh.py")),
+    ],
+)
+def test_64_chips_keep_less_than_a_32nd_of_the_state_each(name):
+    settings = checks.run_config(load(f"configs/{name}", [], checks.with_defaults), where="test")
+    run = shapes_of(settings, image_px=(128, 128), num_classes=5)
+    assert state_on_one(run, sharding.abstract_mesh(64, fsdp=64)) < bytes_of(run.state) / 32
 
 
 def program(**changes):
@@ -163,7 +203,7 @@ def test_the_command_says_what_was_compiled(monkeypatch, capsys):
 
 def test_a_step_that_does_not_fit_is_an_error_of_one_line(monkeypatch):
     class Lowered:
-        def compile(self):
+        def compile(self, **_):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 99G of 95G\nmore")
 
     monkeypatch.setattr(topology, "lower_step", lambda *_, **__: Lowered())
@@ -185,3 +225,14 @@ def test_a_slice_of_tpus():
     assert program.traffic["all-reduce"].bytes >= bytes_of(run.state.params)
     assert 0 < program.seconds < 1
     assert program.free_bytes > 90 * 2**30
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("small_arrays_are_split")
+def test_a_slice_of_64_chips_shares_the_state():
+    pytest.importorskip("libtpu")
+    settings = config(batch_size=64, fsdp=64, channels=64)
+    run, mesh, program = compiled(settings, topology.slice_devices("v5p:4x4x4"))
+    assert program.argument_bytes < bytes_of(run.state) / 32
+    split = split_bytes(run, mesh)
+    assert split / 2 <= program.traffic["all-gather"].bytes <= 2 * split
