@@ -233,6 +233,7 @@ def test_a_slice_of_64_chips_shares_the_state():
     pytest.importorskip("libtpu")
     settings = config(batch_size=64, fsdp=64, channels=64)
     run, mesh, program = compiled(settings, topology.slice_devices("v5p:4x4x4"))
-    assert program.argument_bytes < bytes_of(run.state) / 32
-    split = split_bytes(run, mesh)
-    assert split / 2 <= program.traffic["all-gather"].bytes <= 2 * split
+    # A TPU pads small arrays; those of networks at full size are hardly more (benchmarks/results/pods.json).
+    assert state_on_one(run, mesh) <= program.argument_bytes <= 2 * state_on_one(run, mesh)
+    # XLA gathers some pieces as sums of what is zero elsewhere: one for each pass, and the gradients.
+    assert sum(each.bytes for each in program.traffic.values()) <= 3 * bytes_of(run.state.params)
