@@ -12,7 +12,7 @@ from pathlib import Path
 Value = str | float | int | None
 # One line of a table: name of the column -> value.
 Row = dict[str, Value]
-_PACKAGES = ("numpy", "jax", "jaxlib", "flax", "optax", "torch", "diffusers", "triton")
+_PACKAGES = ("numpy", "jax", "jaxlib", "libtpu", "flax", "optax", "torch", "diffusers", "triton")
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,45 @@ def duel() -> Iterator[str]:
         yield _line(f"{name} over the best of theirs", *map(_ratio, ratios))
 
 
+def pods() -> Iterator[str]:
+    """Train steps compiled for slices of TPUs that were not there."""
+    content = json.loads((RESULTS / "pods.json").read_text(encoding="utf-8"))
+    yield from _head(
+        "network, images a chip",
+        "slice",
+        "state",
+        "GiB a chip: state and batch + temporary",
+        "sent a chip, MB",
+        "ms a step + interconnect",
+        "of the peak",
+        "efficiency",
+    )
+    for row in content["rows"]:
+        yield _line(
+            f"{row['model']}, {row['batch a chip']}",
+            row["slice"],
+            pod_state(row["fsdp"]),
+            f"{row['arguments GiB']:.2f} + {row['temporary GiB']:.2f}{'' if row['fits'] == 'yes' else ', too much'}",
+            f"{row['sent MB']:,.0f}",
+            f"{row['step ms']:.1f} + {row['interconnect ms']:.1f}",
+            f"{row['share of peak']:.0%}",
+            f"{row['efficiency']:.0%}",
+        )
+    yield ""
+    yield "State of a chip by how many share it, as the rules split it (a test asks for less than a 32nd at 64):"
+    yield ""
+    shared = {(row["model"], row["fsdp"]): row["state GiB"] for row in content["state"]}
+    counts = sorted({fsdp for _, fsdp in shared})
+    yield from _head("GiB a chip", *map(str, counts))
+    for model in dict.fromkeys(model for model, _ in shared):
+        yield _line(model, *(f"{shared[model, count]:.3g}" for count in counts))
+
+
+def pod_state(fsdp: int) -> str:
+    """Returns how chips hold a state, by how many share it."""
+    return f"split over {fsdp}" if fsdp > 1 else "copied"
+
+
 def _ratio(found: dict[str, float | None]) -> str:
     """A ratio beside its goal; one without a value is that of a distance at the floor."""
     if found["ratio"] is None:
@@ -158,7 +197,7 @@ def _judged(text: str, *, missed: bool, goal: str = "") -> str:
     return f"{text} ({goal})" if goal else text
 
 
-BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu, "duel": duel}
+BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu, "duel": duel, "pods": pods}
 
 
 def renewed(text: str) -> str:

@@ -20,6 +20,7 @@ from benchmarks import (
     make_patches,
     measure,
     ours,
+    pods,
     sampling,
     shapes,
     tables,
@@ -29,6 +30,7 @@ from benchmarks import (
 from benchmarks import slides as slide_reading
 from diffpath_jax.diffusion.samplers.loop import image_noise
 from diffpath_jax.networks.pure import count_parameters
+from diffpath_jax.runs.topology import Traffic
 from diffpath_jax.weights.safetensors_file import flatten
 from tests.conftest import ALONE
 
@@ -315,6 +317,34 @@ def test_all_sections(dataset, tmp_path):
     assert {section["status"] for section in sections} == {"ok"}, done.stdout
     assert all(section["rows"] for section in sections)
     assert {path.name for path in tmp_path.iterdir()} >= {"samples.png", "loss.json"}
+
+
+def test_bytes_that_a_chip_of_a_pod_sends():
+    traffic = {"all-reduce": Traffic(1, 100), "all-gather": Traffic(2, 50), "reduce-scatter": Traffic(1, 10)}
+    # A sum goes round twice; a part of four leaves as three others' sums.
+    assert pods.sent_bytes(traffic, fsdp=4) == 2 * 100 + 50 + 3 * 10
+
+
+def test_compiled_chips_hold_their_part_of_the_state_and_little_else():
+    content = json.loads(pods.RESULTS.read_text())
+    state = {(row["model"], row["fsdp"]): row["state GiB"] for row in content["state"]}
+    for row in content["rows"]:
+        # Besides the state the batch, and what a TPU pads.
+        assert row["arguments GiB"] == pytest.approx(state[row["model"], row["fsdp"]], rel=0.1)
+        if row["fsdp"] == 64:
+            assert row["arguments GiB"] < state[row["model"], 1] / 32
+
+
+@pytest.mark.full
+def test_a_row_of_a_pod_that_is_there_is_not_compiled_again(tmp_path, monkeypatch):
+    words = ["--tiny", "--out", str(tmp_path / "r.json"), "--picture", str(tmp_path / "r.png")]
+    assert pods.main(words) == 0
+    (row,) = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert (row["chip"], row["chips"], row["fsdp"]) == ("cpu", 1, 1)
+    assert row["sent MB"] == 0
+    assert (tmp_path / "r.png").stat().st_size > 0
+    monkeypatch.setattr(pods, "compiled_row", None)
+    assert pods.main(words) == 0
 
 
 def test_stored_latents_are_compared_turn_by_turn():
