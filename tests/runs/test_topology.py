@@ -202,11 +202,11 @@ def test_the_command_says_what_was_compiled(monkeypatch, capsys):
 
 
 def test_a_step_that_does_not_fit_is_an_error_of_one_line(monkeypatch):
-    class Lowered:
-        def compile(self, **_):
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 99G of 95G\nmore")
+    def full(self, **_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory: used 99G of 95G\nmore")
 
-    monkeypatch.setattr(topology, "lower_step", lambda *_, **__: Lowered())
+    monkeypatch.setattr(topology, "lower_step", lambda *_, **__: jax.jit(lambda: 0).lower())
+    monkeypatch.setattr(jax.stages.Lowered, "compile", full)
     with pytest.raises(DiffpathError, match=r"used 99G of 95G; fix: more devices"):
         compiled(config(), jax.devices()[:2])
 
@@ -222,7 +222,8 @@ def test_a_slice_of_tpus():
         topology.slice_devices("v5p:nonsense")
     run, _, program = compiled(config(batch_size=8), topology.slice_devices("v5p:2x2x1"))
     assert program.device_kind == "TPU v5"
-    assert program.traffic["all-reduce"].bytes >= bytes_of(run.state.params)
+    # Every gradient, but for the numbers of a few biases.
+    assert program.traffic["all-reduce"].bytes == pytest.approx(bytes_of(run.state.params), rel=0.01)
     assert 0 < program.seconds < 1
     assert program.free_bytes > 90 * 2**30
 
