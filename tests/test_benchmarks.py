@@ -328,11 +328,10 @@ def test_bytes_that_a_chip_of_a_pod_sends():
 def test_compiled_chips_hold_their_part_of_the_state_and_little_else():
     content = json.loads(pods.RESULTS.read_text())
     state = {(row["model"], row["fsdp"]): row["state GiB"] for row in content["state"]}
+    assert all(state[model, 64] < state[model, 1] / 32 for model in pods.MODELS)
     for row in content["rows"]:
         # Besides the state the batch, and what a TPU pads.
-        assert row["arguments GiB"] == pytest.approx(state[row["model"], row["fsdp"]], rel=0.1)
-        if row["fsdp"] == 64:
-            assert row["arguments GiB"] < state[row["model"], 1] / 32
+        assert 0 < row["arguments GiB"] - state[row["model"], row["fsdp"]] < 0.15
 
 
 @pytest.mark.full
