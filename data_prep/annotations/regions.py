@@ -16,8 +16,9 @@ from data_prep.annotations import outlines, registry
 from data_prep.annotations.class_map import ClassMap, known_class
 from data_prep.slide.readers.registry import KnowsCentre
 from data_prep.slide.slides import Slide
-from data_prep.tables import composed, names_of
+from data_prep.tables import names_of
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.tables import composed
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from jaxtyping import Bool
 from data_prep.annotations import outlines, registry
 from data_prep.slide.slides import Slide
 from data_prep.slide.tissue import MASK_PX, TissueMask
-from data_prep.tables import composed, names_of
+from data_prep.tables import names_of
 from diffpath_jax.data.image_files import has_transparency, read_image
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.tables import composed
 
 IMAGES, OUTLINES = (".png", ".tif", ".tiff"), (".geojson", ".json")
 # Sides of a mask are rounded to whole pixels, and slides are cropped to whole tiles.

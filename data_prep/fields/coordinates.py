@@ -21,9 +21,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from data_prep.slide.slides import Box, Slide, level_steps
-from data_prep.tables import composed, names_of
+from data_prep.tables import names_of
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import replace_file
+from diffpath_jax.io.tables import composed
 
 SUFFIXES = (".h5", ".hdf5")
 # TRIDENT's files are called so.

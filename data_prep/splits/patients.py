@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.tables import composed, header, read_rows
 from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.tables import composed, header, read_rows
 
 
 @dataclass(frozen=True)
