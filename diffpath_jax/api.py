@@ -35,10 +35,11 @@ from diffpath_jax.metrics import fid, kid
 from diffpath_jax.metrics.bootstrap import BootstrapConfig
 from diffpath_jax.runs.run import DiffusionModelRun, Run, diffusion_model, load_parameters, open_run
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, Told, check_classes, check_told, drawn_mpp, for_each_class
+from diffpath_jax.sampling.draw import Model, check_classes
 from diffpath_jax.sampling.likes import open_likes
 from diffpath_jax.sampling.references import refer
 from diffpath_jax.sampling.starts import open_starts
+from diffpath_jax.sampling.told import Said, drawn_mpp, for_each_class, told_of
 
 __all__ = [
     "Dataset",
@@ -64,7 +65,7 @@ def sample(
     seed: int = 0,
     patch_px: int | None = None,
     batch_size: int = 64,
-    conditions: Mapping[str, float | int] | None = None,
+    conditions: Said | None = None,
     checkpoint: int | Literal["latest", "best"] = "latest",
     name: str = "generated",
     start: Path | None = None,
@@ -83,7 +84,7 @@ def sample(
         seed: random seed for all noise.
         patch_px: side of the images; that of training if not given.
         batch_size: images a device draws at once.
-        conditions: what the model is told besides the class, by name.
+        conditions: what the model is told besides the class, by name: numbers, or words of a table's columns.
         checkpoint: which parameters.
         name: of the data set.
         start: data set whose images are started from, by class; add a ``start_level`` below 1.
@@ -102,7 +103,7 @@ def sample(
     """
     run = diffusion_model(run, fix="open one")
     image_px = run.image_px if patch_px is None else (patch_px, patch_px)
-    told, counts = for_each_class(run, _told(conditions or {}, run)), _counts(num_per_class, run)
+    told, counts = for_each_class(run, told_of(conditions or {}, run)), _counts(num_per_class, run)
     options = _sampler(run, sampler, image_px, start=start is not None)
     common: dict[str, Any] = {"counts": counts, "seed": seed, "allow_training": allow_training_references}
     starts = None
@@ -138,12 +139,6 @@ def _sampler(
     fix = "choose a multiple of it as patch_px"
     size_checks.check_image_size(run.config, image_px, first_stage=run.latents, where="patch_px", fix=fix)
     return sampler
-
-
-def _told(conditions: Told, run: Run) -> Told:
-    """Conditions besides the class that the run's model takes."""
-    check_told(conditions, run)
-    return conditions
 
 
 def _counts(num_per_class: int | Mapping[str, int], run: Run) -> tuple[int, ...]:

@@ -19,7 +19,8 @@ from diffpath_jax.io.progress import console
 from diffpath_jax.ranges import AverageLength, Positive
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, for_each_class
+from diffpath_jax.sampling.draw import Model
+from diffpath_jax.sampling.told import for_each_class
 
 ALL = "all"
 SAMPLES = "samples"

@@ -34,7 +34,8 @@ from diffpath_jax.render import image_grid
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import guide, sweep, weights_file
 from diffpath_jax.sampling import job as sampling_job
-from diffpath_jax.sampling.draw import Model, check_told, drawn_mpp, for_each_class
+from diffpath_jax.sampling.draw import Model
+from diffpath_jax.sampling.told import Told, drawn_mpp, for_each_class, told_of
 
 GRID_COLUMNS = 12
 TRAJECTORY_FRAMES = 10
@@ -78,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--less", type=Path, metavar="DATASET", help="data set that --counts_of is to be topped up from"
     )
     others = ", ".join(kind.name for kind in CONDITIONS.values() if kind.parse and kind is not LABEL)
-    told = f"NAME=VALUE, of what the model is told besides the class ({others}); repeatable"
+    told = f"NAME=VALUE, of what the model is told besides the class ({others}, columns of a table); repeatable"
     parser.add_argument("--condition", action="append", default=[], help=told)
     sampler = parser.add_argument_group("sampler")
     add_sampler_arguments(sampler, (*_SAMPLER_HELP, *_choices()))
@@ -307,7 +308,7 @@ def _job(
     # What a sampler holds of each image at the very least: x_t, eps, x_0 and noise in float32.
     held = 4 * 4 * 3 * math.prod(image_px) * at_once
     check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
-    wanted, conditions = counts(arguments, run), for_each_class(run, _conditions(arguments.condition, run))
+    wanted, conditions = counts(arguments, run), for_each_class(run, _told(arguments.condition, run))
     mpp = drawn_mpp(run, conditions[0])
     job = sampling_job.SampleJob(
         out=arguments.out / point,
@@ -350,24 +351,14 @@ def sampler_of(
     return sampler
 
 
-def _conditions(words: Sequence[str], run: runs.Run) -> dict[str, float | int]:
-    """Reads ``--condition NAME=VALUE``: conditions besides the class.
+def _told(words: Sequence[str], run: runs.Run) -> Told:
+    """Reads ``--condition NAME=VALUE``: what the model is told besides the class.
 
     Raises:
         DiffpathError: a condition that the model does not take, or a value that is none.
     """
-    told, values = dict(word.partition("=")[::2] for word in words), {}
     with by_option():
-        check_told(told, run)
-    for name, text in told.items():
-        parse = CONDITIONS[name].parse
-        if parse is None:
-            raise DiffpathError("--condition", where="the command line", why=f"no word says {name}", fix="use --like")
-        try:
-            values[name] = parse(text)
-        except ValueError as error:
-            raise DiffpathError("--condition", where="the command line", why=str(error), fix="change it") from error
-    return values
+        return told_of(dict(word.partition("=")[::2] for word in words), run)
 
 
 def _write_grid(dataset: Dataset) -> None:

@@ -87,7 +87,7 @@ def main(arguments: argparse.Namespace, overrides: Sequence[str]) -> ExitCode:
     checks.check_devices(settings, jax.device_count(), where=arguments.config)
     watched = validation.open_validation(settings.data.val, datasets)
     checks.check_augmentation(settings, [*datasets, watched])
-    checks.check_features(settings, [*datasets, watched], where=arguments.config)
+    checks.check_beside(settings, [*datasets, watched], where=arguments.config)
     counts = mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture))
     for hint in _hints(counts, datasets[0].schema.classes, settings.data.batch_size, balanced=_is_balanced(settings)):
         console.print(f"note: {hint}", markup=False, soft_wrap=True)
@@ -214,7 +214,7 @@ def _describe(settings: sections.RunConfig, arguments: argparse.Namespace) -> No
     datasets = checks.datasets(settings, where=arguments.config) if settings.data.train else []
     if datasets:
         watched = validation.open_validation(settings.data.val, datasets)
-        checks.check_features(settings, [*datasets, watched], where=arguments.config)
+        checks.check_beside(settings, [*datasets, watched], where=arguments.config)
         schema = datasets[0].schema
         image_px, num_classes = schema.image_px, len(schema.classes)
         images = int(mixture.total(mixture.mixture_counts(datasets, TRAIN, settings.data.mixture)).sum())

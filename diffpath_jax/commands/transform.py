@@ -12,13 +12,15 @@ from jaxtyping import UInt8
 
 from diffpath_jax.data import card, records, selection
 from diffpath_jax.data import transform as data_transform
+from diffpath_jax.data.columns import Values, read_columns
+from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.pipeline import TRAIN
 from diffpath_jax.data.selection import Selection
 from diffpath_jax.evaluation import filters
 from diffpath_jax.io import options
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import own_directory
+from diffpath_jax.io.files import own_directory, sha256_json
 from diffpath_jax.io.options import ranged
 from diffpath_jax.io.progress import console
 from diffpath_jax.ranges import Positive, PositiveFraction, Quality, Seed
@@ -45,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     operation.add_argument("--clean", type=Path, metavar="EVAL", help="images that the audit of `diffpath eval` passed")
     operation.add_argument("--num_per_class", type=ranged(Positive), help="so many images of each class")
     operation.add_argument("--shuffle_labels", action="store_true", help="labels dealt out among the images at random")
+    text = "columns of --table, separated by commas, whose values are put beside each image, for network.conditions"
+    operation.add_argument("--columns", metavar="NAME,NAME", help=text)
+    text = "CSV with a column slide or patient, named as for `diffpath prep`, and those"
+    operation.add_argument("--table", type=Path, help=text)
     operation.add_argument(
         "--jpeg", type=ranged(Quality), metavar="QUALITY", help="images as they come back from JPEG, 1 to 100"
     )
@@ -72,13 +78,26 @@ def main(arguments: argparse.Namespace) -> ExitCode:
             told = ", ".join(f"{name} {count}" for name, count in chosen.counts().items())
             console.print(f"{split}: {told}; {len(_kept_patients(chosen))} patients", markup=False, soft_wrap=True)
         return ExitCode.OK
+    derivation, describe = (
+        _derivation(arguments, source, selections),
+        _details(source.details, changed=bool(arguments.jpeg)),
+    )
     with own_directory(arguments.out):
-        dataset = _run(arguments, source, selections)
+        dataset = data_transform.run(derivation, describe, title="transform")
     console.print(card.summary(dataset))
+    if columns := dataset.schema.columns if arguments.columns else ():
+        counts = ",".join(str(len(column.values)) for column in columns)
+        words = f"--config.network.columns=({counts},) --config.network.conditions=\"('label','columns')\""
+        console.print(f"  beside each image: {'; '.join(map(str, columns))}", markup=False, soft_wrap=True)
+        console.print(f"  {words}", markup=False, soft_wrap=True)
     return ExitCode.OK
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.columns) != bool(arguments.table):
+        option, other = ("--columns", "--table") if arguments.columns else ("--table", "--columns")
+        why, fix = f"{other} belongs to it", f"add {other}, or leave it out"
+        raise DiffpathError(option, where="the command line", why=why, fix=fix)
     shares = {f"--class_share {word}": _share(word) for word in arguments.class_share}
     for option, share in shares.items():
         if not 0 < share <= 1:
@@ -120,41 +139,58 @@ def _kept_patients(chosen: Selection) -> set[str]:
     return {chosen.patients[i] for i in np.flatnonzero(chosen.kept)} - {""}
 
 
-def _run(arguments: argparse.Namespace, source: Dataset, selections: Mapping[str, Selection]) -> Dataset:
+def _derivation(
+    arguments: argparse.Namespace, source: Dataset, selections: Mapping[str, Selection]
+) -> data_transform.Derivation:
     names = ("patients_share", "class_share", "at_least", "num_per_class", "shuffle_labels", "jpeg", "seed")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     settings["filters"] = [name for name in ("confident", "clean") if getattr(arguments, name)]
     # A filter is known by what it keeps, wherever its run or evaluation lies.
     settings["selection"] = {split: chosen.digest for split, chosen in selections.items()}
-    derivation = data_transform.Derivation(
+    schema, values = source.schema, dict[str, Values]()
+    if arguments.columns:
+        columns, values = read_columns(arguments.table, arguments.columns.split(","), source.directory)
+        schema = replace(schema, columns=columns)
+        settings["columns"] = sha256_json({slide: row.tobytes().hex() for slide, row in values.items()})
+    return data_transform.Derivation(
         out=arguments.out,
         name=arguments.name,
         source=source,
         splits=tuple(source.splits),
         # Features are of the images as they were.
-        schema=replace(source.schema, feature_width=None) if arguments.jpeg else source.schema,
+        schema=replace(schema, feature_width=None) if arguments.jpeg else schema,
         settings=settings,
-        transform=_transform(selections, _jpeg(arguments.jpeg) if arguments.jpeg else None),
+        transform=_transform(selections, _jpeg(arguments.jpeg) if arguments.jpeg else None, values),
     )
-    told = source.details
+
+
+def _details(told: Details, *, changed: bool) -> data_transform.Describe:
+    """Returns what the new data set says of itself: what the one that it is made of does."""
 
     def describe(units: Mapping[str, Sequence[Mapping[str, Any]]]) -> Mapping[str, Any]:
         kept = {"split_proof": told.split_proof, "training_data": told.training_data, "sampling": told.sampling}
-        kept |= {"split_by": told.split_by, "features": None if arguments.jpeg else told.features}
+        kept |= {"split_by": told.split_by, "features": None if changed else told.features}
         return {"kind": told.kind, "command": "diffpath transform", "source_kind": told.kind, **kept}
 
-    return data_transform.run(derivation, describe, title="transform")
+    return describe
 
 
 def _transform(
-    selections: Mapping[str, Selection], change: Callable[[np.ndarray], np.ndarray] | None
+    selections: Mapping[str, Selection],
+    change: Callable[[np.ndarray], np.ndarray] | None,
+    columns: Mapping[str, Values],
 ) -> data_transform.Transform:
-    """Returns what makes the new records of some images: those that stay, under their label, changed."""
+    """Returns what makes the new records of some images: those that stay, under their label, changed.
+
+    Columns are put beside the images of every split, by their slides.
+    """
 
     def transform(
         images: Sequence[records.PatchRecord], split: str, start: int
     ) -> tuple[Iterable[records.PatchRecord], Mapping[str, Any]]:
         chosen = selections.get(split)
+        if columns:
+            images = [replace(record, columns=columns[record.slide]) for record in images]
         if chosen is None:
             return images, {}
         records_kept = [

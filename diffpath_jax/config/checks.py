@@ -23,7 +23,7 @@ from diffpath_jax.data.manifest import Dataset, open_dataset
 from diffpath_jax.data.records import known_to_differ
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.autoencoder import VQConfig
-from diffpath_jax.networks.conditions import FEATURES, SCALE
+from diffpath_jax.networks.conditions import COLUMNS, FEATURES, SCALE
 from diffpath_jax.networks.kinds import KINDS
 from diffpath_jax.training.loggers import LOGGERS
 from diffpath_jax.training.optim import OptimConfig
@@ -312,25 +312,30 @@ def _check_scales(datasets: Sequence[Dataset]) -> None:
             raise DiffpathError("data set", where=other.directory, why=why, fix=fix)
 
 
-def check_features(config: RunConfig, datasets: Sequence[Dataset], *, where: str) -> None:
-    """Refuse data without the features that a network is told, or with those of another encoder than the first's.
+def check_beside(config: RunConfig, datasets: Sequence[Dataset], *, where: str) -> None:
+    """Refuse data without the features or columns that a network is told, or with features of several encoders.
 
     Raises:
-        DiffpathError: naming the data set, or the width that the config should have.
+        DiffpathError: naming the data set, or the key that does not fit it.
     """
-    if FEATURES.name not in config.network.conditions:
-        return
+    network = config.network
     for dataset in datasets:
-        width = dataset.schema.feature_width
-        if not width:
-            why, fix = "no features lie beside its images", "write a data set with `diffpath encode --features`"
-            raise DiffpathError("data set", where=dataset.directory, why=why, fix=fix)
-        if dataset.details.encoder != datasets[0].details.encoder:
+        columns = tuple(len(column.values) for column in dataset.schema.columns)
+        for kind, key, own, found, command in (
+            (FEATURES, "feature_width", network.feature_width, dataset.schema.feature_width, "encode --features"),
+            (COLUMNS, "columns", network.columns, columns, "transform --columns"),
+        ):
+            if kind.name not in network.conditions:
+                continue
+            if not found:
+                why, fix = f"no {kind.name} lie beside its images", f"write a data set with `diffpath {command}`"
+                raise DiffpathError("data set", where=dataset.directory, why=why, fix=fix)
+            if found != own:
+                why, fix = f"{own}, but that of {dataset.directory} is {found}", f"make it {found}"
+                raise DiffpathError(f"key 'network.{key}'", where=where, why=why, fix=fix)
+        if FEATURES.name in network.conditions and dataset.details.encoder != datasets[0].details.encoder:
             why = f"its features are of another encoder than those of {datasets[0].directory}"
             raise DiffpathError("data set", where=dataset.directory, why=why, fix="encode both with the same one")
-        if width != config.network.feature_width:
-            why = f"{config.network.feature_width}, but the features of {dataset.directory} have {width} numbers"
-            raise DiffpathError("key 'network.feature_width'", where=where, why=why, fix=f"make it {width}")
 
 
 def check_augmentation(config: RunConfig, datasets: Sequence[Dataset]) -> None:

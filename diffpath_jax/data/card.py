@@ -163,6 +163,8 @@ def _notes(schema: records.Schema, details: Details) -> list[str]:
             "standard deviation is 1.",
             "",
         ]
+    if schema.columns:
+        text += [f"Beside each: {'; '.join(map(str, schema.columns))}, or nothing where it is not known.", ""]
     if encoder := details.features:
         text += [
             f"Beside each: {schema.feature_width} numbers of the encoder {encoder['name']} "

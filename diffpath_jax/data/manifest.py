@@ -8,6 +8,7 @@ from typing import Any, Literal
 from array_record.python import array_record_module
 
 from diffpath_jax.data import details, records
+from diffpath_jax.data.columns import Column
 from diffpath_jax.data.details import Details
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_file, sha256_json
@@ -40,6 +41,7 @@ class Stored:
         classes: class names.
         latent_shape: of latents.
         feature_width: of features.
+        columns: of a user's table.
         splits: shards of each split.
         class_counts: images per split and class.
         digest: of the content.
@@ -53,6 +55,7 @@ class Stored:
     classes: tuple[str, ...]
     latent_shape: tuple[int, int, int] | None = None
     feature_width: int | None = None
+    columns: tuple[Column, ...] = ()
     splits: dict[str, tuple[Shard, ...]]
     class_counts: dict[str, dict[str, int]]
     digest: str
@@ -84,8 +87,8 @@ class Dataset:
 
     @property
     def images(self) -> str:
-        """Digest of the data set of images that latents or features were made from; of other images, their own."""
-        derived = self.schema.latent_shape or self.schema.feature_width
+        """Digest of the images that latents are made from, or beside which something lies; of others, their own."""
+        derived = self.schema.latent_shape or self.schema.feature_width or self.schema.columns
         return self.details.source or self.digest if derived else self.digest
 
     def check_images(self) -> None:
@@ -132,16 +135,22 @@ class Dataset:
 def content_digest(schema: records.Schema, splits: Mapping[str, Sequence[Shard]]) -> str:
     """Digest of what a dataset holds, independent of where it lies and who made it."""
     latents = {"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}
-    features = {"feature_width": schema.feature_width} if schema.feature_width else {}
     return sha256_json(
         {
             "image_px": list(schema.image_px),
             "classes": list(schema.classes),
             **latents,
-            **features,
+            **beside(schema),
             "shards": {split: [s.sha256 for s in shards] for split, shards in splits.items()},
         }
     )
+
+
+def beside(schema: records.Schema) -> dict[str, Any]:
+    """Returns what a schema says of the things that lie beside the images, as it is stored; no key for none."""
+    columns = [column.as_json() for column in schema.columns]
+    stored = {"feature_width": schema.feature_width, "columns": columns}
+    return {name: value for name, value in stored.items() if value}
 
 
 def read_shard(path: Path, indices: Sequence[int] | None = None) -> Iterator[bytes]:
@@ -205,7 +214,7 @@ def _described(directory: Path, stored: Stored) -> Dataset:
     Raises:
         ValueError: it contradicts itself, or names something that no data set may.
     """
-    schema = records.Schema(stored.image_px, stored.classes, stored.latent_shape, stored.feature_width)
+    schema = records.Schema(stored.image_px, stored.classes, stored.latent_shape, stored.feature_width, stored.columns)
     check_names(stored.name, *stored.classes, *stored.splits)
     if stored.digest != content_digest(schema, stored.splits):
         raise ValueError("its digest does not match its shard list")

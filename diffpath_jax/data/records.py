@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2
 
+from diffpath_jax.data.columns import Column, Values
+
 # um/px by which two sets of images may differ and still be of one scale, as a share.
 MPP_TOLERANCE = 0.01
 
@@ -38,12 +40,14 @@ class Schema:
         classes: class names; a label is an index into them.
         latent_shape: (height, width, channels) of the latents that stand for the images; none where images do.
         feature_width: numbers of an encoder's features of each image, which lie beside it; none where there are none.
+        columns: of a user's table, whose values lie beside each image.
     """
 
     image_px: tuple[int, int]
     classes: tuple[str, ...]
     latent_shape: tuple[int, int, int] | None = None
     feature_width: int | None = None
+    columns: tuple[Column, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class PatchRecord:
         fov_um: width of the field of view in um.
         index: position of the field in its slide, or the image index of a sampling job.
         features: an encoder's, of ``image``; none where there are none.
+        columns: values of :attr:`Schema.columns`, NaN for what is not known; none where there are none.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -90,6 +95,7 @@ class PatchRecord:
     fov_um: float
     index: int
     features: Float32[np.ndarray, "d"] | None = None
+    columns: Values | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class LatentRecord:
         index: as that of the image.
         symmetry: which of the eight flips and quarter turns; 0 is the image as it is.
         features: an encoder's, of the image as it is; none where there are none.
+        columns: as those of the image.
     """
 
     latent: Float16[np.ndarray, "h w c"]
@@ -117,6 +124,7 @@ class LatentRecord:
     index: int
     symmetry: int
     features: Float32[np.ndarray, "d"] | None = None
+    columns: Values | None = None
 
 
 def encode(record: PatchRecord | LatentRecord) -> bytes:
@@ -171,9 +179,7 @@ def patient(data: bytes) -> str:
 
 def _common(feature: Any, schema: Schema) -> dict[str, Any]:
     """Common fields of an image and its latents."""
-    features = None
-    if schema.feature_width:
-        features = np.frombuffer(feature["features"].bytes_list.value[0], np.float32).reshape(schema.feature_width)
+    beside = {"features": schema.feature_width or 0, "columns": len(schema.columns)}
     return {
         "label": feature["label"].int64_list.value[0],
         "slide": feature["slide"].bytes_list.value[0].decode(),
@@ -181,5 +187,9 @@ def _common(feature: Any, schema: Schema) -> dict[str, Any]:
         "mpp": feature["mpp"].float_list.value[0],
         "fov_um": feature["fov_um"].float_list.value[0],
         "index": feature["index"].int64_list.value[0],
-        "features": features,
+        **{name: _numbers(feature[name], count) for name, count in beside.items() if count},
     }
+
+
+def _numbers(feature: Any, count: int) -> Float32[np.ndarray, "d"]:
+    return np.frombuffer(feature.bytes_list.value[0], np.float32).reshape(count)

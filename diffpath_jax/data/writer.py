@@ -107,7 +107,7 @@ def write_shards(
     for leftover in out.glob(f"{name}-*.array_record-*"):
         leftover.unlink()
     record_bytes = 2 * math.prod(schema.latent_shape) if schema.latent_shape else 3 * math.prod(schema.image_px)
-    record_bytes += 4 * (schema.feature_width or 0)
+    record_bytes += 4 * ((schema.feature_width or 0) + len(schema.columns))
     per_shard = max(1, MAX_SHARD_BYTES // record_bytes)
     shards = {}
     for split, labels in splits.items():
@@ -155,7 +155,7 @@ def write_description(
             "image_px": list(schema.image_px),
             "classes": list(schema.classes),
             **({"latent_shape": list(schema.latent_shape)} if schema.latent_shape else {}),
-            **({"feature_width": schema.feature_width} if schema.feature_width else {}),
+            **manifest.beside(schema),
             "splits": {split: [asdict(shard) for shard in found] for split, found in shards.items()},
             "class_counts": {
                 split: {c: int(np.sum(np.asarray(labels) == i)) for i, c in enumerate(schema.classes)}
@@ -181,8 +181,8 @@ def tfds_features(schema: records.Schema) -> tfds.features.FeaturesDict:
     own = {"image": array(shape=(*schema.image_px, 3), dtype=np.uint8)}
     if schema.latent_shape:
         own = {"latent": array(shape=schema.latent_shape, dtype=np.float16), "symmetry": scalar(np.int64)}
-    if schema.feature_width:
-        own["features"] = array(shape=(schema.feature_width,), dtype=np.float32)
+    for name, width in (("features", schema.feature_width), ("columns", len(schema.columns))):
+        own |= {name: array(shape=(width,), dtype=np.float32)} if width else {}
     return tfds.features.FeaturesDict(
         {
             **own,

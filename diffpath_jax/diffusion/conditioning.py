@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from diffpath_jax.diffusion.schedule import NoiseSchedule, at
@@ -52,7 +53,7 @@ def drop(
     *,
     rate: float,
     group: int = 1,
-    own: Mapping[str, float] | None = None,
+    own: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, jax.Array]:
     """Returns the conditions with all those of an image replaced by null values with probability ``rate``.
 
@@ -65,22 +66,24 @@ def drop(
         rate: share of images whose conditions are dropped.
         group: images in a row that are dropped or kept together; 1 draws for each image. The authors' code draws
             once for a batch of 8.
-        own: probability of each condition that is dropped by itself too.
+        own: probability of each condition that is dropped by itself too; one for each of its numbers drops these one by
+            one.
     """
     if not conditions:
         return {}
     count = next(iter(conditions.values())).shape[0]
     dropped = jax.random.bernoulli(key, rate, (-(-count // group),))[jnp.arange(count) // group]
 
-    def lost(number: int, name: str) -> Bool[Array, "b"]:
-        if own is None or name not in own:
-            return dropped
-        return dropped | jax.random.bernoulli(jax.random.fold_in(key, number), own[name], (count,))
+    def lost(number: int, name: str, ndim: int) -> Bool[Array, "b *_"]:
+        whole = dropped
+        if own is not None and name in own:
+            rates = jnp.asarray(own[name])
+            drawn = jax.random.bernoulli(jax.random.fold_in(key, number), rates, (count, *rates.shape))
+            whole = dropped.reshape(count, *[1] * rates.ndim) | drawn
+        return whole.reshape(*whole.shape, *[1] * (ndim - whole.ndim))
 
     return {
-        name: jnp.where(
-            lost(number, name).reshape(count, *[1] * (value.ndim - 1)), jnp.asarray(nulls[name], value.dtype), value
-        )
+        name: jnp.where(lost(number, name, value.ndim), jnp.asarray(nulls[name], value.dtype), value)
         for number, (name, value) in enumerate(conditions.items())
     }
 

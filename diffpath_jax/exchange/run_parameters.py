@@ -30,6 +30,7 @@ def about(run: runs.Run, trained: runs.Weights) -> dict[str, Any]:
         "mpp": run.mpp,
         "images": list(run.images),
         **({"features": run.features} if run.features else {}),
+        **({"columns": [column.as_json() for column in run.columns]} if run.columns else {}),
         **({"latents": run.latents.as_json()} if run.latents else {}),
         "step": trained.step,
         "is_ema": trained.is_ema,

@@ -98,4 +98,5 @@ def _record(latent: np.ndarray, record: records.PatchRecord, symmetry: int) -> r
         index=record.index,
         symmetry=symmetry,
         features=record.features,
+        columns=record.columns,
     )

@@ -1,8 +1,8 @@
 """Conditions of a denoiser.
 
 Each kind of condition is one row: how it is read from a record, what stands for "not given", and the module that embeds
-it. The class label, um/px and an encoder's features are there; ``CONDITIONS.register(kind)`` adds one from outside the
-package.
+it. The class label, um/px, an encoder's features and columns of a user's table are there; ``CONDITIONS.register(kind)``
+adds one from outside the package.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,23 +15,48 @@ from flax import nnx
 
 from diffpath_jax.io.registry import Registry
 from diffpath_jax.networks.config import CLASS_LABEL, Conflict, NetworkConfig
-from diffpath_jax.networks.embeddings import GREATEST_MPP, LEAST_MPP, FeaturesEmbedding, ScaleEmbedding
+from diffpath_jax.networks.embeddings import (
+    GREATEST_MPP,
+    LEAST_MPP,
+    ColumnsEmbedding,
+    FeaturesEmbedding,
+    ScaleEmbedding,
+)
 
 # Of the value of a condition: () for one number.
 Shape = tuple[int, ...]
 
 
 @runtime_checkable
+class Conditioned(Protocol):
+    """What the config of a network that is told conditions says of them."""
+
+    @property
+    def num_classes(self) -> int:
+        """Rows of the class embedding, the null class included."""
+
+    @property
+    def condition_width(self) -> int:
+        """Width of the embedding of a condition."""
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers of the features of an image."""
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """How many values each column has, 0 for a number."""
+
+
+@runtime_checkable
 class MakeEmbedder(Protocol):
     """Constructor of the module that embeds a condition."""
 
-    def __call__(self, *, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
+    def __call__(self, config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module | None:
         """A fresh module from the values of a batch to (batch, width), float32; none where there is nothing to embed.
 
         Args:
-            num_classes: of the network, the null class included.
-            shape: of one value.
-            width: of the embedding.
+            config: of the network.
             rngs: for its parameters.
         """
 
@@ -54,6 +79,7 @@ class ConditionKind:
         make: embedder.
         dropout: share of images that are not told it, whatever else they are told.
         shape: of one value, by the network's config.
+        one_by_one: the numbers of a value are dropped by themselves, each by ``dropout``.
     """
 
     name: str
@@ -64,10 +90,12 @@ class ConditionKind:
     make: MakeEmbedder
     dropout: float = 0.0
     shape: Callable[[NetworkConfig], Shape] = _one_number
+    one_by_one: bool = False
 
 
-def _class_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module | None:
-    return nnx.Embed(num_classes, width, dtype=jnp.float32, rngs=rngs) if num_classes else None
+def _class_embedding(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module | None:
+    rows = config.num_classes
+    return nnx.Embed(rows, config.condition_width, dtype=jnp.float32, rngs=rngs) if rows else None
 
 
 # A network with N classes has N + 1 rows of class embedding; the last is the null class.
@@ -88,8 +116,8 @@ def _um_per_px(text: str) -> float:
     return value
 
 
-def _scale_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
-    return ScaleEmbedding(width, rngs)
+def _scale_embedding(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+    return ScaleEmbedding(config.condition_width, rngs)
 
 
 # um/px, so that one network serves several magnifications (ZoomLDM, Yellapragada et al. 2025).
@@ -103,29 +131,50 @@ SCALE = ConditionKind(
 )
 
 
-def _features(record: Any) -> np.ndarray:
-    if record.features is None:
-        raise ValueError("no features lie beside it")
-    return record.features
+def _beside(name: str) -> Callable[[Any], np.ndarray]:
+    """Returns what reads something that lies beside the images of some data sets."""
+
+    def read(record: Any) -> np.ndarray:
+        if (value := getattr(record, name)) is None:
+            raise ValueError(f"no {name} lie beside it")
+        return value
+
+    return read
 
 
-def _features_embedding(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
-    return FeaturesEmbedding(shape[0], width, rngs)
+def _features_embedding(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+    return FeaturesEmbedding(config.feature_width, config.condition_width, rngs)
+
+
+def _columns_embedding(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+    return ColumnsEmbedding(config.columns, config.condition_width, rngs)
 
 
 # What an encoder sees in the image, so that a network can draw variations of one (PixCell, Yellapragada et al. 2025).
 FEATURES = ConditionKind(
     name="features",
     attribute="features",
-    read=_features,
+    read=_beside("features"),
     null=lambda num_classes: np.asarray(np.nan, np.float32),
     parse=None,
     make=_features_embedding,
     dropout=0.1,
     shape=lambda config: (config.feature_width,),
 )
+# Columns of a user's table, such as site and scanner, together: each adds its embedding and is dropped by itself.
+COLUMNS = ConditionKind(
+    name="columns",
+    attribute="columns",
+    read=_beside("columns"),
+    null=lambda num_classes: np.asarray(np.nan, np.float32),
+    parse=None,
+    make=_columns_embedding,
+    dropout=0.1,
+    shape=lambda config: (len(config.columns),),
+    one_by_one=True,
+)
 CONDITIONS: Registry[ConditionKind] = Registry(
-    "condition", [LABEL, SCALE, FEATURES], unique={"attribute": lambda kind: kind.attribute}
+    "condition", [LABEL, SCALE, FEATURES, COLUMNS], unique={"attribute": lambda kind: kind.attribute}
 )
 
 
@@ -140,9 +189,14 @@ def null_values(config: NetworkConfig, num_classes: int) -> dict[str, np.ndarray
     return {kind.name: np.broadcast_to(kind.null(num_classes), kind.shape(config)) for kind in kinds}
 
 
-def own_dropout(config: NetworkConfig) -> dict[str, float]:
-    """Returns the share of images that are not told a condition, by the names of those that have one of their own."""
-    return {name: CONDITIONS[name].dropout for name in config.conditions if CONDITIONS[name].dropout}
+def own_dropout(config: NetworkConfig) -> dict[str, np.ndarray]:
+    """Returns the share of images that are not told a condition, by the names of those that have one of their own.
+
+    Of a condition whose numbers are dropped one by one there is a share for each.
+    """
+    kinds = [CONDITIONS[name] for name in config.conditions]
+    shapes = {kind.name: kind.shape(config) if kind.one_by_one else () for kind in kinds}
+    return {kind.name: np.full(shapes[kind.name], kind.dropout) for kind in kinds if kind.dropout}
 
 
 def readers(config: NetworkConfig) -> Mapping[str, Callable[[Any], np.ndarray]]:

@@ -54,6 +54,11 @@ class NetworkConfig:
         return 0
 
     @property
+    def columns(self) -> tuple[int, ...]:
+        """How many values each column of the records has that a denoiser is told, 0 for a number; empty for none."""
+        return ()
+
+    @property
     def learn_sigma(self) -> bool:
         """True if a denoiser predicts the variance of a step beside the noise."""
         return False

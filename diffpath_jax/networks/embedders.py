@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from diffpath_jax.networks.conditions import ConditionKind, Shape
+from diffpath_jax.networks.conditions import Conditioned, ConditionKind
 from diffpath_jax.networks.embeddings import LabelsEmbedding, NumberEmbedding
 
 # Labels are the bits of a number; a negative one stands for "not given".
@@ -33,8 +33,8 @@ def category(
     def number(value: str | None) -> int:
         return len(values) if value is None else _index(value, values)
 
-    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
-        return nnx.Embed(len(values) + 1, width, dtype=jnp.float32, rngs=rngs)
+    def make(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+        return nnx.Embed(len(values) + 1, config.condition_width, dtype=jnp.float32, rngs=rngs)
 
     return ConditionKind(
         name=name,
@@ -67,8 +67,8 @@ def labels(
     def bits(chosen: Collection[str] | None) -> int:
         return NOT_GIVEN if chosen is None else sum(1 << _index(value, values) for value in set(chosen))
 
-    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
-        return LabelsEmbedding(len(values), width, rngs)
+    def make(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+        return LabelsEmbedding(len(values), config.condition_width, rngs)
 
     return ConditionKind(
         name=name,
@@ -98,8 +98,8 @@ def number(
         known = read(record)
         return np.asarray(np.nan if known is None else known, np.float32)
 
-    def make(*, num_classes: int, shape: Shape, width: int, rngs: nnx.Rngs) -> nnx.Module:
-        return NumberEmbedding(low, high, width, rngs)
+    def make(config: Conditioned, *, rngs: nnx.Rngs) -> nnx.Module:
+        return NumberEmbedding(low, high, config.condition_width, rngs)
 
     return ConditionKind(
         name=name,

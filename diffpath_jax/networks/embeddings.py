@@ -1,4 +1,6 @@
-"""Modules that embed conditions: sets of labels, numbers, um/px, features of an encoder."""
+"""Modules that embed conditions: sets of labels, numbers, um/px, features of an encoder, columns of a table."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,3 +74,24 @@ class FeaturesEmbedding(nnx.Module):
         unknown = jnp.isnan(x).any(axis=1, keepdims=True)
         hidden = self.first(jax.nn.standardize(jnp.where(unknown, 0, x)))
         return jnp.where(unknown, self.null[...], self.second(nnx.silu(hidden)))
+
+
+class ColumnsEmbedding(nnx.Module):
+    """The sum of the embeddings of some columns: a row for each value, or a number in [0, 1]; NaN where not known."""
+
+    def __init__(self, counts: Sequence[int], width: int, rngs: nnx.Rngs) -> None:
+        def embedding(count: int) -> nnx.Module:
+            if count:
+                return nnx.Embed(count + 1, width, dtype=jnp.float32, rngs=rngs)
+            return NumberEmbedding(0.0, 1.0, width, rngs)
+
+        self.counts = tuple(counts)
+        self.parts = nnx.List([embedding(count) for count in counts])
+
+    def __call__(self, x: Float[Array, "b k"]) -> Float[Array, "b d"]:
+        """Returns the embeddings of the values of some images."""
+        values = [
+            jnp.where(jnp.isnan(column), count, column).astype(jnp.int32) if count else column
+            for count, column in zip(self.counts, x.T, strict=True)
+        ]
+        return sum((part(value) for part, value in zip(self.parts, values, strict=True)), start=jnp.zeros(()))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from pydantic import Field
 
 from diffpath_jax.networks import adm, layers
-from diffpath_jax.networks.conditions import CONDITIONS, FEATURES, LABEL, ConditionKind, unknown_condition
+from diffpath_jax.networks.conditions import COLUMNS, CONDITIONS, FEATURES, LABEL, ConditionKind, unknown_condition
 from diffpath_jax.networks.config import Conflict, NetworkKind
 from diffpath_jax.shapes import Conditions
 
@@ -23,12 +23,14 @@ class UNetConfig(adm.AdmConfig):
     Attributes:
         conditions: what it is told of an image, by name; their embeddings are added to the time's.
         feature_width: numbers of the features of an image, where ``features`` are among the conditions; else 0.
+        columns: how many values each column of a table has, 0 for a number, where ``columns`` are among the conditions.
         learn_sigma: give as many output channels again for the variance (learned range).
         num_heads_upsample: heads of each attention on the way up, where ``head_channels`` is 0; 0 for ``num_heads``.
     """
 
     conditions: Annotated[tuple[str, ...], Field(max_length=16)] = (LABEL.name,)
     feature_width: Annotated[int, Field(ge=0, le=2**16)] = 0
+    columns: Annotated[tuple[Annotated[int, Field(ge=0, le=2**16)], ...], Field(max_length=64)] = ()
     learn_sigma: bool = False
     num_heads_upsample: Annotated[int, Field(ge=0, le=2**16)] = 0
 
@@ -44,18 +46,18 @@ class UNetConfig(adm.AdmConfig):
 
     def conflict(self) -> Conflict | None:
         """That of every network of ADM, on the way up too; and conditions must be known."""
-        conflict = super().conflict() or unknown_condition(self.conditions) or self._conflict_of_features()
+        conflict = super().conflict() or unknown_condition(self.conditions) or self._conflict_of_what_is_told()
         if conflict or not self.num_heads_upsample or self.head_channels:
             return conflict
         above = self.on_the_way_up.conflict()
         return ("num_heads_upsample", above[1]) if above else None
 
-    def _conflict_of_features(self) -> Conflict | None:
-        told = FEATURES.name in self.conditions
-        if told == bool(self.feature_width):
-            return None
-        why = f"but network.conditions has {'' if told else 'no '}{FEATURES.name!r}"
-        return "feature_width", f"{self.feature_width}, {why}"
+    def _conflict_of_what_is_told(self) -> Conflict | None:
+        for kind, key in ((FEATURES, "feature_width"), (COLUMNS, "columns")):
+            told, value = kind.name in self.conditions, getattr(self, key)
+            if told != bool(value):
+                return key, f"{value}, but network.conditions has {'' if told else 'no '}{kind.name!r}"
+        return None
 
 
 class UNet(nnx.Module):
@@ -65,9 +67,7 @@ class UNet(nnx.Module):
         self.config = config
         self.time = adm.TimeEmbedding(config.channels, config.embedding, rngs=rngs)
         for kind in self._kinds():
-            width, shape = config.condition_width, kind.shape(config)
-            embedder = kind.make(num_classes=config.num_classes, shape=shape, width=width, rngs=rngs)
-            setattr(self, kind.attribute, nnx.data(embedder))
+            setattr(self, kind.attribute, nnx.data(kind.make(config, rngs=rngs)))
         self.encoder = adm.Encoder(config, dtype=dtype, rngs=rngs)
         skips, width = list(self.encoder.skip_widths), self.encoder.width
         decoder: list[nnx.List] = []

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffpath_jax.data.columns import Column
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.sealed import read_sealed
@@ -28,6 +29,7 @@ class Stored:
     images: tuple[str, ...] | None = None
     latents: dict[str, Any] | None = None
     features: str | None = None
+    columns: tuple[Column, ...] = ()
 
 
 def read(workdir: Path) -> dict[str, Any]:
@@ -56,6 +58,6 @@ def compatibility_digest(content: Mapping[str, Any]) -> str:
             "classes": content["classes"],
             "mpp": float(content["mpp"]),
             **({"latents": [latents["digest"], latents["scale"]]} if latents else {}),
-            **({"features": content["features"]} if "features" in content else {}),
+            **{name: content[name] for name in ("features", "columns") if name in content},
         }
     )

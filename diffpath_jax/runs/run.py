@@ -11,6 +11,7 @@ from diffpath_jax.config.files import differing_keys
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.tasks import codec_of
 from diffpath_jax.data import writer
+from diffpath_jax.data.columns import Column
 from diffpath_jax.data.manifest import Dataset
 from diffpath_jax.devices import processes
 from diffpath_jax.io.errors import DiffpathError, ExitCode
@@ -18,7 +19,7 @@ from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.names import check_names
 from diffpath_jax.io.sealed import opened, write_sealed
 from diffpath_jax.networks.codecs import Codec
-from diffpath_jax.networks.conditions import FEATURES
+from diffpath_jax.networks.conditions import COLUMNS, FEATURES
 from diffpath_jax.networks.kinds import make_network
 from diffpath_jax.networks.pure import PureNetwork
 from diffpath_jax.runs import averages, description
@@ -58,6 +59,7 @@ class Run:
             um/px, latents.
         latents: the autoencoder whose latents the model works in, without its parameters; none for pixels.
         features: digest of the encoder whose features a denoiser is told; none where it is told none.
+        columns: of a user's table that a denoiser is told.
     """
 
     workdir: Path
@@ -71,6 +73,7 @@ class Run:
     compatibility_digest: str
     latents: FirstStage | None = None
     features: str | None = None
+    columns: tuple[Column, ...] = ()
 
     @property
     def codec(self) -> Codec:
@@ -160,7 +163,7 @@ def _description(
     config: sections.RunConfig, datasets: Sequence[Dataset], validation: Dataset | None, latents: FirstStage | None
 ) -> dict[str, Any]:
     """Description of a run, as its directory holds it."""
-    first = datasets[0]
+    first, told = datasets[0], config.network.conditions
     return {
         "config": _stored_config(config),
         "classes": list(first.schema.classes),
@@ -170,7 +173,8 @@ def _description(
         "images": [dataset.images for dataset in datasets],
         **({"validation": validation.digest} if validation else {}),
         **({"latents": latents.as_json()} if latents else {}),
-        **({"features": first.details.encoder} if FEATURES.name in config.network.conditions else {}),
+        **({"features": first.details.encoder} if FEATURES.name in told else {}),
+        **({"columns": [column.as_json() for column in first.schema.columns]} if COLUMNS.name in told else {}),
         "versions": writer.versions("jax", "flax", "optax"),
     }
 
@@ -245,6 +249,7 @@ def open_run(workdir: Path) -> Run:
             "images": stored.images or stored.data,
             "latents": FirstStage.from_json(stored.latents, where=where) if stored.latents else None,
             "features": stored.features,
+            "columns": stored.columns,
             "compatibility_digest": description.compatibility_digest(content),
         }
     except (KeyError, TypeError, ValueError) as error:

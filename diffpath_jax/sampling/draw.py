@@ -1,13 +1,12 @@
 """Drawing images: sampler and denoiser of a run as one jitted function of weights, indices and conditions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -19,31 +18,15 @@ from diffpath_jax.diffusion.samplers.thresholding import Threshold
 from diffpath_jax.diffusion.starts import with_known
 from diffpath_jax.diffusion.windows import Windows, averaged, with_windows
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.networks.conditions import CONDITIONS, LABEL, SCALE
+from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.runs.run import DiffusionModelRun, Run, Weights
 from diffpath_jax.sampling import compose
 from diffpath_jax.sampling.field import FieldOptions
 from diffpath_jax.sampling.starts import begin, keep
 from diffpath_jax.shapes import Conditions, Denoiser, Images, Labels, PixelImages, PRNGKey, PRNGKeys, Tree
 
-# What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
-Told = Mapping[str, float | int]
 # Parts of the weights.
 DENOISER, GUIDE, CLASSIFIER, CODEC = "denoiser", "guide", "classifier", "codec"
-
-
-def for_each_class(run: Run, others: Told | None = None) -> tuple[Told, ...]:
-    """Returns conditions of one class of a run after the other, with the same values of ``others``.
-
-    A model of several magnifications is told that of its first data set, where ``others`` have none.
-    """
-    scale = {SCALE.name: run.mpp} if SCALE.name in run.config.network.conditions else {}
-    return tuple({LABEL.name: label, **scale, **(others or {})} for label in range(len(run.classes)))
-
-
-def drawn_mpp(run: Run, told: Told) -> float:
-    """Returns the um/px of images that are drawn under some conditions."""
-    return float(told.get(SCALE.name, run.mpp))
 
 
 def check_classes(names: Iterable[str], run: Run) -> None:
@@ -56,28 +39,6 @@ def check_classes(names: Iterable[str], run: Run) -> None:
         if name not in run.classes:
             fix = f"the run knows {', '.join(run.classes)}"
             raise DiffpathError("num_per_class", where=run.workdir, why=f"unknown class {name!r}", fix=fix)
-
-
-def check_told(others: Iterable[str], run: Run) -> None:
-    """Refuse conditions besides the class that a model does not take.
-
-    Raises:
-        DiffpathError: naming the first of them.
-    """
-    known = [name for name in run.config.network.conditions if name != LABEL.name]
-    for name in others:
-        if name not in known:
-            fix = f"it takes {', '.join(known)}" if known else "it takes the class alone: leave it out"
-            raise DiffpathError("condition", where=run.workdir, why=f"the model is not told {name!r}", fix=fix)
-
-
-def conditions_of(indices: Int[np.ndarray, "n"], conditions: Sequence[Told]) -> dict[str, np.ndarray]:
-    """Returns the conditions of images by their indices, as arrays by name."""
-    numbers = indices % len(conditions)
-    return {
-        name: np.asarray([told[name] for told in conditions], CONDITIONS[name].null(0).dtype)[numbers]
-        for name in conditions[0]
-    }
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,12 @@ from diffpath_jax.io.files import replace_file
 from diffpath_jax.networks.conditions import LABEL
 from diffpath_jax.runs.run import Run
 from diffpath_jax.sampling import growth
-from diffpath_jax.sampling.draw import Draw, Model, Recipe, Told, conditions_of, drawn_mpp, make_draw
+from diffpath_jax.sampling.draw import Draw, Model, Recipe, make_draw
 from diffpath_jax.sampling.field import FieldOptions
 from diffpath_jax.sampling.likes import Likes
 from diffpath_jax.sampling.starts import Starts
 from diffpath_jax.sampling.stepwise import make_stepwise_draw
+from diffpath_jax.sampling.told import Told, conditions_of, drawn_mpp, named
 
 SPLIT = "train"
 TABLE = "samples.parquet"
@@ -292,16 +293,16 @@ def _fingerprint(job: SampleJob, model: Model) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "seed": job.seed,
         "shared_noise": job.shared_noise,
-        **({"conditions": others} if (others := _others(job)) else {}),
+        **({"conditions": others} if (others := _others(job, model.run)) else {}),
         **({"starts": job.starts.as_json()} if job.starts else {}),
         **({"likes": job.likes.as_json()} if job.likes else {}),
         **({"field": job.field.as_json()} if job.field else {}),
     }
 
 
-def _others(job: SampleJob) -> dict[str, float | int]:
+def _others(job: SampleJob, run: Run) -> dict[str, str | float | int]:
     """Returns the conditions besides the label; a job has the same for all classes."""
-    return {name: value for name, value in job.conditions[0].items() if name != LABEL.name}
+    return named(job.conditions[0], run)
 
 
 def _renewed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -368,7 +369,7 @@ def _assemble(
         "index": indices,
         marking.COLUMN: _repeated(marking.SOURCE_TYPE, len(indices)),
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
-        **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance, **_others(job)}.items()},
+        **{key: _repeated(value, len(indices)) for key, value in {**_others(job, run), **scale, **provenance}.items()},
         **(job.starts.columns(indices) if job.starts else {}),
         **(job.likes.columns(indices) if job.likes else {}),
         "batch_size": sizes[drawn],

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 from diffpath_jax.config import checks
 from diffpath_jax.config.first_stage import FirstStage
 from diffpath_jax.config.sections import DiffusionRun
+from diffpath_jax.data.columns import Column
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
 from diffpath_jax.io.names import check_names
+from diffpath_jax.io.sealed import opened
 from diffpath_jax.networks.config import NetworkConfig
 from diffpath_jax.networks.kinds import kinds_for
 from diffpath_jax.networks.unet_ldm import KIND as OF_LATENTS
@@ -98,6 +100,7 @@ def run_of_file(path: Path, untold: Untold) -> DiffusionModelRun:
         data=(),
         images=tuple(about.get("images") or ()),
         features=about.get("features"),
+        columns=_columns(path, about),
         digest=about.get("run_digest") or digest,
         compatibility_digest=digest,
         latents=latents,
@@ -181,6 +184,13 @@ def _classes(path: Path, untold: Untold, about: Mapping[str, Any], rows: int) ->
         why = f"{len(set(classes))} classes, but the network knows {rows}, or {rows - 1} and a null class"
         raise _unfit(path, why, "give as many with --classes")
     return classes
+
+
+def _columns(path: Path, about: Mapping[str, Any]) -> tuple[Column, ...]:
+    try:
+        return tuple(opened(column, Column) for column in about.get("columns") or ())
+    except ValueError as error:
+        raise _unfit(path, f"its columns are none: {error}", "export it again") from error
 
 
 def _image_px(path: Path, untold: Untold, about: Mapping[str, Any]) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from tests.conftest import register
 class Number(nnx.Module):
     """A number's product with a vector; another vector where there is none (NaN)."""
 
-    def __init__(self, *, num_classes, shape, width, rngs):
-        self.slope, self.null = (nnx.Param(jnp.full(width, value)) for value in (0.01, 0.5))
+    def __init__(self, config, *, rngs):
+        self.slope, self.null = (nnx.Param(jnp.full(config.condition_width, value)) for value in (0.01, 0.5))
 
     def __call__(self, x):
         known = jnp.isfinite(x)[:, None]
@@ -98,14 +98,14 @@ def test_what_is_not_known_is_one_line(run, tmp_path, capsys, word, said):
 def test_help_lists_it(registered, capsys):
     with pytest.raises(SystemExit):
         cli.main(["sample", "--help"])
-    assert "(mpp, place)" in capsys.readouterr().out
+    assert "(mpp, place, columns of a table)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_name_in_a_config_is_a_conflict(registered):
     assert UNetConfig(conditions=("label", "place")).conflict() is None
     assert UNetConfig(conditions=("label", "site")).conflict() == (
         "conditions",
-        "'site' is none of label, mpp, features, place",
+        "'site' is none of label, mpp, features, columns, place",
     )
     assert UNetConfig(conditions=("label", "label")).conflict() == ("conditions", "'label' is there twice")
 

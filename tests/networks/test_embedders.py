@@ -18,7 +18,7 @@ from diffpath_jax.diffusion.samplers.ddim import ddim
 from diffpath_jax.diffusion.schedule import cosine_schedule, to_eps
 from diffpath_jax.diffusion.timesteps import uniform
 from diffpath_jax.networks import embedders
-from diffpath_jax.networks.conditions import CONDITIONS
+from diffpath_jax.networks.conditions import COLUMNS, CONDITIONS
 from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import DenoiserOutput
 from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
@@ -47,8 +47,9 @@ def test_values_are_read_from_records_and_from_words():
         embedders.labels("many", [str(i) for i in range(31)], read=lambda record: ())
 
 
-def embedder(kind):
-    return kind.make(num_classes=0, width=5, rngs=nnx.Rngs(0))
+def embedder(kind, *, width=5, rngs=None):
+    told = types.SimpleNamespace(num_classes=0, condition_width=width, feature_width=0, columns=(3, 0))
+    return kind.make(told, rngs=rngs or nnx.Rngs(0))
 
 
 def test_embeddings_of_labels_add_up():
@@ -166,7 +167,7 @@ class Linear(nnx.Module):
     """The exact form of such a denoiser: at each t a linear map of x_t and of the sum of embeddings."""
 
     def __init__(self, rngs):
-        self.found, self.age = (kind.make(num_classes=0, width=8, rngs=rngs) for kind in (FOUND, AGE))
+        self.found, self.age = (embedder(kind, width=8, rngs=rngs) for kind in (FOUND, AGE))
         self.of_x, self.of_told = nnx.Param(jnp.zeros((T, 2, 2))), nnx.Param(jnp.zeros((T, 8, 2)) + 0.1)
 
     def __call__(self, x, t, conditions, key=None):
@@ -235,3 +236,23 @@ def test_a_model_recovers_a_joint_distribution_and_combinations_that_it_never_sa
         print(bits, age, found.mean(axis=0), mean_of([bits], [age])[0], np.cov(found.T).ravel(), COVARIANCE.ravel())
         np.testing.assert_allclose(found.mean(axis=0), mean_of([bits], [age])[0], atol=0.04)
         np.testing.assert_allclose(np.cov(found.T), COVARIANCE, atol=0.012)
+
+
+def test_columns_add_up_and_each_may_be_unknown():
+    module = embedder(COLUMNS)
+    nan = jnp.nan
+    known, one, other, none = module(jnp.array([[2, 0.5], [2, nan], [nan, 0.5], [nan, nan]], jnp.float32))
+    np.testing.assert_allclose(known + none, one + other, atol=1e-6)
+    category, number = module.parts
+    np.testing.assert_allclose(none, category.embedding[...][3] + number.null[...], rtol=1e-6)
+    assert not np.allclose(one, none) and not np.allclose(other, none)
+
+
+def test_columns_are_dropped_one_by_one():
+    count = 20_000
+    given = {"columns": jnp.zeros((count, 2))}
+    nulls = {"columns": np.full(2, np.nan, np.float32)}
+    dropped = conditioning.drop(jax.random.key(0), given, nulls, rate=0.1, own={"columns": np.full(2, 0.2)})
+    lost = jnp.isnan(dropped["columns"])
+    np.testing.assert_allclose(lost.mean(axis=0), 1 - 0.9 * 0.8, atol=0.015)
+    assert float(lost.all(axis=1).mean()) == pytest.approx(0.1 + 0.9 * 0.2 * 0.2, abs=0.01)

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.networks.conditions import SCALE
 from tests.conftest import write_annotations, write_slide
+from tests.networks.test_embedders import embedder
 
 TINY = ["--config.network.channels=16", "--config.network.groups=8", "--config.network.channel_mult=(1,)"]
 
@@ -79,7 +79,7 @@ def test_a_scale_that_cannot_be_is_refused(text):
 
 def test_half_as_many_is_the_same_step_everywhere():
     """By the linear part of the embedding; what is not known has a vector of its own."""
-    module = SCALE.make(num_classes=0, width=5, rngs=nnx.Rngs(0))
+    module = embedder(SCALE)
     kernel = module.logarithm.map.kernel
     kernel[...] = kernel[...].at[1:].set(0)
     quarter, half, one, unknown = module(jnp.array([0.25, 0.5, 1.0, jnp.nan]))

@@ -26,7 +26,7 @@ from diffpath_jax.devices import sharding
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.sealed import SEAL
 from diffpath_jax.runs import run as runs
-from diffpath_jax.sampling import field, starts, sweep
+from diffpath_jax.sampling import field, likes, references, starts, sweep
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model
 from tests.conftest import ALONE, TINY_CLASSIFIER, TINY_DENOISER, write_run

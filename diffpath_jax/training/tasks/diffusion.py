@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from diffpath_jax.diffusion import conditioning
@@ -70,7 +71,7 @@ def diffusion_task(
     *,
     timesteps: TimestepSampler,
     nulls: conditioning.Nulls,
-    own_dropout: Mapping[str, float] | None = None,
+    own_dropout: Mapping[str, ArrayLike] | None = None,
     frozen_params: Tree | None = None,
 ) -> Task:
     """Conditional denoising (Ho et al. 2020, equation 14), of pixels or of latents: the codec decides.
@@ -86,7 +87,8 @@ def diffusion_task(
         objective: prediction, loss, and what is done to conditions and noise.
         timesteps: how timesteps are drawn.
         nulls: null value of each condition that the network takes; batches have the conditions under these names.
-        own_dropout: share of images that are not told a condition, by the names of those that have one of their own.
+        own_dropout: share of images that are not told a condition, or each of its numbers, by the names of those that
+            have one of their own.
         frozen_params: parameters of the codec, under its name.
     """
     parts = _Denoising(network, codec, schedule, objective, timesteps, nulls, own_dropout or {})
@@ -120,7 +122,7 @@ class _Denoising:
     objective: DiffusionConfig
     timesteps: TimestepSampler
     nulls: conditioning.Nulls
-    own_dropout: Mapping[str, float]
+    own_dropout: Mapping[str, ArrayLike]
 
     def init(self, key: PRNGKey) -> tuple[Tree, Tree]:
         params, state = self.network.init(key)

@@ -102,7 +102,7 @@ class Probe(PureNetwork):
     """A network that shows what it is given."""
 
     def __init__(self):
-        super().__init__(make=lambda rngs: None, graphdef=None)
+        super().__init__(make=lambda rngs: None, graphdef=None, shapes=({}, {}))
         object.__setattr__(self, "seen", {})
 
     def init(self, key):
