@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 
 # Waves of a number over its range: one, two, four, ... half periods.
 NUM_WAVES = 6
+# Least variance of a number that is standardised.
+EPSILON = 1e-6
 # um/px that an embedding tells apart, as powers of 2.
 LEAST_MPP, GREATEST_MPP = -4.0, 4.0
 
@@ -57,14 +59,41 @@ class ScaleEmbedding(nnx.Module):
         return self.logarithm(jnp.log2(mpp))
 
 
-class FeaturesEmbedding(nnx.Module):
-    """Two layers on features of an encoder; a vector of its own where they are not known (NaN).
+class Standardisation(nnx.Module):
+    """Numbers less their mean, over their standard deviation, of all batches so far; rows of NaN do not count.
 
-    Features are standardised one by one, so that encoders of any scale begin alike (as in layer normalisation, Ba et
-    al. 2016, without gains); their length is lost, which an encoder's cosine similarities do not use either.
+    Features of an encoder differ in scale by orders of magnitude, and what tells images apart is a small part of many.
+    Running moments serve training and drawing alike, so that both see the same numbers; what a batch adds is taken in
+    after it. They are those of all images seen, and follow slowly after ``MEMORY`` batches.
     """
 
+    MEMORY = 1000
+
+    def __init__(self, count: int) -> None:
+        self.mean, self.var = nnx.BatchStat(jnp.zeros(count)), nnx.BatchStat(jnp.ones(count))
+        self.seen = nnx.BatchStat(jnp.zeros(()))
+
+    def __call__(self, x: Float[Array, "b n"]) -> Float[Array, "b n"]:
+        """Returns the numbers, and takes them in; the first batch is standardised by its own moments."""
+        known = ~jnp.isnan(x).any(axis=1, keepdims=True)
+        rows, values = jnp.maximum(known.sum(), 1), jax.lax.stop_gradient(jnp.where(known, x, 0))
+        mean = values.sum(axis=0) / rows
+        var = jnp.where(known, jnp.square(values - mean), 0).sum(axis=0) / rows
+        at_hand = [jnp.where(self.seen[...] == 0, *pair) for pair in ((mean, self.mean[...]), (var, self.var[...]))]
+        # Of two groups together, with the distance of their means (Chan, Golub and LeVeque 1979).
+        share = known.any() / (jnp.minimum(self.seen[...], self.MEMORY) + 1)
+        away = mean - self.mean[...]
+        self.mean[...] += share * away
+        self.var[...] += share * (var - self.var[...]) + share * (1 - share) * jnp.square(away)
+        self.seen[...] += known.any()
+        return (x - at_hand[0]) * jax.lax.rsqrt(at_hand[1] + EPSILON)
+
+
+class FeaturesEmbedding(nnx.Module):
+    """Two layers on standardised features of an encoder; a vector of its own where they are not known (NaN)."""
+
     def __init__(self, inputs: int, width: int, rngs: nnx.Rngs) -> None:
+        self.standardise = Standardisation(inputs)
         self.first = nnx.Linear(inputs, width, dtype=jnp.float32, rngs=rngs)
         self.second = nnx.Linear(width, width, dtype=jnp.float32, rngs=rngs)
         self.null = nnx.Param(jnp.zeros(width))
@@ -72,7 +101,8 @@ class FeaturesEmbedding(nnx.Module):
     def __call__(self, x: Float[Array, "b n"]) -> Float[Array, "b d"]:
         """Returns the embeddings of the features of some images."""
         unknown = jnp.isnan(x).any(axis=1, keepdims=True)
-        hidden = self.first(jax.nn.standardize(jnp.where(unknown, 0, x)))
+        standard = self.standardise(x)
+        hidden = self.first(jnp.where(unknown, 0, standard))
         return jnp.where(unknown, self.null[...], self.second(nnx.silu(hidden)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.networks.conditions import COLUMNS, CONDITIONS, LABEL, SCALE
+from diffpath_jax.networks.conditions import COLUMNS, CONDITIONS, FEATURES, LABEL, SCALE
 from diffpath_jax.runs.run import Run
 
 # What an image is drawn from: the value of each condition, by name; of what is not there the network is told nothing.
@@ -50,8 +50,7 @@ def told_of(said: Said, run: Run) -> Told:
     told: dict[str, float | int | tuple[float, ...]] = {}
     for name, value in said.items():
         if name not in known:
-            fix = f"it takes {', '.join(known)}" if known else "it takes the class alone: leave it out"
-            raise DiffpathError("condition", where=run.workdir, why=f"the model is not told {name!r}", fix=fix)
+            raise _unknown(name, known, run)
         parse = parsers.get(name)
         try:
             if name not in columns:
@@ -61,6 +60,16 @@ def told_of(said: Said, run: Run) -> Told:
     if any(name in columns for name in said):
         told[COLUMNS.name] = _row(said, run)
     return told
+
+
+def _unknown(name: str, known: Sequence[str], run: Run) -> DiffpathError:
+    """Returns what is said of a condition that the model is not told, or not by a word."""
+    why, fix = f"the model is not told {name!r}", f"it takes {', '.join(known)}"
+    if name == FEATURES.name and name in run.config.network.conditions:
+        why, fix = f"no word says {name}", "name images with `like`"
+    elif not known:
+        fix = "it takes the class alone: leave it out"
+    return DiffpathError("condition", where=run.workdir, why=why, fix=fix)
 
 
 def _number(value: str | float | int) -> float | int:

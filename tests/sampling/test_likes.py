@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
-from flax import nnx
 
 from diffpath_jax import api, cli
 from diffpath_jax.data import details, records
@@ -15,7 +14,8 @@ from diffpath_jax.data.pipeline import read_arrays
 from diffpath_jax.evaluation.features.open import open_extractor
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.networks.conditions import FEATURES
-from diffpath_jax.networks.embeddings import FeaturesEmbedding
+from diffpath_jax.networks.embeddings import FeaturesEmbedding, Standardisation
+from diffpath_jax.networks.pure import purify
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling.likes import Likes
 from diffpath_jax.sampling.references import References
@@ -191,19 +191,39 @@ def test_drawn_features_have_the_mean_and_covariance_of_their_class():
 
 
 def test_what_is_not_known_is_a_vector_of_its_own_with_a_gradient():
-    embed = FeaturesEmbedding(4, 6, nnx.Rngs(0))
+    network = purify(lambda rngs: FeaturesEmbedding(4, 6, rngs))
+    params, state = network.init(jax.random.key(0))
     x = jnp.stack([jnp.arange(4.0), jnp.full(4, jnp.nan), 3 * jnp.arange(4.0) + 2])
-    found = embed(x)
-    np.testing.assert_array_equal(found[1], embed.null[...])
-    np.testing.assert_allclose(found[0], found[2], atol=1e-4)  # standardised: scale and offset are gone
-    assert jnp.isfinite(jax.grad(lambda x: embed(x).sum())(x)).all()
+    found, _ = network.apply(params, state, x)
+    np.testing.assert_array_equal(found[1], params["null"])
+    assert jnp.isfinite(found).all() and not np.allclose(found[0], found[2])
+    assert jnp.isfinite(jax.grad(lambda x: network.apply(params, state, x)[0].sum())(x)).all()
+
+
+def test_numbers_are_standardised_by_all_that_were_seen():
+    rng = np.random.default_rng(0)
+    scales, means = np.array([1e-2, 1, 100]), np.array([5, -1, 1000])
+    batches = (rng.standard_normal((40, 16, 3)) * scales + means).astype(np.float32)
+    batches[:, ::5] = np.nan  # rows that are not known do not count
+    standardise = Standardisation(3)
+    first = standardise(jnp.asarray(batches[0]))
+    np.testing.assert_allclose(np.nanmean(first, axis=0), 0, atol=2e-2)
+    for batch in batches[1:]:
+        last = standardise(jnp.asarray(batch))
+    seen = batches.reshape(-1, 3)
+    np.testing.assert_allclose(standardise.mean[...], np.nanmean(seen, axis=0), rtol=1e-5)
+    before = batches[:-1].reshape(-1, 3).astype(np.float64)
+    wanted = (batches[-1] - np.nanmean(before, axis=0)) / np.nanstd(before, axis=0)
+    np.testing.assert_allclose(last, wanted, rtol=1e-2, atol=1e-2)
+    standardise(jnp.full((2, 3), jnp.nan))
+    assert standardise.seen[...] == 40
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--like_drawn"], "error: --like_drawn in the command line: there is no image to be like; fix: add --like"),
-        (["--condition", "features=1"], "no word says features; fix: use --like"),
+        (["--condition", "features=1"], "no word says features; fix: name images with --like"),
     ],
 )
 def test_what_is_not_known_is_one_line(run, tmp_path, capsys, words, said):
