@@ -1,8 +1,8 @@
-"""The tables in docs/SPEED.md, made from ``benchmarks/results``.
+"""The tables in docs/SPEED.md and docs/EVALUATION.md, made from ``benchmarks/results``.
 
     python -m benchmarks.tables [--write]
 
-Prints each block; ``--write`` puts it between its marks in docs/SPEED.md, where a test looks for the very same text.
+Prints each block; ``--write`` puts it between its marks in its page, where a test looks for the very same text.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks.duel import summary
 
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "SPEED.md"
+RESULTS = ROOT / "benchmarks" / "results"
+SPEED, EVALUATION = (ROOT / "docs" / name for name in ("SPEED.md", "EVALUATION.md"))
 # Time of ours over PyTorch's at most, and share of the peak at least.
 CPU_GOALS = {"forward": 1.15, "train step": 1.45, "memory": 2.0}
 SHARE_GOALS = {"ADM 256 channels": 0.5, "ADM 128 channels": 0.4}
@@ -129,6 +130,20 @@ def pod_state(fsdp: int) -> str:
     return f"split over {fsdp}" if fsdp > 1 else "copied"
 
 
+def variations() -> Iterator[str]:
+    """What samples that are told features of images have of these, and what that costs."""
+    content = json.loads((RESULTS / "variations.json").read_text(encoding="utf-8"))
+    agreement, sets = content["agreement"], content["sets"]
+    spaces = list(next(iter(agreement.values())))
+    floor = next(iter(sets.values()))["floor"]
+    columns = [f"agreement, {space}: all (same class)" for space in spaces]
+    yield from _head("drawn", *columns, f"distance (floor {floor:.2f})", "recall", "flagged as copies")
+    for name, row in sets.items():
+        found = [agreement[name][space] for space in spaces] if name in agreement else []
+        cells = [f"{each['all']:.3f} ({each['same class']:.3f})" for each in found] or [""] * len(spaces)
+        yield _line(name, *cells, f"{row['distance']:.2f}", f"{row['recall']:.2f}", f"{row['flagged']:.2%}")
+
+
 def _ratio(found: dict[str, float | None]) -> str:
     """A ratio beside its goal; one without a value is that of a distance at the floor."""
     if found["ratio"] is None:
@@ -197,16 +212,19 @@ def _judged(text: str, *, missed: bool, goal: str = "") -> str:
     return f"{text} ({goal})" if goal else text
 
 
-BLOCKS: dict[str, Callable[[], Iterator[str]]] = {"cpu-training": cpu_training, "gpu": gpu, "duel": duel, "pods": pods}
+BLOCKS: dict[Path, dict[str, Callable[[], Iterator[str]]]] = {
+    SPEED: {"cpu-training": cpu_training, "gpu": gpu, "duel": duel, "pods": pods},
+    EVALUATION: {"variations": variations},
+}
 
 
-def renewed(text: str) -> str:
-    """A page with every block as the results are now.
+def renewed(page: Path, text: str) -> str:
+    """A page's text with every block as the results are now.
 
     Raises:
         ValueError: a block has no marks in the page.
     """
-    for name, lines in BLOCKS.items():
+    for name, lines in BLOCKS[page].items():
         begin, end = f"<!-- benchmarks.tables: {name} -->\n", "<!-- end -->"
         marked = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         if not marked.search(text):
@@ -217,13 +235,15 @@ def renewed(text: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the blocks, or renew the page."""
+    """Print the blocks, or renew the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="renew docs/SPEED.md")
-    if parser.parse_args(argv).write:
-        PAGE.write_text(renewed(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print("\n\n".join("\n".join(lines()) for lines in BLOCKS.values()))
+    parser.add_argument("--write", action="store_true", help="renew the pages")
+    write = parser.parse_args(argv).write
+    for page, blocks in BLOCKS.items():
+        if write:
+            page.write_text(renewed(page, page.read_text(encoding="utf-8")), encoding="utf-8")
+        else:
+            print("\n\n".join("\n".join(lines()) for lines in blocks.values()))
     return 0
 
 

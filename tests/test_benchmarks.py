@@ -115,13 +115,17 @@ def test_time_in_which_any_kernel_runs():
     assert trace._covered(events) == 10 + 20
 
 
-def test_the_page_has_the_tables_of_the_results():
-    page = tables.PAGE.read_text()
-    assert tables.renewed(page) == page, "python -m benchmarks.tables --write"
-    # Whatever stands between the marks is replaced; a page without marks is an error.
-    assert tables.renewed(page.replace("1.10", "9.99")) == page
-    with pytest.raises(ValueError, match="no block cpu-training"):
-        tables.renewed("")
+@pytest.mark.parametrize("page", list(tables.BLOCKS), ids=lambda page: page.name)
+def test_a_page_has_the_tables_of_the_results(page):
+    text = page.read_text()
+    assert tables.renewed(page, text) == text, "python -m benchmarks.tables --write"
+    with pytest.raises(ValueError, match="no block"):
+        tables.renewed(page, "")
+
+
+def test_whatever_stands_between_the_marks_is_replaced():
+    text = tables.SPEED.read_text()
+    assert tables.renewed(tables.SPEED, text.replace("1.10", "9.99")) == text
 
 
 def test_what_misses_its_goal_is_said():
