@@ -91,6 +91,7 @@ def test_a_column_is_a_number_where_all_are_and_words_and_numbers_come_back():
             column_of("odd", texts)
 
 
+@pytest.mark.full
 def test_a_model_learns_with_them_and_is_asked_in_their_words(beside, tmp_path):
     keys = {"data.train": beside, "network.conditions": "('label','columns')", "network.columns": "(2,0)"}
     keys |= {"network.channels": 16, "network.groups": 8, "network.channel_mult": "(1,)"}
