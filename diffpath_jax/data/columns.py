@@ -23,6 +23,8 @@ PATCHES = Path("private") / "patches.parquet"
 # Columns by which a row may name what it is of, and those of the table of patches that hold the names.
 KEYS = {"slide": "slide_file", "patient": "patient"}
 MAX_VALUES = 1000
+# What a model may be told of an image under a name of its own.
+TAKEN = ("label", "class", "mpp", "features", "columns")
 Values = Float32[np.ndarray, "columns"]
 
 
@@ -108,6 +110,9 @@ def read_columns(table: Path, names: Sequence[str], directory: Path) -> tuple[tu
     """
     if len(set(names)) < len(names):
         raise DiffpathError("columns", where=table, why=f"{','.join(names)} names one twice", fix="name each once")
+    if taken := [name for name in names if name in TAKEN]:
+        why, fix = "a model knows something else by this name", "give the column another one"
+        raise DiffpathError(f"column {taken[0]!r}", where=table, why=why, fix=fix)
     key = next((name for name in KEYS if name in header(table)), "slide")
     rows: dict[str, list[str]] = {}
     for row in read_rows(table, columns=(key, *names), may_be_empty=names):

@@ -369,11 +369,13 @@ def _assemble(
         "index": indices,
         marking.COLUMN: _repeated(marking.SOURCE_TYPE, len(indices)),
         "class": pa.DictionaryArray.from_arrays(labels, list(run.classes)),
-        **{key: _repeated(value, len(indices)) for key, value in {**_others(job, run), **scale, **provenance}.items()},
+        **{key: _repeated(value, len(indices)) for key, value in {**scale, **provenance}.items()},
         **(job.starts.columns(indices) if job.starts else {}),
         **(job.likes.columns(indices) if job.likes else {}),
         "batch_size": sizes[drawn],
     }
+    # Columns of a user's table may have any name: those of this one stay what they are.
+    rows |= {name: _repeated(value, len(indices)) for name, value in _others(job, run).items() if name not in rows}
     with replace_file(job.out / TABLE) as temporary:
         pq.write_table(pa.table(rows), temporary)
     writer.write_dataset(

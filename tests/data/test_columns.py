@@ -120,6 +120,17 @@ def test_samples_say_what_they_were_told(run, tmp_path):
     assert "conditions" not in sample(run, tmp_path / "none").details.job
 
 
+def test_a_column_takes_the_place_of_none_of_the_samples_own(cohort, tmp_path):
+    (cohort / "own.csv").write_text("patient,index,seed\nP0,a,x\nP1,b,y\nP2,a,x\n")
+    named = transform(cohort, tmp_path / "named", "--columns", "index,seed", table="own.csv")
+    network = {**TINY_DENOISER["network"], "conditions": ("label", "columns"), "columns": (2, 2)}
+    workdir = write_run(tmp_path / "run", named, {**TINY_DENOISER, "network": network})
+    made = sample(workdir, tmp_path / "set", "--condition", "index=b", "--condition", "seed=y")
+    table = pq.read_table(tmp_path / "set" / "samples.parquet")
+    assert table["index"].to_pylist() == [0, 1] and set(table["seed"].to_pylist()) == {0}
+    assert made.details.job["conditions"] == {"index": "b", "seed": "y"}
+
+
 def test_exported_parameters_know_them(run, tmp_path):
     file = tmp_path / "told.safetensors"
     assert cli.main(["export", "--workdir", str(run), "--out", str(file)]) == 0
@@ -159,6 +170,7 @@ def test_what_is_not_said_is_not_known(run):
         ("patient,site\nP0,a\nP1,b\nP2,a\n", "scanner", "must be one of them"),
         ("patient,site\nP0,a\nP1,b\nP2,a\n", "site,site", "names one twice"),
         ("patient,site\nP0,\nP1,\nP2,\n", "site", "it is empty"),
+        ("patient,mpp\nP0,1\nP1,2\nP2,1\n", "mpp", "knows something else by this name"),
     ],
 )
 def test_tables_that_do_not_fit_are_one_line(cohort, tmp_path, capsys, text, columns, said):
