@@ -8,7 +8,7 @@ from diffpath_jax.devices import sharding
 from diffpath_jax.networks import target
 from diffpath_jax.runs import topology
 from diffpath_jax.sampling.draw import Model, make_draw
-from diffpath_jax.sampling.job import SampleJob, recipe_of
+from diffpath_jax.sampling.job import SampleJob, image_indices, recipe_of
 
 FIX = "lower --batch_size, or --patch_px"
 
@@ -28,7 +28,9 @@ def compile_draw(job: SampleJob, model: Model, mesh: Mesh) -> jax.stages.Compile
     """
     replicated, split = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     key = topology.everywhere(jax.eval_shape(lambda: jax.random.key(0)), replicated)
-    batch = topology.everywhere(job.inputs(np.zeros(job.batch_size * mesh.size, np.int64)), split)
+    # The first image that is asked for: of a class without any there may be nothing to start from.
+    images = np.resize(image_indices(job.counts)[:1], job.batch_size * mesh.size)
+    batch = topology.everywhere(job.inputs(images), split)
     with target.compiling_for(mesh.devices.flat[0].platform):
         draw = jax.jit(make_draw(recipe_of(job, model), mesh=mesh))
         lowered = draw.lower(topology.everywhere(model.weights, replicated), key, *batch)
