@@ -8,8 +8,7 @@ import jax
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.progress import console
 from diffpath_jax.runs import topology
-
-GIB = 2**30
+from diffpath_jax.runs.topology import GIB
 
 
 def add_topology(parser: argparse._ActionsContainer, *, what: str) -> None:

@@ -23,12 +23,11 @@ AUGMENT: Augmentation = "dihedral"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath encode``."""
-    parser.add_argument("--data", required=True, type=Path, help="data set of images")
+    add_data_arguments(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     add_first_stage(what, required=False)
     text = "write every image again with this encoder's features beside it, for network.conditions"
     what.add_argument("--features", type=Path, metavar="ENCODER", help=f"{text}: {sources()}")
-    add_output_arguments(parser)
     parser.add_argument(
         "--name", type=options.name, help="data set name (default: latents; with --features that of --data)"
     )
@@ -44,8 +43,9 @@ def add_first_stage(parser: argparse._ActionsContainer, *, required: bool) -> No
     parser.add_argument("--first_stage", required=required, type=Path, help=text)
 
 
-def add_output_arguments(parser: argparse._ActionsContainer) -> None:
-    """Adds the option that names where a data set is written."""
+def add_data_arguments(parser: argparse._ActionsContainer) -> None:
+    """Adds the options that name the data set that is read, and the one that is written."""
+    parser.add_argument("--data", required=True, type=Path, help="data set of images")
     parser.add_argument("--out", required=True, type=Path, help="data set directory to write")
 
 

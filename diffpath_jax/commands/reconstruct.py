@@ -1,9 +1,8 @@
 """``diffpath reconstruct``: images through an autoencoder and back, and how near they come."""
 
 import argparse
-from pathlib import Path
 
-from diffpath_jax.commands.encode import DTYPES, add_dtype, add_first_stage, add_output_arguments
+from diffpath_jax.commands.encode import DTYPES, add_data_arguments, add_dtype, add_first_stage
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.devices import hardware
 from diffpath_jax.io import options
@@ -15,9 +14,8 @@ from diffpath_jax.latents import first_stage, reconstruct
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``diffpath reconstruct``."""
-    parser.add_argument("--data", required=True, type=Path, help="data set of images")
+    add_data_arguments(parser)
     add_first_stage(parser, required=True)
-    add_output_arguments(parser)
     parser.add_argument(
         "--name", type=options.name, default="reconstructions", help="data set name (default: %(default)s)"
     )

@@ -31,6 +31,7 @@ from diffpath_jax.ranges import Positive, PositiveFraction, PositiveReal
 from diffpath_jax.runs import run as runs
 from diffpath_jax.runs import topology, warm_start
 from diffpath_jax.runs.cost import Plan, plan, shapes_of
+from diffpath_jax.runs.topology import GIB
 from diffpath_jax.training.loggers import check_installed
 from diffpath_jax.training.loop import Trainer
 from diffpath_jax.training.metrics_log import METRICS, read_metrics
@@ -39,7 +40,6 @@ from diffpath_jax.training.tasks.task import Task
 
 # What `--dry_run` assumes where no data set is named: the paper's.
 PAPER_PX, PAPER_CLASSES = 128, 5
-GIB = 2**30
 # Images of a class below which that is said.
 FEW_IMAGES = 50
 # How much more often images of the smallest class may be drawn than those of the largest before that is said.

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from diffpath_jax.evaluation.features import onnx
+from diffpath_jax.evaluation.features.extractor import Extract
 from diffpath_jax.evaluation.features.published import PublishedEncoder
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_folder, write_json
@@ -135,7 +136,7 @@ def _pooled(torch: ModuleType, trunk: Any, *, with_mean: bool) -> Any:
     return Pooled()
 
 
-def _compare(network: _Network, extract: Any) -> None:
+def _compare(network: _Network, extract: Extract) -> None:
     """Refuse a file whose features are not those of the network, or of another width than is known.
 
     Raises:

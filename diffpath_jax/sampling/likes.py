@@ -54,26 +54,27 @@ class Likes:
         if not self.drawn:
             return {FEATURES.name: self.references.fetch(FEATURES.name, self._images(indices))}
         labels, _ = self.references.places(indices)
-        return {
-            FEATURES.name: np.stack([self._draw(*pair) for pair in zip(labels.tolist(), indices.tolist(), strict=True)])
-        }
+        pairs = zip(labels.tolist(), indices.tolist(), strict=True)
+        return {FEATURES.name: np.stack([self._draw(*pair) for pair in pairs])}
 
     def _images(self, indices: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         return self.references.numbers(*self.references.places(indices))
 
     @cached_property
-    def _of_classes(self) -> list[Float32[np.ndarray, "_ d"]]:
-        """Features of all images of each class; of a class of which nothing is asked for there may be none."""
-        order = self.references.order
-        return [
-            self.references.fetch(FEATURES.name, own) if len(own) else np.zeros((0, 0), np.float32) for own in order
-        ]
+    def _moments(self) -> dict[int, tuple[Float32[np.ndarray, "d"], Float32[np.ndarray, "n d"]]]:
+        """Mean of the features of each class that has several images, and ``X / sqrt(n - 1)``."""
+        found = {}
+        for label, own in enumerate(self.references.order):
+            if len(own) > 1:
+                features = self.references.fetch(FEATURES.name, own)
+                mean = features.mean(axis=0)
+                found[label] = mean, (features - mean) / np.sqrt(np.float32(len(own) - 1))
+        return found
 
     def _draw(self, label: int, index: int) -> Float32[np.ndarray, "d"]:
-        features = self._of_classes[label]
-        mean, count = features.mean(axis=0), len(features)
-        z = np.random.default_rng([self.seed, index]).standard_normal(count, np.float32)
-        return mean + z @ (features - mean) / np.sqrt(np.float32(count - 1))
+        mean, factor = self._moments[label]
+        z = np.random.default_rng([self.seed, index]).standard_normal(len(factor), np.float32)
+        return mean + z @ factor
 
 
 def open_likes(
