@@ -5,6 +5,9 @@ STAMP := .venv/.installed
 # Pages of 2 MiB where Linux gives them to those who ask: a tenth off the time of training on a CPU.
 export GLIBC_TUNABLES := $(if $(GLIBC_TUNABLES),$(GLIBC_TUNABLES):)glibc.malloc.hugetlb=1
 
+# Commands and tests start many processes: each would compile the project's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo study test test-full lint types torch duel lock docs clean
 
 setup: $(STAMP)

@@ -22,6 +22,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from tests import type_checks  # noqa: F401  pyproject.toml names it: jaxtyping finds it in what is loaded
+
 # A worker begins with the flags of the process that started it, and adds its own.
 QUICK = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
 # The environment of a command in a process of its own, with the one device of a laptop.
