@@ -161,8 +161,7 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     hardware.use_compilation_cache()
     processes.start_if_asked(arguments)
     run = _run(arguments)
-    points = sweep.points(arguments.sweep or [], sampler_options(arguments))
-    jobs = {name: _job(arguments, run, options, name) for name, options in points.items()}
+    jobs = _jobs(arguments, run)
     trained = _trained(arguments, run)
     classifier = guide.open_classifier(arguments.classifier, run) if arguments.classifier else None
     model = Model(run, trained, classifier, _guide(arguments, run, list(jobs.values())))
@@ -286,21 +285,38 @@ def sampler_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _job(
-    arguments: argparse.Namespace, run: runs.DiffusionModelRun, options: dict[str, Any], point: str
-) -> sampling_job.SampleJob:
-    where = f"point {point!r} of --sweep" if point else "the command line"
-    sampler = sampler_of(
+def _jobs(arguments: argparse.Namespace, run: runs.DiffusionModelRun) -> dict[str, sampling_job.SampleJob]:
+    """Returns the job of each point of a sweep, or of the one without; they differ in sampler and directory."""
+    check_batch_size(arguments.batch_size)
+    sample_references.check(arguments)
+    points = sweep.points(arguments.sweep or [], sampler_options(arguments))
+    samplers_of = {name: _sampler_at(name, options, arguments, run) for name, options in points.items()}
+    first, *_ = samplers_of
+    shared = _job(arguments, run, samplers_of[first])
+    jobs = {
+        name: dataclasses.replace(shared, out=arguments.out / name, sampler=sampler)
+        for name, sampler in samplers_of.items()
+    }
+    return {name: sampling_job.as_begun(job) for name, job in jobs.items()}
+
+
+def _sampler_at(
+    point: str, options: Mapping[str, Any], arguments: argparse.Namespace, run: runs.DiffusionModelRun
+) -> sections.SamplerConfig:
+    return sampler_of(
         options,
         run,
         classifier=arguments.classifier is not None,
         guide=arguments.guide is not None,
         start=arguments.start is not None,
         mask=bool(arguments.inpaint),
-        where=where,
+        where=f"point {point!r} of --sweep" if point else "the command line",
     )
-    check_batch_size(arguments.batch_size)
-    sample_references.check(arguments)
+
+
+def _job(
+    arguments: argparse.Namespace, run: runs.DiffusionModelRun, sampler: sections.SamplerConfig
+) -> sampling_job.SampleJob:
     side = arguments.patch_px
     image_px = run.image_px if side is None else (side, side)
     field = sample_fields.field(arguments, run, image_px)
@@ -310,8 +326,8 @@ def _job(
     check_memory(held, what="--batch_size", fix="lower it, or --patch_px")
     wanted, conditions = counts(arguments, run), for_each_class(run, _told(arguments.condition, run))
     mpp = drawn_mpp(run, conditions[0])
-    job = sampling_job.SampleJob(
-        out=arguments.out / point,
+    return sampling_job.SampleJob(
+        out=arguments.out,
         name=arguments.name,
         conditions=conditions,
         counts=wanted,
@@ -324,7 +340,6 @@ def _job(
         likes=sample_references.likes(arguments, run, counts=wanted),
         field=field,
     )
-    return sampling_job.as_begun(job)
 
 
 def sampler_of(
@@ -371,10 +386,13 @@ def _write_grid(dataset: Dataset) -> None:
 
 
 def _write_trajectory(job: sampling_job.SampleJob, model: Model) -> None:
-    """The estimate of the clean image at a few moments, noisiest left, for the first image of each class."""
-    mesh = sharding.make_mesh(jax.local_devices()[:1])
-    draw, count = sampling_job.draw_of(job, model, mesh, trajectory_frames=TRAJECTORY_FRAMES), len(model.run.classes)
-    _, trajectory = draw(model.weights, jax.random.key(job.seed), *job.inputs(np.arange(count)))
+    """The estimate of the clean image at a few moments, noisiest left, for the first image of each class drawn."""
+    draw = sampling_job.draw_of(
+        job, model, sharding.make_mesh(jax.local_devices()[:1]), trajectory_frames=TRAJECTORY_FRAMES
+    )
+    # The first image of a class has its number, see ``image_indices``.
+    first = np.flatnonzero(job.counts)
+    _, trajectory = draw(model.weights, jax.random.key(job.seed), *job.inputs(first))
     frames = np.asarray(trajectory).swapaxes(0, 1).reshape(-1, *trajectory.shape[2:])
     sheet = image_grid.tile(frames, columns=TRAJECTORY_FRAMES)
     image_grid.write_png(job.out / "qa" / "trajectory.png", sheet, marking.about())

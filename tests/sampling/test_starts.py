@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffpath_jax import cli
+from diffpath_jax.commands import sample_references
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation import image_sets
 from tests.conftest import TINY_DENOISER, write_run
@@ -15,10 +16,10 @@ from tests.conftest import TINY_DENOISER, write_run
 DDIM = ["--sampler", "ddim", "--steps", 4]
 
 
-def sample(run, out, start, *words, code=0, count=2):
+def sample(run, out, start, *words, code=0, count=2, opens=True):
     words = ["sample", "--workdir", run, "--out", out, "--num_per_class", count, "--start", start, *DDIM, *words]
     assert cli.main([str(word) for word in words]) == code
-    return open_dataset(out) if code == 0 else None
+    return open_dataset(out) if code == 0 and opens else None
 
 
 def drawn(dataset):
@@ -56,6 +57,19 @@ def test_level_0_is_the_image_itself_and_higher_levels_lead_away(denoiser_run, d
     assert details.sampling["start_origin"] == "held out"
     assert details.sampling["start_images"] == open_dataset(dataset).digest
     assert details.references == ""
+
+
+def test_pictures_and_points_of_a_sweep_take_the_images_that_the_set_takes(
+    denoiser_run, dataset, tmp_path, monkeypatch
+):
+    opened, refer = [], sample_references.refer
+    monkeypatch.setattr(sample_references, "refer", lambda *a, **named: opened.append(a) or refer(*a, **named))
+    sweep = ["--sweep", "start_level=0.0,0.5", "--trajectory"]
+    sample(denoiser_run, tmp_path / "sweep", dataset, *sweep, count="pink=2", opens=False)
+    assert len(opened) == 1
+    for level in ("0.0", "0.5"):
+        trajectory = cv2.imread(str(tmp_path / "sweep" / f"start_level-{level}" / "qa" / "trajectory.png"))
+        assert trajectory.shape == (2 + 18, 2 + 10 * 18, 3)
 
 
 def test_the_start_of_a_sample_depends_on_nothing_but_its_index(denoiser_run, dataset, tmp_path):
