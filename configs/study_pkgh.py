@@ -5,6 +5,7 @@ Command: diffpath study --config diffpath:study_pkgh --workdir STUDY --config.sl
     --config.annotations=ANNOTATIONS, beside patients.csv (slide,patient) and classes.json; first, once:
     diffpath convert --from inception --file FILE --out weights/inception.safetensors
     diffpath convert --from resnet50 --file FILE --out weights/resnet50.safetensors
+Rows: all; T5e where --config.worth.scarce_class names a class to cut.
 Cost: --dry_run prints it for your data; `--snakemake FILE` writes the steps for a cluster.
 Expected: not measured yet, the paper's slides are not public.
 Variants: (none), paper: as published; small: networks for one GPU; debug: tiny networks.
