@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours
-from benchmarks.shapes import LatentShape, Shape
+from benchmarks import cases, ours
+from benchmarks.cases import Case, Context, Measurement
+from benchmarks.measure import Row
+from benchmarks.shapes import ADM_128, ADM_256, LDM, TINY, LatentShape, Shape
 from diffpath_jax.networks.conditions import LABEL
 
 # Fill values that are neither zero nor all alike: hardware is faster on such.
@@ -92,3 +94,40 @@ def _found(jaxpr: Any) -> Iterator[Convolution]:
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from _found(inner)
+
+
+def convolution(context: Context) -> Iterator[Row]:
+    """Every distinct convolution with both gradients in bfloat16: what fails is named."""
+    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 64)]
+    networks += [Case("LDM 192 channels", LDM, 128, 128)]
+    if context.tiny:
+        networks = [Case("tiny", TINY, 16, 4)]
+    counted = {
+        replace(network, how=found): number
+        for network in networks
+        for found, number in of_network(network.shape, network.px, network.batch).items()
+    }
+    rows = cases.compiled_together(list(counted), _prepare, context)
+    for row, number in zip(rows, counted.values(), strict=True):
+        yield row | {"times": number}
+
+
+def _prepare(context: Context, case: Case) -> Measurement:
+    """Compile one; its row tells the share of the peak over all three passes."""
+    found = case.how
+    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.eval_shape(found.inputs, jax.random.key(0))]
+    call, seconds = ours.compiled(found.passes, *inputs)
+
+    def measure() -> Row:
+        times = cases.timed(call, *jax.jit(found.inputs)(jax.random.key(0)), seconds=0.1)
+        rate = 3 * found.flop / times.median
+        return {
+            "TFLOP/s": rate / 1e12,
+            "share of peak": context.share(rate),
+            "GB/s": 3 * found.bytes / times.median / 1e9,
+            "ms": 1e3 * times.median,
+            "compile s": seconds,
+            "n": times.count,
+        }
+
+    return measure

@@ -135,43 +135,6 @@ def profile(context: Context) -> Iterator[Row]:
             yield from ({"network": case.name, **row} for row in trace.shares(take))
 
 
-def convolution(context: Context) -> Iterator[Row]:
-    """Every distinct convolution with both gradients in bfloat16: what fails is named."""
-    networks = [Case("ADM 128 channels", ADM_128, 128, 64), Case("ADM 256 channels", ADM_256, 128, 64)]
-    networks += [Case("LDM 192 channels", LDM, 128, 128)]
-    if context.tiny:
-        networks = [Case("tiny", TINY, 16, 4)]
-    counted = {
-        replace(network, how=found): number
-        for network in networks
-        for found, number in convolutions.of_network(network.shape, network.px, network.batch).items()
-    }
-    rows = cases.compiled_together(list(counted), _prepare_convolution, context)
-    for row, number in zip(rows, counted.values(), strict=True):
-        yield row | {"times": number}
-
-
-def _prepare_convolution(context: Context, case: Case) -> Measurement:
-    """Compile one; its row tells the share of the peak over all three passes."""
-    found = case.how
-    inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.eval_shape(found.inputs, jax.random.key(0))]
-    call, seconds = ours.compiled(found.passes, *inputs)
-
-    def measure() -> Row:
-        times = cases.timed(call, *jax.jit(found.inputs)(jax.random.key(0)), seconds=0.1)
-        rate = 3 * found.flop / times.median
-        return {
-            "TFLOP/s": rate / 1e12,
-            "share of peak": context.share(rate),
-            "GB/s": 3 * found.bytes / times.median / 1e9,
-            "ms": 1e3 * times.median,
-            "compile s": seconds,
-            "n": times.count,
-        }
-
-    return measure
-
-
 def _latent_cases(name: str, shape: LatentShape, px: int, batch: int) -> list[Case]:
     """Training on stored latents, and on images that are encoded in the step."""
     encoded = replace(shape, stored=False)
@@ -373,7 +336,7 @@ def run(context: Context) -> Iterator[Row]:
 
 SECTIONS = {
     section.__name__: section
-    for section in (peak, convolution, correctness, training, profile, torch, sampling, flags, run)
+    for section in (peak, convolutions.convolution, correctness, training, profile, torch, sampling, flags, run)
 }
 
 
