@@ -5,10 +5,10 @@ import json
 import os
 from pathlib import Path
 
-# Most programs here run a few times only: optimising them less is quicker, and so is not to compile one in many parts
+# Most programs here run a few times only: not to optimise them is quicker, and so is not to compile one in many parts
 # where two workers share two cores.
 os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1 "
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
