@@ -4,7 +4,6 @@ import contextlib
 import functools
 import inspect
 import itertools
-import operator
 import sys
 from collections.abc import Callable
 
@@ -33,12 +32,8 @@ def on_first_calls(function: Callable) -> Callable:
 
 def _leave_unchecked(module: str, qualname: str) -> None:
     """Tells jaxtyping by typing's own mark; a function within a function has no name to find it by, and stays."""
+    *classes, name = qualname.split(".")
     with contextlib.suppress(AttributeError):
-        found = inspect.getattr_static(_owner(module, qualname), qualname.rpartition(".")[2])
+        found = inspect.getattr_static(functools.reduce(getattr, classes, sys.modules[module]), name)
         found = found.fget if isinstance(found, property) else found
         inspect.unwrap(found).__no_type_check__ = True
-
-
-def _owner(module: str, qualname: str) -> object:
-    *classes, _ = qualname.split(".")
-    return operator.attrgetter(".".join(classes))(sys.modules[module]) if classes else sys.modules[module]
