@@ -289,29 +289,22 @@ def _jobs(arguments: argparse.Namespace, run: runs.DiffusionModelRun) -> dict[st
     """Returns the job of each point of a sweep, or of the one without; they differ in sampler and directory."""
     check_batch_size(arguments.batch_size)
     sample_references.check(arguments)
-    points = sweep.points(arguments.sweep or [], sampler_options(arguments))
-    samplers_of = {name: _sampler_at(name, options, arguments, run) for name, options in points.items()}
-    first, *_ = samplers_of
-    shared = _job(arguments, run, samplers_of[first])
-    jobs = {
-        name: dataclasses.replace(shared, out=arguments.out / name, sampler=sampler)
-        for name, sampler in samplers_of.items()
+    at_hand = {name: getattr(arguments, name) is not None for name in ("classifier", "guide", "start")}
+    samplers_at = {
+        point: sampler_of(
+            options,
+            run,
+            where=f"point {point!r} of --sweep" if point else "the command line",
+            mask=bool(arguments.inpaint),
+            **at_hand,
+        )
+        for point, options in sweep.points(arguments.sweep or [], sampler_options(arguments)).items()
     }
-    return {name: sampling_job.as_begun(job) for name, job in jobs.items()}
-
-
-def _sampler_at(
-    point: str, options: Mapping[str, Any], arguments: argparse.Namespace, run: runs.DiffusionModelRun
-) -> sections.SamplerConfig:
-    return sampler_of(
-        options,
-        run,
-        classifier=arguments.classifier is not None,
-        guide=arguments.guide is not None,
-        start=arguments.start is not None,
-        mask=bool(arguments.inpaint),
-        where=f"point {point!r} of --sweep" if point else "the command line",
-    )
+    shared = _job(arguments, run, next(iter(samplers_at.values())))
+    return {
+        point: sampling_job.as_begun(dataclasses.replace(shared, out=arguments.out / point, sampler=sampler))
+        for point, sampler in samplers_at.items()
+    }
 
 
 def _job(
