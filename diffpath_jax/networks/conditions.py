@@ -158,7 +158,7 @@ FEATURES = ConditionKind(
     null=lambda num_classes: np.asarray(np.nan, np.float32),
     parse=None,
     make=_features_embedding,
-    # Told nine images of ten, a network leans on them: by its class alone it draws other classes.
+    # At a tenth, a network of few steps drew other classes by its class alone.
     dropout=0.25,
     shape=lambda config: (config.feature_width,),
 )
