@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,10 +15,7 @@ from diffpath_jax.data.details import Details
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.evaluation.feature_cache import FeatureStore
 from diffpath_jax.evaluation.features.classifier import predictor
-from diffpath_jax.metrics import bootstrap, fid, kid, nuclei
-from diffpath_jax.metrics.metric import Metric
-from diffpath_jax.metrics.table import METRICS
-from tests.conftest import register
+from diffpath_jax.metrics import fid, kid, nuclei
 from tests.metrics.memorization import tissue
 from tests.metrics.test_nuclei import discs
 
@@ -250,46 +246,6 @@ def test_a_set_is_at_no_distance_from_itself(tmp_path, samples, resnet_run):
     assert metrics["coverage"]["value"] == 1
 
 
-def test_folders_of_images_stand_for_data_sets(tmp_path, dataset, samples, resnet_run):
-    """The same images as files give the same numbers; classes go by name, in whatever order."""
-    for name, images in images_of(samples).items():
-        pngs(tmp_path / "folder", images, name)
-    sets = {"set": samples, "folder": tmp_path / "folder"}
-    for name, path in sets.items():
-        words = ["--real", dataset, "--generated", path, "--features", resnet_run, "--floor", "none"]
-        assert cli.main(eval_words(tmp_path / name / "out", *words)) == 0
-    ours, theirs = (content(tmp_path / name / "out")["distances"][0]["rows"]["generated"] for name in sets)
-    for group in ("overall", "pink", "purple"):
-        for metric, number in ours[group]["metrics"].items():
-            assert theirs[group]["metrics"][metric]["value"] == pytest.approx(number["value"], rel=1e-4), metric
-
-
-def test_a_folder_without_classes_has_only_an_overall_row(tmp_path, dataset, samples, resnet_run):
-    pngs(tmp_path, images_of(samples)["pink"], "flat")
-    words = ["--real", dataset, "--generated", tmp_path / "flat", "--features", resnet_run]
-    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
-    rows = content(tmp_path / "out")["distances"][0]["rows"]
-    assert set(rows["generated"]) == {"overall"}
-    assert rows["floor"]["overall"]["n_other"] == 16
-
-
-def test_stored_statistics(tmp_path, dataset, samples, resnet_run):
-    """Those of the real images, as the public tools write them: the same distance, and no more than that."""
-    words = ["--real", dataset, "--generated", samples, "--features", resnet_run, "--floor", "none"]
-    assert cli.main(eval_words(tmp_path / "full", *words)) == 0
-    (path,) = resnet_features(tmp_path / "cache", 88)
-    features = np.load(path).astype(np.float64)
-    np.savez(tmp_path / "real.npz", mu=features.mean(axis=0), sigma=np.cov(features, rowvar=False))
-    words[1] = tmp_path / "real.npz"
-    assert cli.main(eval_words(tmp_path / "stored", *words)) == 0
-    full, stored = (content(tmp_path / name)["distances"][0]["rows"]["generated"] for name in ("full", "stored"))
-    assert set(stored) == {"overall"}
-    assert stored["overall"]["metrics"] == {
-        "FD-resnet16": {"value": pytest.approx(full["overall"]["metrics"]["FD-resnet16"]["value"], rel=1e-5)}
-    }
-    assert (tmp_path / "stored" / "index.html").exists()
-
-
 def fails(capsys, out, *words, code=2):
     capsys.readouterr()
     assert cli.main(eval_words(out, *words)) == code
@@ -297,10 +253,6 @@ def fails(capsys, out, *words, code=2):
     assert len(lines) == 1 and "; fix: " in lines[0], lines
     assert not out.exists()
     return lines[0]
-
-
-def test_nothing_to_measure(capsys, tmp_path, dataset):
-    assert "nothing to measure" in fails(capsys, tmp_path / "out", "--real", dataset)
 
 
 def test_stain_and_audit_need_no_features(tmp_path, dataset, samples):
@@ -339,82 +291,6 @@ def test_nuclei_of_real_and_generated_images_are_compared(tmp_path):
     assert cli.main(eval_words(tmp_path / "folder", *words, "--floor", "none")) == 0
     row = content(tmp_path / "folder")["nuclei"]["generated"]["overall"]
     assert row["metrics"] == {} and "um/px" in row["notes"][0] and "is not known" in row["notes"][0]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "why"),
-    [
-        ({"mu": np.zeros(3)}, "sigma"),
-        ({"mu": np.zeros(3), "sigma": np.eye(4)}, "shape"),
-        ({"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "finite"),
-        ({"mu": np.zeros(3), "sigma": np.triu(np.ones((3, 3)))}, "symmetric"),
-        ({"mu": np.zeros(3), "sigma": -np.eye(3)}, "negative"),
-        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 2.0], [2.0, 1.0]])}, "negative"),
-        ({"mu": np.zeros(2), "sigma": np.eye(2) * 1j}, "complex"),
-        ({"mu": np.array([None] * 3), "sigma": np.eye(3)}, "allow_pickle"),
-    ],
-)
-def test_bad_statistics(capsys, tmp_path, samples, resnet_run, arrays, why):
-    np.savez(tmp_path / "bad.npz", **arrays)
-    words = ["--real", tmp_path / "bad.npz", "--generated", samples, "--features", resnet_run]
-    assert why in fails(capsys, tmp_path / "out", *words, code=5)
-
-
-def flipped(data):
-    """Somewhere in the middle, many bits."""
-    middle = len(data) // 2
-    return data[:middle] + bytes(255 - byte for byte in data[middle : middle + 40]) + data[middle + 40 :]
-
-
-@pytest.mark.parametrize("damage", ["truncate", "flip", "text", "empty", "array"])
-def test_damaged_statistics(capsys, tmp_path, samples, resnet_run, damage):
-    np.savez_compressed(tmp_path / "bad.npz", mu=np.random.default_rng(0).normal(size=32), sigma=np.eye(32))
-    data = (tmp_path / "bad.npz").read_bytes()
-    with (tmp_path / "bad.npz").open("wb") as file:
-        if damage == "array":
-            np.save(file, np.eye(3))
-        else:
-            file.write({"truncate": data[:-200], "flip": flipped(data), "text": b"mu sigma", "empty": b""}[damage])
-    words = ["--real", tmp_path / "bad.npz", "--generated", samples, "--features", resnet_run]
-    assert "bad.npz" in fails(capsys, tmp_path / "out", *words, code=5)
-
-
-def test_statistics_of_other_features(capsys, tmp_path, samples, resnet_run):
-    np.savez(tmp_path / "other.npz", mu=np.zeros(7), sigma=np.eye(7))
-    words = ["--real", tmp_path / "other.npz", "--generated", samples, "--features", resnet_run]
-    assert "7 and 32 features" in fails(capsys, tmp_path / "out", *words)
-
-
-def test_two_stored_statistics_need_no_features_and_take_no_networks_name(tmp_path, resnet_run):
-    for number, name in enumerate("ab"):
-        np.savez(tmp_path / f"{name}.npz", mu=np.full(4, float(number)), sigma=np.eye(4))
-    words = ["--real", tmp_path / "a.npz", "--generated", tmp_path / "b.npz"]
-    for name, features in (("plain", []), ("named", ["--features", resnet_run])):
-        assert cli.main(eval_words(tmp_path / name / "out", *words, *features)) == 0
-        (distances,) = content(tmp_path / name / "out")["distances"]
-        assert distances["rows"]["generated"]["overall"]["metrics"] == {"FD-stored": {"value": pytest.approx(4)}}
-
-
-def test_folders_that_cannot_be_measured(capsys, tmp_path, dataset, samples, resnet_run):
-    images = images_of(samples)["pink"]
-
-    def line(folder, code=2):
-        words = ["--real", dataset, "--generated", folder, "--features", resnet_run]
-        return fails(capsys, tmp_path / "out", *words, code=code)
-
-    (tmp_path / "empty").mkdir()
-    assert "there are none" in line(tmp_path / "empty")
-    assert "['blue'] are not among those of" in line(pngs(tmp_path / "unknown", images, "blue"))
-    assert "resizes nothing" in line(pngs(tmp_path / "small", images[:, :8], "pink"))
-    mixed = pngs(tmp_path / "mixed", images, "pink")
-    cv2.imwrite(str(mixed / "pink" / "zzz.png"), images[0][:9])
-    assert "zzz.png: it has 16 x 9 px" in line(mixed)
-    beside = pngs(tmp_path / "beside", images, "pink")
-    cv2.imwrite(str(beside / "lone.png"), images[0])
-    assert "beside the class folders" in line(beside)
-    broken = pngs(tmp_path / "broken", images, "pink")
-    (broken / "pink" / "005.png").write_bytes((broken / "pink" / "005.png").read_bytes()[:60])
-    assert "005.png" in line(broken, code=5)
 
 
 def test_features_that_are_not_finite(tmp_path, samples, monkeypatch):
@@ -463,98 +339,11 @@ def test_an_audit_against_other_training_data_says_so(tmp_path, tissue_dataset, 
     assert "name other training data" in content(tmp_path / "out")["audit"]["copies"]["verdict"]
 
 
-def test_class_folders_may_be_links(tmp_path, dataset, samples, resnet_run):
-    pngs(tmp_path / "files", images_of(samples)["pink"], "pink")
-    (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "pink").symlink_to(tmp_path / "files" / "pink")
-    (tmp_path / "linked" / "again").symlink_to(tmp_path / "linked")
-    words = ["--real", dataset, "--generated", tmp_path / "linked", "--features", resnet_run]
-    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
-    assert content(tmp_path / "out")["sets"]["generated"]["n"] == 16
-
-
 def test_a_network_is_not_shown_images_of_another_size(capsys, tmp_path, tissue_dataset, resnet_run):
     line = fails(capsys, tmp_path / "out", "--real", tissue_dataset, "--features", resnet_run)
     assert "32 x 32 px" in line and "16 x 16 px" in line
     tissue_classes = pngs(tmp_path / "set", images_of(tissue_dataset)["tissue"], "pink")
     assert "16 x 16 px" in fails(capsys, tmp_path / "out", "--real", tissue_classes, "--classifier", resnet_run)
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["--seed", "-1"], "seed"),
-        (["--held_out", "1"], "held_out"),
-        (["--resize", "clena"], "tf_bilinear, clean"),
-        (["--split", "tset"], "tset"),
-        (["--floor", "vla"], "vla"),
-    ],
-)
-def test_bad_options(capsys, tmp_path, dataset, samples, resnet_run, words, why):
-    line = fails(capsys, tmp_path / "out", "--real", dataset, "--generated", samples, "--features", resnet_run, *words)
-    assert why in line
-
-
-@pytest.mark.parametrize("name", ["file", "file/below"])
-def test_a_directory_that_cannot_be_written(capsys, tmp_path, dataset, samples, name):
-    (tmp_path / "file").write_text("")
-    words = ["eval", "--real", dataset, "--generated", samples, "--out", tmp_path / name]
-    assert cli.main([str(word) for word in words]) == 2
-    assert "no directory that may be written" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == ""
-
-
-def test_a_class_without_images(tmp_path, dataset, samples, resnet_run):
-    pngs(tmp_path / "one", images_of(samples)["pink"], "pink")
-    words = ["--real", dataset, "--generated", tmp_path / "one", "--features", resnet_run]
-    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
-    rows = content(tmp_path / "out")["distances"][0]["rows"]["generated"]
-    assert rows["purple"] == {"n_reference": 44, "n_other": 0, "metrics": {}, "notes": ["too few images"]}
-
-
-@pytest.fixture
-def brightness(monkeypatch):
-    """A metric that the package does not have, registered as a user would."""
-
-    def difference(comparison):
-        x, y = (
-            bootstrap.weighted_mean(np.asarray(features, np.float64).mean(axis=1), groups)
-            for features, groups in (
-                (comparison.x, comparison.x_groups),
-                (comparison.y, comparison.y_groups),
-            )
-        )
-        return lambda x_weights, y_weights: abs(x(x_weights) - y(y_weights))
-
-    metric = Metric("BD-{features}", "difference of the mean brightness", difference, digits=5, lower=0.0)
-    return register(monkeypatch, METRICS, metric)
-
-
-def test_a_metric_from_outside_shows_everywhere(brightness, tmp_path, dataset, samples, resnet_run, capsys):
-    words = ["--real", dataset, "--generated", samples, "--features", resnet_run, "--audit", "none"]
-    assert cli.main(eval_words(tmp_path / "out", *words)) == 0
-    for group in ("overall", "pink", "purple"):
-        number = content(tmp_path / "out")["distances"][0]["rows"]["generated"][group]["metrics"]["BD-resnet16"]
-        assert 0 <= number["low"] <= number["value"] <= number["high"]
-        with (tmp_path / "out" / "per_class.csv").open() as file:
-            keys = {"set": "generated", "class": group, "metric": "BD-resnet16"}
-            (line,) = (line for line in csv.DictReader(file) if keys.items() <= line.items())
-        assert [float(line[name]) for name in ("value", "low", "high")] == [
-            number[name] for name in ("value", "low", "high")
-        ]
-        page = (tmp_path / "out" / "index.html").read_text()
-        shown = f'{number["value"]:.5f} <span class="soft">[{number["low"]:.5f}, {number["high"]:.5f}]</span>'
-        assert shown in page and brightness.title in page
-    console = " ".join(capsys.readouterr().err.split())
-    assert f"BD-resnet16 {number['value']:.4g} [{number['low']:.4g}, {number['high']:.4g}]" in console
-    with pytest.raises(SystemExit):
-        cli.main(["eval", "--help"])
-    assert brightness.title in " ".join(capsys.readouterr().out.split())
-
-
-def test_a_metric_is_registered_once(brightness):
-    with pytest.raises(ValueError, match="there is a metric 'BD-"):
-        METRICS.register(replace(brightness, digits=3))
 
 
 def test_intervals_of_many_images_come_from_derivatives_unless_replicates_are_asked_for(tmp_path, dataset, resnet_run):

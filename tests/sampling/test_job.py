@@ -3,12 +3,8 @@
 import dataclasses
 import itertools
 import json
-import random
 import re
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -29,7 +25,6 @@ from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import field, likes, references, starts, sweep
 from diffpath_jax.sampling import job as sampling_job
 from diffpath_jax.sampling.draw import Model
-from tests.conftest import ALONE, TINY_CLASSIFIER, TINY_DENOISER, write_run
 
 CLASSES = ({"label": 0}, {"label": 1})
 
@@ -343,63 +338,6 @@ def refused(capsys, words, code=2):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-SMALLER = {"network": {**TINY_DENOISER["network"], "channels": 8}}
-
-
-@pytest.mark.full
-def test_a_smaller_run_guides_and_a_set_says_so(denoiser_run, tmp_path, dataset):
-    """In one interval and beside class guidance; a run that is guided by itself draws what it draws alone."""
-    guide = write_run(tmp_path / "guide", dataset, {**TINY_DENOISER, **SMALLER})
-    common = ["--sampler", "ddim", "--steps", 2, "--guidance", 0.5]
-    runs_of = {
-        "alone": [],
-        "itself": ["--guide", denoiser_run, "--guide_weight", 2],
-        "smaller": ["--guide", f"{guide}@1", "--guide_weight", 2, "--guide_to", 0.9],
-    }
-    for name, words in runs_of.items():
-        assert cli.main(sample_command(denoiser_run, tmp_path / name, *common, *words)) == 0
-    images = {name: np.stack(list(drawn(tmp_path / name).values())).astype(int) for name in runs_of}
-    assert np.abs(images["itself"] - images["alone"]).max() <= 1
-    assert np.abs(images["smaller"] - images["alone"]).max() > 1
-    sampling = open_dataset(tmp_path / "smaller").details.sampling
-    digest = runs.load_parameters(runs.open_run(guide)).digest
-    assert (sampling["guide_digest"], sampling["guide_step"], sampling["guide_weight"]) == (digest, 1, 2.0)
-    assert "guide_digest" not in open_dataset(tmp_path / "alone").details.sampling
-
-
-@pytest.mark.parametrize(
-    ("sections", "words", "why"),
-    [
-        ({"noise": {"schedule": "linear"}}, [], "its noise"),
-        ({"diffusion": {"prediction": "eps"}}, [], "its prediction eps"),
-        ({"diffusion": {"prediction": "v", "label_dropout": 0.0}}, ["--guidance", 1], "no null class"),
-        ({}, ["--patch_px", 18], "stride 4"),
-    ],
-)
-def test_a_guide_that_does_not_belong_is_refused(denoiser_run, tmp_path, dataset, capsys, sections, words, why):
-    deeper = {"network": {**TINY_DENOISER["network"], "channels": 8, "channel_mult": (1, 1, 1)}}
-    guide = write_run(tmp_path / "guide", dataset, {**TINY_DENOISER, **deeper}, **sections)
-    asked = ["--guide", guide, "--guide_weight", 1, *words]
-    assert why in refused(capsys, sample_command(denoiser_run, tmp_path / "x", *asked))
-    assert not (tmp_path / "x").exists()
-
-
-def test_a_classifier_that_does_not_belong_is_refused(denoiser_run, tmp_path, dataset, capsys):
-    other = write_run(tmp_path / "other", dataset, TINY_CLASSIFIER, noise={"schedule": "linear"})
-    guided = ("--classifier_scale", 1, "--classifier")
-    words = sample_command(denoiser_run, tmp_path / "x", *guided)
-    assert "noise" in refused(capsys, [*words, other])
-    assert "not a classifier of noisy images" in refused(capsys, [*words, denoiser_run])
-    assert "--classifier_scale" in refused(capsys, sample_command(denoiser_run, tmp_path / "x", "--classifier", other))
-    assert "not a diffusion model" in refused(capsys, sample_command(other, tmp_path / "x"))
-
-
-def test_guidance_needs_a_null_class(tmp_path, dataset, capsys):
-    without = {"prediction": "v", "label_dropout": 0.0}
-    run = write_run(tmp_path / "run", dataset, TINY_DENOISER, diffusion=without)
-    assert "null class" in refused(capsys, sample_command(run, tmp_path / "x", "--guidance", 1))
-
-
 def test_a_checkpoint_of_another_config_is_refused(denoiser_run, tmp_path, capsys):
     """The shapes fit, but the noise does not: nothing but the seal can tell."""
     copied = shutil.copytree(denoiser_run, tmp_path / "run")
@@ -412,60 +350,6 @@ def test_a_checkpoint_of_another_config_is_refused(denoiser_run, tmp_path, capsy
         capsys, sample_command(copied, tmp_path / "x", "--checkpoint", 1), code=5
     )
     assert not (tmp_path / "x").exists()
-
-
-def start_job(workdir, out, steps):
-    words = ["--sampler", "ddpm", "--steps", steps, "--num_per_class", 40, "--batch_size", 4]
-    command = [sys.executable, "-m", "diffpath_jax.cli", *sample_command(workdir, out, *words)]
-    return subprocess.Popen(command, env=ALONE, stderr=subprocess.DEVNULL)
-
-
-def end_of(process, seconds):
-    """Exit code of a process that is killed after some seconds, unless it was done just before."""
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait(60)
-
-
-def check_killed_job(workdir, folder, kills, seed, steps=40):
-    """Kill a job at random moments until that has struck ``kills`` times; whenever it is done it starts elsewhere.
-
-    Returns:
-        Kills that struck while batches were being drawn, and jobs that were finished.
-    """
-    begin = time.monotonic()
-    assert start_job(workdir, folder / "whole", steps).wait(300) == 0
-    seconds = time.monotonic() - begin
-    expected = open_dataset(folder / "whole").digest
-    rng, struck, partial, finished = random.Random(seed), 0, 0, 0
-    while struck < kills or not finished:
-        out = folder / f"killed-{finished}"
-        process = start_job(workdir, out, steps)
-        # Once enough kills have struck, the job is left to end.
-        code = end_of(process, rng.uniform(0.3, 1.0) * seconds if struck < kills else 300)
-        if code == -9:
-            struck += 1
-            partial += bool(list(out.glob(".staging/*.array_record")))
-            continue
-        assert code == 0
-        found = open_dataset(out)
-        assert found.digest == expected
-        assert [record.index for record in found.read("train")] == list(range(80))
-        finished += 1
-    return partial, finished
-
-
-def test_a_killed_job_goes_on(denoiser_run, tmp_path):
-    check_killed_job(denoiser_run, tmp_path, kills=1, seed=0, steps=10)
-
-
-@pytest.mark.full
-def test_a_hundred_kills(denoiser_run, tmp_path):
-    partial, finished = check_killed_job(denoiser_run, tmp_path, kills=100, seed=1)
-    print(f"100 kills, {partial} with part of the job done; {finished} jobs finished, all as the uninterrupted one")
-    assert partial > 20
 
 
 def test_a_draw_says_what_it_is_of(model):
