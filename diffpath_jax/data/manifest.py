@@ -160,6 +160,8 @@ def read_shard(path: Path, indices: Sequence[int] | None = None) -> Iterator[byt
         DiffpathError: the file is damaged (exit code 5); ArrayRecord's own errors do not name the file.
     """
     try:
+        # ArrayRecord does not say why it cannot open a file, be it for want of handles; Python does.
+        path.open("rb").close()
         reader = array_record_module.ArrayRecordReader(str(path))
         count = reader.num_records()
         if not reader.ok():

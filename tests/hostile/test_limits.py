@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffpath_jax import cli
-from diffpath_jax.io.errors import ExitCode
+from diffpath_jax.data.manifest import open_dataset, read_shard
+from diffpath_jax.io.errors import DiffpathError, ExitCode, from_system
 
 
 @contextlib.contextmanager
@@ -105,3 +106,11 @@ def test_few_file_handles(capfd, tmp_path, words, command, more):
         assert "open files" in one_line(shown) or "handles" in one_line(shown)
     assert cli.main(words(command, tmp_path / "again")) == 0
     assert identity(tmp_path / "again") == identity(tmp_path / "whole")
+
+
+def test_a_shard_that_no_handle_is_left_for_is_not_called_damaged(dataset):
+    (path, *_) = open_dataset(dataset).paths("train")
+    with limited(resource.RLIMIT_NOFILE, 0), pytest.raises(DiffpathError) as caught:
+        list(read_shard(path))
+    assert from_system(caught.value).code == ExitCode.SYSTEM
+    assert len(list(read_shard(path))) > 0
