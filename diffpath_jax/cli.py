@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -153,7 +154,26 @@ def entry_point() -> None:
     if _COMPLETING in os.environ:
         _complete()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(ExitCode.TERMINATED)))
+    _say_refusals_once()
     sys.exit(main())
+
+
+def _say_refusals_once() -> None:
+    """What the machine refuses is said in one line; libraries say it anew for each array of a checkpoint."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_news)
+    sys.unraisablehook = _show_unraisable
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or from_system(error) is None
+
+
+def _show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Shows it, but for what threads say that come too late for a checkpoint that could not be written."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ _SMALLER = (
 )
 
 
-def from_system(error: BaseException) -> DiffpathError | None:
+def from_system(error: BaseException, *, where: object = "the file system") -> DiffpathError | None:
     """Returns one line on what the machine refused (room, permission, handles, memory, a name), if it did.
 
     Libraries raise errors of their own over it: its number is looked for in what an error was raised from, and its
@@ -81,11 +81,12 @@ def from_system(error: BaseException) -> DiffpathError | None:
 
     Args:
         error: anything that was raised.
+        where: what was being read or written, if the error does not say.
     """
     if isinstance(error, DiffpathError):
         return _by_reason(error)
     if isinstance(error, BaseExceptionGroup):
-        members = [from_system(member) for member in error.exceptions]
+        members = [from_system(member, where=where) for member in error.exceptions]
         return None if None in members else members[0]
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return DiffpathError("name", where=ascii(error.object), why="a file name is not UTF-8", fix="rename the file")
@@ -95,11 +96,11 @@ def from_system(error: BaseException) -> DiffpathError | None:
     if isinstance(error, MemoryError):
         return _refused("memory", "this machine", errno.ENOMEM)
     if isinstance(error, OSError) and error.errno is not None:
-        return _refused("file", error.filename or "the file system", error.errno)
+        return _refused("file", error.filename or where, error.errno)
     for number in _FIXES:
         if os.strerror(number) in str(error):
-            return _refused("file", "the file system", number)
-    return from_system(error.__cause__) if error.__cause__ else None
+            return _refused("file", where, number)
+    return from_system(error.__cause__, where=where) if error.__cause__ else None
 
 
 def _by_reason(error: DiffpathError) -> DiffpathError:

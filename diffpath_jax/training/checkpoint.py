@@ -6,8 +6,9 @@ Orbax commits a step atomically but does not notice changed bytes, so every comm
 of its files are written beside it. Only sealed steps whose files match are restored.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from diffpath_jax.devices import processes
-from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.errors import DiffpathError, ExitCode, from_system
 from diffpath_jax.io.files import sha256_file
 from diffpath_jax.io.progress import console
 from diffpath_jax.io.sealed import read_sealed, write_sealed
@@ -27,6 +28,18 @@ DIRECTORY = "checkpoints"
 _SEAL = "seal-{step}.json"
 # What the first process says instead of a step.
 _NONE, _ALL_DAMAGED = -1, -2
+
+
+@contextlib.contextmanager
+def _refusals_named(directory: Path) -> Iterator[None]:
+    """Raises what the machine refuses as an error that says where."""
+    try:
+        yield
+    except Exception as error:
+        refused = from_system(error, where=directory)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,8 @@ class Checkpoints:
         """
         self.seal()
         known = dict(metrics) if metrics and self._best in metrics else None
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=known)
+        with _refusals_named(self._directory):
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=known)
         self._unsealed = step
 
     def best(self) -> int | None:
@@ -104,7 +118,8 @@ class Checkpoints:
         """Wait for the checkpoint being written, if any, and record the digests of its files."""
         if self._unsealed is None:
             return
-        self._manager.wait_until_finished()
+        with _refusals_named(self._directory):
+            self._manager.wait_until_finished()
         if processes.is_first():
             content = {"meaning": self._compatibility_digest, "files": self._file_digests(self._unsealed)}
             write_sealed(self._seal_path(self._unsealed), content)
