@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,10 +18,16 @@ from tests.conftest import ALONE
 KILLS = 20
 
 
+# Patients are hashed with a key of each study's own, and intervals are drawn in the order of hashes.
+KEY, DATASETS = "a secret for tests", runpy.run_path("configs/study_demo.py")["get_config"]("debug").datasets
+
+
 def command(workdir: Path, slide: Path, annotated: Path) -> list[str]:
+    (key := workdir.with_suffix(".key")).write_text(KEY)
     words = ["study", "--config", "diffpath:study_demo:debug", "--workdir", str(workdir)]
     sources = [f"--config.slides={slide}", f"--config.annotations={annotated}", "--config.worth.scarce_class=purple"]
-    return [sys.executable, "-m", "diffpath_jax.cli", *words, *sources]
+    keys = [f"--config.datasets.{name}.prep={each.prep} --key_file {key}" for name, each in DATASETS.items()]
+    return [sys.executable, "-m", "diffpath_jax.cli", *words, *sources, *keys]
 
 
 def environment(cache: Path) -> dict[str, str]:
