@@ -210,6 +210,12 @@ def test_a_row_with_an_option_that_nobody_can_give_is_refused():
         dataclasses.replace(catalogue.SAMPLERS["heun"], options=("spacing", "churn"))
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_evaluation_a_step_but_two_of_heun(name):
+    """Of Heun's second order the last step, to an image without noise, is Euler's."""
+    assert SAMPLERS[name](spaced(6)).num_evaluations == (11 if name == "heun" else 6)
+
+
 @pytest.mark.parametrize("name", catalogue.SAMPLERS)
 def test_a_row_says_whether_its_sampler_draws_noise(name):
     sampler = made(name)(spaced(6))
