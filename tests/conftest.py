@@ -182,6 +182,23 @@ def random_parameters(init, seed: int = 0):
     return params, jax.jit(lambda key: init(key)[1])(key)
 
 
+# Of the demo's debug variant: a denoiser of one level, and an optimiser without Muon, are quick to compile.
+SHALLOW = {
+    "network.channels": 16,
+    "network.groups": 8,
+    "network.channel_mult": "(1,)",
+    "optim.muon_learning_rate": 0.0,
+    "optim.decay": "constant",
+}
+
+
+def train_words(workdir: Path, data: object, keys: dict[str, object] | None = None) -> list[str]:
+    """``diffpath train`` of a denoiser that is quick to compile, with further keys of its config."""
+    words = ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir)]
+    given = {"data.train": data, **SHALLOW, **(keys or {})}
+    return [*words, *(f"--config.{key}={value}" for key, value in given.items())]
+
+
 def write_run(workdir: Path, dataset: Path, kind: dict, **sections: dict) -> Path:
     """A run directory as training leaves it, with random parameters instead of trained ones."""
     from diffpath_jax.config import checks

@@ -19,6 +19,7 @@ from diffpath_jax.networks.pure import count_parameters
 from diffpath_jax.runs.cost import plan
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import read_metrics
+from tests.conftest import train_words
 
 PKGH = ["configs/ddpm_pkgh224.py", "configs/ddpm_pkgh336.py"]
 
@@ -180,20 +181,13 @@ def test_the_debug_variant_trains_looks_and_samples(tmp_path, dataset):
 def test_a_frechet_distance_can_be_watched(tmp_path, dataset, resnet_run):
     workdir = tmp_path / "run"
     keys = {
-        "data.train": dataset,
         "train.fd_features": resnet_run,
         "train.fd_images": 16,
         "train.eval_every": 2,
         "train.checkpoint_every": 2,
         "train.keep_best": "FD-resnet16",
-        "network.channels": 16,
-        "network.channel_mult": "(1,)",
-        "network.groups": 8,
-        "optim.muon_learning_rate": 0.0,
-        "optim.decay": "constant",
     }
-    words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
-    assert cli.main([*words, *(f"--config.{name}={value}" for name, value in keys.items())]) == 0
+    assert cli.main(train_words(workdir, dataset, keys)) == 0
     distance = next(row["FD-resnet16"] for row in read_metrics(workdir) if "FD-resnet16" in row)
     assert np.isfinite(distance) and distance > 0
     assert Checkpoints(workdir, keep_best="FD-resnet16").best() == 2
@@ -252,7 +246,7 @@ def test_forward_work_is_that_of_the_convolutions():
     work = small_plan().forward_flop
     everything = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert least < work < 2 * 32 * 32 * everything
-    assert found.network.stride == 2
+    assert found.network.stride == 4
     assert jnp.isfinite(work)
 
 

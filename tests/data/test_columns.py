@@ -13,7 +13,7 @@ from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling import told
-from tests.conftest import TINY_DENOISER, feature, write_run, write_slide
+from tests.conftest import TINY_DENOISER, feature, train_words, write_run, write_slide
 
 FIELDS = ["--fov_um", "32", "--patch_px", "16", "--stride_um", "32", "--gap_um", "16"]
 TABLE = "patient,site,age\nP0,north,40\nP1,south,\nP2,north,60\n"
@@ -93,11 +93,9 @@ def test_a_column_is_a_number_where_all_are_and_words_and_numbers_come_back():
 
 @pytest.mark.full
 def test_a_model_learns_with_them_and_is_asked_in_their_words(beside, tmp_path):
-    keys = {"data.train": beside, "network.conditions": "('label','columns')", "network.columns": "(2,0)"}
-    keys |= {"network.channels": 16, "network.groups": 8, "network.channel_mult": "(1,)"}
-    words = ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(tmp_path / "run")]
+    keys = {"network.conditions": "('label','columns')", "network.columns": "(2,0)"}
     for _ in range(2):
-        assert cli.main([*words, *(f"--config.{key}={value}" for key, value in keys.items())]) == 0
+        assert cli.main(train_words(tmp_path / "run", beside, keys)) == 0
     assert runs.open_run(tmp_path / "run").columns == (SITE, AGE)
 
 

@@ -9,7 +9,7 @@ from diffpath_jax.data.crops import Crops
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.data.pipeline import Records, training_batches
 from diffpath_jax.io.errors import DiffpathError
-from tests.conftest import TINY_DENOISER, TINY_RESNET
+from tests.conftest import TINY_DENOISER, TINY_RESNET, train_words
 from tests.training.test_loop import RUN
 
 
@@ -105,9 +105,7 @@ def test_sides_must_fit_images_and_network(side):
 def test_a_model_of_crops_draws_smaller_and_larger_images(dataset, tmp_path):
     """Than its crops, and than its largest: they are of training alone."""
     run = tmp_path / "run"
-    keys = {"data.train": dataset, "data.crop_px": "(8,16)", "network.channels": 16, "network.groups": 8}
-    words = [f"--config.{key}={value}" for key, value in {**keys, "network.channel_mult": "(1,)"}.items()]
-    assert cli.main(["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(run), *words]) == 0
+    assert cli.main(train_words(run, dataset, {"data.crop_px": "(8,16)"})) == 0
     for px in (4, 24):
         out = tmp_path / f"of_{px}"
         fixed = ["--num_per_class", "1", "--steps", "2", "--sampler", "ddim", "--patch_px", str(px)]

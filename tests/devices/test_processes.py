@@ -18,24 +18,13 @@ from diffpath_jax.training import optim
 from diffpath_jax.training.checkpoint import Checkpoints
 from diffpath_jax.training.metrics_log import read_metrics
 from diffpath_jax.training.step import init_state, make_train_step
-from tests.conftest import QUICK
+from tests.conftest import QUICK, train_words
 
 STEPS = 4
 
 
 def options(workdir, dataset, *extra):
-    words = ["train", "--config", "configs/demo_ddpm.py:debug", "--workdir", str(workdir)]
-    keys = {
-        "data.train": dataset,
-        "train.num_steps": STEPS,
-        "train.checkpoint_every": STEPS,
-        "optim.decay": "constant",
-        "optim.muon_learning_rate": 0.0,
-        "network.channel_mult": "(1,)",
-        "network.channels": 16,
-        "network.groups": 8,
-    }
-    return [*words, *(f"--config.{key}={value}" for key, value in keys.items()), *extra]
+    return [*train_words(workdir, dataset, {"train.num_steps": STEPS, "train.checkpoint_every": STEPS}), *extra]
 
 
 def start(words, devices):

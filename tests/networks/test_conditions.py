@@ -10,7 +10,7 @@ from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.networks.conditions import CONDITIONS, ConditionKind
 from diffpath_jax.networks.unet_adm import UNetConfig
-from tests.conftest import register
+from tests.conftest import register, train_words
 
 
 class Number(nnx.Module):
@@ -45,18 +45,9 @@ def registered():
 def run(tmp_path_factory, dataset, registered):
     """A model that was told of the place of each field."""
     workdir = tmp_path_factory.mktemp("placed") / "run"
-    keys = {
-        "data.train": dataset,
-        "network.conditions": "('label','place')",
-        "network.channels": 16,
-        "network.groups": 8,
-        "network.channel_mult": "(1,)",
-        "optim.muon_learning_rate": 0.0,
-        "optim.decay": "constant",
-    }
-    words = ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir)]
-    assert cli.main([*words, *(f"--config.{key}={value}" for key, value in keys.items())]) == 0
-    assert cli.main([*words, *(f"--config.{key}={value}" for key, value in keys.items())]) == 0  # and resumes
+    words = train_words(workdir, dataset, {"network.conditions": "('label','place')"})
+    assert cli.main(words) == 0
+    assert cli.main(words) == 0  # and resumes
     return workdir
 
 

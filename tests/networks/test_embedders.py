@@ -23,7 +23,7 @@ from diffpath_jax.networks.pure import purify
 from diffpath_jax.shapes import DenoiserOutput
 from diffpath_jax.training.tasks.diffusion import DiffusionConfig, diffusion_task
 from diffpath_jax.training.tasks.task import NETWORK
-from tests.conftest import register
+from tests.conftest import register, train_words
 
 SITE = embedders.category("site", ("north", "south"), read=lambda record: record.site)
 FOUND = embedders.labels("found", ("tumour", "stroma"), read=lambda record: record.found, dropout=0.1)
@@ -111,14 +111,10 @@ def run(tmp_path_factory, dataset):
     parity = embedders.labels("parity", ("odd", "third"), dropout=0.5, read=of_index)
     depth = embedders.number("depth", low=0.0, high=100.0, read=lambda record: float(record.index))
     workdir = tmp_path_factory.mktemp("told") / "run"
-    keys = {"data.train": dataset, "network.conditions": "('label','parity','depth')", "network.channels": 16}
-    keys |= {"network.groups": 8, "network.channel_mult": "(1,)"}
-    keys |= {"optim.muon_learning_rate": 0.0, "optim.decay": "constant"}
     with pytest.MonkeyPatch.context() as patch:
         register(patch, CONDITIONS, parity)
         register(patch, CONDITIONS, depth)
-        words = ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir)]
-        assert cli.main([*words, *(f"--config.{key}={value}" for key, value in keys.items())]) == 0
+        assert cli.main(train_words(workdir, dataset, {"network.conditions": "('label','parity','depth')"})) == 0
         yield workdir
 
 

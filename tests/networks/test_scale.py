@@ -8,10 +8,8 @@ from diffpath_jax import cli
 from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import ExitCode
 from diffpath_jax.networks.conditions import SCALE
-from tests.conftest import write_annotations, write_slide
+from tests.conftest import train_words, write_annotations, write_slide
 from tests.networks.test_embedders import embedder
-
-TINY = ["--config.network.channels=16", "--config.network.groups=8", "--config.network.channel_mult=(1,)"]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +25,7 @@ def sets(tmp_path_factory):
 
 
 def train(sets, workdir, *words):
-    data = f"--config.data.train={','.join(map(str, sets))}"
-    return cli.main(["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir), data, *TINY, *words])
+    return cli.main([*train_words(workdir, ",".join(map(str, sets))), *words])
 
 
 @pytest.fixture(scope="module")

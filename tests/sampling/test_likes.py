@@ -19,7 +19,7 @@ from diffpath_jax.networks.pure import purify
 from diffpath_jax.runs import run as runs
 from diffpath_jax.sampling.likes import Likes
 from diffpath_jax.sampling.references import References
-from tests.conftest import TINY_DENOISER, TINY_RESNET, write_run
+from tests.conftest import TINY_DENOISER, TINY_RESNET, train_words, write_run
 
 WIDTH = 32
 
@@ -29,11 +29,8 @@ def encode(out, data, *words, code=0):
     return out
 
 
-def train_words(workdir, data, width=WIDTH):
-    network = {"conditions": "('label','features')", "feature_width": width, "channels": 16, "groups": 8}
-    keys = {"data.train": data, **{f"network.{key}": value for key, value in network.items()}}
-    words = [f"--config.{key}={value}" for key, value in {**keys, "network.channel_mult": "(1,)"}.items()]
-    return ["train", "--config", "diffpath:demo_ddpm:debug", "--workdir", str(workdir), *words]
+def told_words(workdir, data, width=WIDTH):
+    return train_words(workdir, data, {"network.conditions": "('label','features')", "network.feature_width": width})
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +105,20 @@ def test_records_without_them_are_the_bytes_that_they_were():
 
 def test_a_model_learns_with_them_and_goes_on(beside, tmp_path):
     for _ in range(2):
-        assert cli.main(train_words(tmp_path / "run", beside)) == 0
+        assert cli.main(told_words(tmp_path / "run", beside)) == 0
     run = runs.open_run(tmp_path / "run")
     assert run.features == open_dataset(beside).details.features["digest"]
 
 
 @pytest.mark.parametrize(("width", "said"), [(WIDTH + 1, f"make it {WIDTH}"), (0, "but network.conditions has")])
 def test_a_width_that_is_not_theirs_is_one_line(beside, tmp_path, capsys, width, said):
-    assert cli.main(train_words(tmp_path / "run", beside, width)) == 2
+    assert cli.main(told_words(tmp_path / "run", beside, width)) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_data_without_them_are_one_line(dataset, tmp_path, capsys):
-    assert cli.main(train_words(tmp_path / "run", dataset)) == 2
+    assert cli.main(told_words(tmp_path / "run", dataset)) == 2
     assert "no features lie beside its images; fix: write a data set with `diffpath encode" in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from diffpath_jax.training.checkpoint import Checkpoints, tree_digest
 from diffpath_jax.training.metrics_log import read_metrics
-from tests.conftest import ALONE
+from tests.conftest import ALONE, SHALLOW
 from tests.training.test_loop import long
 
 STEPS = 12
@@ -22,11 +22,7 @@ STEPS = 12
 KINDS = {
     "configs/demo_ddpm.py:debug": {
         "train.keep_best": "val_loss",
-        "optim.decay": "constant",
-        "optim.muon_learning_rate": 0.0,
-        "network.channel_mult": "(1,)",
-        "network.channels": 16,
-        "network.groups": 8,
+        **SHALLOW,
         "network.dropout": 0.1,
         "diffusion.timesteps": "loss_aware",
         "data.balanced": "True",

@@ -19,7 +19,7 @@ from diffpath_jax.networks.pure import purify
 from diffpath_jax.networks.unet_adm import UNet, UNetConfig
 from diffpath_jax.runs import run as runs
 from diffpath_jax.weights import from_adm, safetensors_file, torch_files
-from tests.conftest import random_parameters
+from tests.conftest import random_parameters, train_words
 from tests.golden import weights
 from tests.weights import published
 
@@ -305,12 +305,10 @@ def test_configs_say_what_they_convert_to(case, kind):
 
 @pytest.mark.full
 def test_a_run_can_start_from_another_run(tmp_path, dataset):
-    keys = {"data.train": dataset, "network.channels": 16, "network.groups": 8, "network.channel_mult": "(1,)"}
-    words = ["train", "--config", "configs/demo_ddpm.py:debug", *(f"--config.{k}={v}" for k, v in keys.items())]
-    assert cli.main([*words, "--workdir", str(tmp_path / "first")]) == 0
+    assert cli.main(train_words(tmp_path / "first", dataset)) == 0
     still = ["--config.optim.learning_rate=0.0", "--config.optim.muon_learning_rate=0.0"]
     start = f"--config.train.init_from={tmp_path / 'first'}"
-    assert cli.main([*words, *still, start, "--workdir", str(tmp_path / "second")]) == 0
+    assert cli.main([*train_words(tmp_path / "second", dataset), *still, start]) == 0
     first, second = (runs.load_parameters(runs.open_run(tmp_path / name)).params for name in ("first", "second"))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
