@@ -36,7 +36,7 @@ def demo(debug: bool) -> ConfigDict:
             "noise": {"schedule": "cosine", "num_steps": 1000},
             "diffusion": {"prediction": "x0", "loss": "min_snr", "label_dropout": 0.1},
             "optim": common.demo_optim(debug, ema_decay=0.995),
-            "train": common.demo_train(debug, 800, checkpoint_every=200),
+            "train": common.demo_train(debug, 700, checkpoint_every=100),
         }
     )
 

@@ -81,7 +81,7 @@ def demo(debug: bool) -> ConfigDict:
             "num_per_class": 4 if debug else 32,
             "features": ("classifier",),
             "resamples": 20 if debug else 100,
-            "held_out": 600,
+            "held_out": 500,
             "classifier": {
                 "config": f"diffpath:demo_classifier{variant}",
                 "options": "",
@@ -121,7 +121,7 @@ def worth(debug: bool) -> dict[str, object]:
         "patient_shares": (0.5,) if debug else (0.2, 0.5),
         "scarce_class": "epidermis",
         "scarce_shares": (0.5,) if debug else (0.25,),
-        "few_options": "" if debug else "--config.train.num_steps=400",
+        "few_options": "" if debug else "--config.train.num_steps=300",
         "confidence": 0.5 if debug else 0.9,
         "external": "coarse",
     }
