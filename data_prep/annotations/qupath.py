@@ -94,13 +94,13 @@ def _keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _features(path: Path, content: Any) -> Iterator[dict]:
-    """Yields every feature that has a geometry, those within others after them."""
+    """Yields every feature with a place for a geometry, those within others after them."""
     if isinstance(content, dict):
         content = content.get("features", []) if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise DiffpathError("annotations", where=path, why="not a GeoJSON feature list", fix=_FIX)
     for item in content:
-        if isinstance(item.get("geometry"), dict):
+        if "geometry" in item:
             yield item
         for children in (item.get("childObjects"), _properties(item).get("childObjects")):
             if children:
@@ -121,6 +121,8 @@ def _why_left_out(item: dict) -> str:
     for reason, names in _NO_REGIONS.items():
         if kinds & names:
             return reason
+    if not isinstance(geometry, dict):
+        return "objects without an outline"
     plane = geometry.get("plane")
     if isinstance(plane, dict) and plane.get("z") not in (None, 0):
         return "areas on other z planes"
@@ -144,7 +146,7 @@ def _class_name(item: dict) -> str | None:
     if not isinstance(classification, dict):
         return None
     names = classification.get("names", [classification.get("name")])
-    valid = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    valid = isinstance(names, list) and all(isinstance(name, str) for name in names) and any(map(str.strip, names))
     return ": ".join(names) if valid else None
 
 

@@ -73,7 +73,7 @@ def all_classes(paths: Iterable[Path], *, slide_labels: Iterable[str]) -> ClassM
     names = set(slide_labels)
     for path in paths:
         for number, outline in enumerate(_outlines(path)):
-            if outline.left_out:
+            if outline.left_out or (outline.name is None and _encloses_nothing(outline)):
                 continue
             if outline.name is None:
                 fix = "give it a class, or give a class map as --classes"
@@ -153,11 +153,11 @@ def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
         if outline.left_out:
             left_out[outline.left_out] += 1
             continue
-        name = known_class(outline.name, path, class_map)
-        if name in class_map.ignore:
-            ignored[name or "without a class"] += 1
-            continue
         try:
+            name = _class_of(outline, path, class_map)
+            if name in class_map.ignore:
+                ignored[name or "without a class"] += 1
+                continue
             shape = _drawn(path, number, outline)
         except outlines.DegenerateOutline as error:
             left_out[f"{outlines.DEGENERATE}, not a polygon ({error})"] += 1
@@ -165,13 +165,38 @@ def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
         if name in class_map.exclude:
             cut_out[name or "without a class"] += 1
             excluded.append(shape)
-        elif not shape.is_empty:
+        else:
             regions.append(Region(class_map.classes[name], shape))
     if not regions:
         also = "".join(f"; {count} {reason}" for reason, count in left_out.items())
         why = f"no polygon of a wanted class{also}"
         raise DiffpathError("annotations", where=path, why=why, fix="annotate areas, or leave it out")
     return FileRegions(_cut_out(regions, excluded), dict(ignored), dict(cut_out), dict(left_out))
+
+
+def _class_of(outline: outlines.Outline, path: Path, class_map: ClassMap) -> str:
+    """Returns the class of an outline, which the map knows.
+
+    Raises:
+        DegenerateOutline: it does not, of a stray click, which mostly has none.
+        DiffpathError: it does not, of an area.
+    """
+    try:
+        return known_class(outline.name, path, class_map)
+    except DiffpathError:
+        if _encloses_nothing(outline):
+            raise outlines.DegenerateOutline("of no class that is known") from None
+        raise
+
+
+def _encloses_nothing(outline: outlines.Outline) -> bool:
+    """Returns whether an outline has no area; what cannot be drawn for another reason may have one."""
+    try:
+        return outline.shape_fn().is_empty
+    except outlines.DegenerateOutline:
+        return True
+    except (ValueError, shapely.errors.GEOSException):
+        return False
 
 
 def _drawn(path: Path, number: int, outline: outlines.Outline) -> shapely.MultiPolygon:
@@ -182,12 +207,15 @@ def _drawn(path: Path, number: int, outline: outlines.Outline) -> shapely.MultiP
         DiffpathError: it is damaged.
     """
     try:
-        return outline.shape_fn()
+        shape = outline.shape_fn()
     except outlines.DegenerateOutline:
         raise
     except (ValueError, shapely.errors.GEOSException) as error:
         what, fix = f"annotation {number}", "draw it again, or delete it"
         raise DiffpathError(what, where=path, why=f"not a polygon ({error})", fix=fix) from error
+    if shape.is_empty:
+        raise outlines.DegenerateOutline("its points lie on a line")
+    return shape
 
 
 def _cut_out(regions: Sequence[Region], excluded: Sequence[shapely.MultiPolygon]) -> tuple[Region, ...]:

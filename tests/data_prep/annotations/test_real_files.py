@@ -91,6 +91,7 @@ def test_what_lies_on_other_planes_and_what_is_no_area_is_counted(tmp_path):
         ("Polygon", []),
         ("Polygon", [[]]),
         ("Polygon", [[[5, 5], [6, 5], [5, 5]]]),
+        ("Polygon", [[[5, 5], [50, 50], [70, 70], [5, 5]]]),
         ("MultiPolygon", []),
         ("MultiPolygon", [[[[5, 5], [6, 5], [5, 5]]], [[[7, 7]]]]),
     ],
@@ -100,6 +101,31 @@ def test_a_stray_click_is_left_out_and_counted(tmp_path, kind, coordinates):
     assert areas(stored) == [("tumor", 8100)] and sum(stored.left_out.values()) == 1
     with pytest.raises(DiffpathError, match="no polygon of a wanted class; 1 outlines that enclose nothing"):
         read(tmp_path, feature({"type": kind, "coordinates": coordinates}))
+
+
+@pytest.mark.parametrize("name", [None, "Other"])
+def test_a_stray_click_of_no_class_is_no_reason_to_refuse_a_slide(tmp_path, name):
+    click = feature({"type": "Polygon", "coordinates": [[[5, 5], [6, 5], [5, 5]]]}, name)
+    stored = read(tmp_path, feature(BIG), click)
+    assert areas(stored) == [("tumor", 8100)] and sum(stored.left_out.values()) == 1
+    if name is None:
+        assert annotations.all_classes([tmp_path / "a.geojson"], slide_labels=[]).names == ("tumor",)
+    with pytest.raises(DiffpathError, match="annotation class"):
+        read(tmp_path, feature(BIG), feature(APART, name))
+
+
+def test_an_object_without_an_outline_is_counted(tmp_path):
+    stored = read(tmp_path, feature(BIG), {**feature(APART), "geometry": None})
+    assert areas(stored) == [("tumor", 8100)] and stored.left_out == {"objects without an outline": 1}
+
+
+@pytest.mark.parametrize("classification", [{"name": ""}, {"names": [" "]}, "", {"name": None}])
+def test_a_class_of_no_letters_is_none(tmp_path, classification):
+    class_map = ClassMap({"Tumor": "tumor", "": "other"}, frozenset())
+    stored = read(tmp_path, feature(BIG, None, classification=classification), class_map=class_map)
+    assert areas(stored) == [("other", 8100)]
+    with pytest.raises(DiffpathError, match="it has no class"):
+        annotations.all_classes([tmp_path / "a.geojson"], slide_labels=[])
 
 
 def test_parts_and_holes_that_enclose_nothing_are_dropped(tmp_path):
