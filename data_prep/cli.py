@@ -67,8 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tissue_masks",
         type=Path,
-        help=f"folder of SLIDE with one of {' '.join((*tissue_masks.IMAGES, *tissue_masks.OUTLINES))}: where tissue "
-        "is, instead of an estimate",
+        help=f"folder of SLIDE with one of {' '.join(tissue_masks.SUFFIXES)}: where tissue is, instead of an estimate",
     )
     parser.add_argument(
         "--coordinates",

@@ -1,6 +1,6 @@
-"""What the user's tables say of slides, and all that a slide may be called there."""
+"""What the user's tables say of slides, and all that a slide may be called there and by files that belong to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +31,36 @@ def names_of(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(composed(name) for name in names))
 
 
-def lookup(table: Mapping[str, V], names: Sequence[str]) -> V | None:
-    """Returns what a table says of the first of some names that it has; None for none."""
-    return next((table[name] for name in names if name in table), None)
+def files_of(slide: Path, files: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
+    """Returns those of some files that are named as a slide, with one of some suffixes, written in any case."""
+    names = names_of(slide)
+    return [file for file in files if any(_is_called(composed(file.name), names, suffix) for suffix in suffixes)]
+
+
+def _is_called(file: str, names: Sequence[str], suffix: str) -> bool:
+    return file.lower().endswith(suffix) and file[: -len(suffix)] in names
+
+
+def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Returns the files of a folder with one of some suffixes, in the order of their names, but for hidden ones."""
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in files if path.name.lower().endswith(tuple(suffixes)) and path.is_file()]
+
+
+def lookup(table: Mapping[str, V], names: Sequence[str], *, what: str, where: object) -> V | None:
+    """Returns what a table says under one of some names, which are names of one thing; None where it has none.
+
+    Args:
+        table: by name.
+        names: all that the thing may be called, the one that errors name first.
+        what: is looked for, for errors.
+        where: the table is, for errors.
+
+    Raises:
+        DiffpathError: it says two things.
+    """
+    said = [name for name in names if name in table]
+    if any(table[name] != table[said[0]] for name in said):
+        why = f"{names[0]} is meant by {' and '.join(map(repr, said))}, and they differ"
+        raise DiffpathError(what, where=where, why=why, fix="keep one row for it")
+    return table[said[0]] if said else None

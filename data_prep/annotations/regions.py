@@ -16,9 +16,8 @@ from data_prep.annotations import outlines, registry
 from data_prep.annotations.class_map import ClassMap, known_class
 from data_prep.slide.readers.registry import KnowsCentre
 from data_prep.slide.slides import Slide
-from data_prep.tables import names_of
+from data_prep.tables import files_of, list_files
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.tables import composed
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def find_file(folder: Path, slide: Path) -> Path | None:
     Raises:
         DiffpathError: there are several.
     """
-    names = {_plain(f"{name}{suffix}") for name in names_of(slide) for suffix in registry.suffixes()}
-    files = [path for path in list_files(folder) if _plain(path.name) in names]
+    files = files_of(slide, list_files(folder, registry.suffixes()), registry.suffixes())
     if len(files) > 1:
         raise DiffpathError(
             "annotations",
@@ -109,19 +107,6 @@ def find_file(folder: Path, slide: Path) -> Path | None:
             fix="keep one of them",
         )
     return files[0] if files else None
-
-
-def list_files(folder: Path) -> list[Path]:
-    """Returns the files of a folder that have a suffix of a format, in the order of their names."""
-    suffixes = registry.suffixes()
-    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    return [path for path in files if path.name.lower().endswith(suffixes) and path.is_file()]
-
-
-def _plain(name: str) -> str:
-    """Returns a file name as it is compared: composed letters, and the suffix in lower case."""
-    stem, dot, suffix = composed(name).rpartition(".")
-    return f"{stem}{dot}{suffix.lower()}"
 
 
 def of_slide(slide: Slide, path: Path | None, label: str | None, class_map: ClassMap) -> Annotated:

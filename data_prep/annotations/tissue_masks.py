@@ -11,12 +11,12 @@ from jaxtyping import Bool
 from data_prep.annotations import outlines, registry
 from data_prep.slide.slides import Slide
 from data_prep.slide.tissue import MASK_PX, TissueMask
-from data_prep.tables import names_of
+from data_prep.tables import files_of, list_files
 from diffpath_jax.data.image_files import has_transparency, read_image
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.tables import composed
 
-IMAGES, OUTLINES = (".png", ".tif", ".tiff"), (".geojson", ".json")
+IMAGES, OUTLINES = (".png", ".tif", ".tiff"), (".geojson", ".json", ".geojson.gz", ".json.gz")
+SUFFIXES = (*IMAGES, *OUTLINES)
 # Sides of a mask are rounded to whole pixels, and slides are cropped to whole tiles.
 _ASPECT = 0.02
 
@@ -27,11 +27,10 @@ def find_mask(folder: Path, slide: Path) -> Path:
     Raises:
         DiffpathError: there is none, or there are several.
     """
-    names = {f"{name}{suffix}" for name in names_of(slide) for suffix in (*IMAGES, *OUTLINES)}
-    files = [path for path in sorted(folder.iterdir()) if composed(path.name) in names] if folder.is_dir() else []
+    files = files_of(slide, list_files(folder, SUFFIXES), SUFFIXES) if folder.is_dir() else []
     if len(files) != 1:
         why = f"{' and '.join(path.name for path in files) or 'no file'} for {slide.name}"
-        fix = f"give one file named {slide.stem} with one of {' '.join((*IMAGES, *OUTLINES))}"
+        fix = f"give one file named {slide.stem} with one of {' '.join(SUFFIXES)}"
         raise DiffpathError("tissue mask", where=folder, why=why, fix=fix)
     return files[0]
 
@@ -42,7 +41,7 @@ def read_mask(path: Path, slide: Slide) -> TissueMask:
     Raises:
         DiffpathError: it is damaged, or has not the shape of the slide.
     """
-    mask = _drawn(path, slide) if path.suffix.lower() in OUTLINES else _image(path)
+    mask = _drawn(path, slide) if path.name.lower().endswith(OUTLINES) else _image(path)
     rows, columns = mask.shape
     across, down = slide.size[0] / columns, slide.size[1] / rows
     if abs(across / down - 1) > _ASPECT:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from data_prep import tables
 from data_prep.slide.slides import Box, Slide, level_steps
-from data_prep.tables import names_of
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import replace_file
 from diffpath_jax.io.tables import composed
@@ -41,7 +41,7 @@ def list_files(path: Path) -> dict[str, Path]:
     Raises:
         DiffpathError: there are none, or two of one slide.
     """
-    files = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES) if path.is_dir() else [path]
+    files = tables.list_files(path, SUFFIXES) if path.is_dir() else [path]
     if not files or not path.exists():
         raise DiffpathError("coordinates", where=path, why="there are none", fix=_FIX)
     by_name: dict[str, Path] = {}
@@ -60,7 +60,7 @@ def find_file(files: Mapping[str, Path], slide: Path) -> Path:
     Raises:
         DiffpathError: there is none.
     """
-    for name in names_of(slide):
+    for name in tables.names_of(slide):
         if name in files:
             return files[name]
     why, fix = f"there are none of {slide.name}", f"add {slide.stem}{SUFFIXES[0]}, or leave the slide out"

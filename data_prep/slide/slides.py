@@ -89,7 +89,8 @@ def open_slide(path: Path, *, kind: ReaderKind | None = None, scale_table: dict[
         why = f"{kind.name} cannot read it ({error})"
         raise DiffpathError("slide", where=path, why=why, fix="copy it again, or leave it out") from error
     table = scale_table or {}
-    scale = find_scale(path, reader.mpp, reader.objective, lookup(table, names_of(path)))
+    stated = lookup(table, names_of(path), what="um/px", where="--mpp_csv")
+    scale = find_scale(path, reader.mpp, reader.objective, stated)
     return Slide(path, reader, scale)
 
 

@@ -46,12 +46,40 @@ def find_sources(
     """Pair slides with annotations or labels, with patients, and with um/px that they do not state themselves.
 
     Raises:
-        DiffpathError: no slide, a slide without annotations and label or without a mask in ``masks`` or places
-            in ``coordinates``, several slides
-            without a patient table, or one annotation file for two slides.
+        DiffpathError: no slide, a slide without annotations and label or without a mask in ``masks`` or places in
+            ``coordinates``, several slides without a patient table, one file for two slides, or two rows of a table
+            that differ for one.
     """
     readers = find_readers(slide_path)
     slides = list(readers)
+    _check_patients(slides, patients)
+    labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
+    places = list_files(coordinates) if coordinates else {}
+    sources, owners = list[SlideSource](), dict[Path, Path]()
+    for slide, (regions, label) in zip(slides, _find_regions(slides, annotation_path, labels), strict=True):
+        names = tables.names_of(slide)
+        owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
+        mpp = tables.lookup(scales, names, what="um/px", where="--mpp_csv")
+        mask = tissue_masks.find_mask(masks, slide) if masks else None
+        boxes = find_file(places, slide) if coordinates else None
+        _check_once(owners, {"tissue mask": mask, "coordinates": boxes}, slide)
+        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp, mask, boxes))
+    rows = {"--patients": patients.owners if patients else {}, "--slide_labels": labels, "--mpp_csv": scales}
+    files = {
+        "annotation files": _files(annotation_path, formats.suffixes()),
+        "tissue masks": _files(masks, tissue_masks.SUFFIXES),
+        "files of coordinates": list(places.values()),
+    }
+    unused = [*_unread_files(slide_path, slides), *_shared_names(slides, rows), *_unmatched_rows(slides, rows)]
+    return FoundSlides(tuple(sources), (*unused, *_unmatched_files(files, sources)))
+
+
+def _check_patients(slides: Sequence[Path], patients: PatientTable | None) -> None:
+    """Refuse several slides of which nobody says whose they are.
+
+    Raises:
+        DiffpathError: it is so.
+    """
     if len(slides) > 1 and not patients:
         raise DiffpathError(
             "patients",
@@ -59,19 +87,27 @@ def find_sources(
             why=f"{len(slides)} slides and no table that says whose they are",
             fix="give a CSV with the columns slide,patient as --patients",
         )
-    labels = tables.read_table(slide_labels, columns=("slide", "class")) if slide_labels else {}
-    rows = {"--patients": patients.owners if patients else {}, "--slide_labels": labels, "--mpp_csv": scales}
-    places = list_files(coordinates) if coordinates else None
-    sources = []
-    for slide, (regions, label) in zip(slides, _find_regions(slides, annotation_path, labels), strict=True):
-        names = tables.names_of(slide)
-        owner = patients.owner(slide.name, names) if patients else Owner(slide.stem, None)
-        mpp = tables.lookup(scales, names)
-        mask = tissue_masks.find_mask(masks, slide) if masks else None
-        boxes = find_file(places, slide) if places else None
-        sources.append(SlideSource(slide, readers[slide], regions, label, owner.patient, owner.split, mpp, mask, boxes))
-    unused = [*_unread_files(slide_path, slides), *_shared_names(slides, rows), *_unmatched_rows(slides, rows)]
-    return FoundSlides(tuple(sources), (*unused, *_unmatched_annotations(annotation_path, sources)))
+
+
+def _check_once(owners: dict[Path, Path], files: Mapping[str, Path | None], slide: Path) -> None:
+    """Refuse a file that two slides would share, as ``A.json`` of ``A.svs`` and ``A.tif``.
+
+    Args:
+        owners: slide of each file that has one; these are added.
+        files: what each file of the slide is, and where it lies.
+        slide: the slide.
+
+    Raises:
+        DiffpathError: it is another slide's already.
+    """
+    for what, file in files.items():
+        if file and owners.setdefault(file, slide) != slide:
+            why, fix = f"it is of {owners[file].name} and of {slide.name}", "name it by the slide's whole file name"
+            raise DiffpathError(what, where=file, why=why, fix=fix)
+
+
+def _files(folder: Path | None, suffixes: Sequence[str]) -> Sequence[Path]:
+    return tables.list_files(folder, suffixes) if folder and folder.is_dir() else ()
 
 
 def find_readers(slide_path: Path) -> dict[Path, ReaderKind]:
@@ -128,10 +164,8 @@ def _find_regions(
     owners: dict[Path, Path] = {}
     for slide in slides:
         regions = annotations.find_file(folder, slide) if folder else annotation_path
-        label = tables.lookup(labels, tables.names_of(slide))
-        if regions and owners.setdefault(regions, slide) != slide:
-            why, fix = f"it is of {owners[regions].name} and of {slide.name}", "name it by the slide's whole file name"
-            raise DiffpathError("annotations", where=regions, why=why, fix=fix)
+        label = tables.lookup(labels, tables.names_of(slide), what="class", where="the table of --slide_labels")
+        _check_once(owners, {"annotations": regions}, slide)
         if regions is None and label is None:
             raise DiffpathError(
                 "annotations",
@@ -171,13 +205,12 @@ def _unmatched_rows(slides: Sequence[Path], rows: Mapping[str, Mapping[str, obje
             yield f"rows of {option} that match no slide: {_listed(unmatched)}"
 
 
-def _unmatched_annotations(path: Path | None, sources: Sequence[SlideSource]) -> Iterator[str]:
-    """Yields a note on annotation files that match no slide."""
-    if path is None or not path.is_dir():
-        return
-    used = {source.regions for source in sources}
-    if unmatched := [file.name for file in annotations.list_files(path) if file not in used]:
-        yield f"annotation files that match no slide: {_listed(unmatched)}"
+def _unmatched_files(found: Mapping[str, Sequence[Path]], sources: Sequence[SlideSource]) -> Iterator[str]:
+    """Yields notes on files that belong to slides and match none, of each kind."""
+    used = {file for source in sources for file in (source.regions, source.tissue_mask, source.coordinates)}
+    for what, files in found.items():
+        if unmatched := [file.name for file in files if file not in used]:
+            yield f"{what} that match no slide: {_listed(unmatched)}"
 
 
 def _listed(names: Sequence[str]) -> str:

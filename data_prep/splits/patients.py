@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.tables import lookup
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.tables import composed, header, read_rows
 
@@ -42,15 +43,10 @@ class PatientTable:
         Raises:
             DiffpathError: no row names it, or two do and they differ.
         """
-        names = [composed(name) for name in names]
-        owners = {self.owners[name] for name in names if name in self.owners}
-        if not owners:
+        owner = lookup(self.owners, [composed(name) for name in names], what="patient", where=self.path)
+        if owner is None:
             raise DiffpathError("patient", where=self.path, why=f"no row for {what}", fix="add the row")
-        if len(owners) > 1:
-            said = " and ".join(repr(name) for name in names if name in self.owners)
-            why = f"{what} is meant by {said}, and they differ"
-            raise DiffpathError("patient", where=self.path, why=why, fix="keep one row for it")
-        return owners.pop()
+        return owner
 
 
 def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientTable:

@@ -1,5 +1,6 @@
 """Tissue that the user hands in: the fields that it covers are kept, whatever the slide looks like."""
 
+import gzip
 import json
 
 import cv2
@@ -47,7 +48,13 @@ def write_outlines(folder):
     (folder / "A.geojson").write_text(json.dumps([outer, hole]))
 
 
-@pytest.mark.parametrize("write", [write_png, write_tiff, write_outlines])
+def write_packed(folder):
+    write_outlines(folder)
+    (folder / "A.GeoJSON.gz").write_bytes(gzip.compress((folder / "A.geojson").read_bytes()))
+    (folder / "A.geojson").unlink()
+
+
+@pytest.mark.parametrize("write", [write_png, write_tiff, write_outlines, write_packed])
 def test_fields_within_the_mask_are_kept(prep, tmp_path, write):
     """A square of 3 x 3 fields, in pixels of an eighth, of the slide, and as an outline beside a stray click."""
     write(tmp_path / "masks")

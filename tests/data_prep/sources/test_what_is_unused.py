@@ -16,13 +16,18 @@ from tests.conftest import feature, write_slide
 def find(tmp_path):
     """Make a cohort of empty files and look for its slides."""
 
-    def run(slides, rows="", *, annotations=(), labels="", scales=None):
+    def run(slides, rows="", *, annotations=(), labels="", scales=None, masks=(), coordinates=()):
         for name in slides:
             (tmp_path / "slides" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "slides" / name).write_bytes(b"x")
         (tmp_path / "regions").mkdir(exist_ok=True)
         for name in annotations:
             (tmp_path / "regions" / name).write_text("[]")
+        beside = {"masks": masks, "coordinates": coordinates}
+        for folder, names in beside.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for name in names:
+                (tmp_path / folder / name).write_bytes(b"x")
         (tmp_path / "patients.csv").write_text("slide,patient\n" + rows)
         (tmp_path / "labels.csv").write_text("slide,class\n" + labels)
         return find_slides.find_sources(
@@ -31,6 +36,7 @@ def find(tmp_path):
             patients=read_patients(tmp_path / "patients.csv", column="slide", splits=("train",)),
             slide_labels=tmp_path / "labels.csv" if labels else None,
             scales=scales or {},
+            **{folder: tmp_path / folder if names else None for folder, names in beside.items()},
         )
 
     return run
@@ -68,6 +74,16 @@ def test_rows_and_annotation_files_that_match_nothing_are_named(find):
     assert "200 (S100, S101" in note and note.endswith("and 190 more)")
 
 
+def test_masks_and_places_that_match_nothing_are_named(find):
+    files = {"masks": ["A.PNG", "B.geojson.gz", "notes.txt"], "coordinates": ["A_patches.H5", "C.h5"]}
+    named = find(["A.svs"], "A,1\n", labels="A,x\n", **files)
+    assert named.notes == (
+        "tissue masks that match no slide: 1 (B.geojson.gz)",
+        "files of coordinates that match no slide: 1 (C.h5)",
+    )
+    assert (named.sources[0].tissue_mask.name, named.sources[0].coordinates.name) == ("A.PNG", "A_patches.H5")
+
+
 def test_odd_names_stay_on_one_line(find):
     (note,) = find(["A.svs", "line\nbreak.txt", "\udcff.txt"], "A,1\n", labels="A,x\n").notes
     assert r"line\nbreak.txt" in note and r"\udcff.txt" in note and note.isprintable()
@@ -92,6 +108,17 @@ def test_one_row_for_two_slides_is_said_and_one_annotation_file_refused(find):
     assert len(find(both, whole, labels="A.svs,x\nA.tif,y\n").sources) == 2
     with pytest.raises(DiffpathError, match=r"A\.geojson: it is of A\.svs and of A\.tif"):
         find(both, whole, annotations=["A.geojson"])
+    for kind, file in (("masks", "A.png"), ("coordinates", "A.h5")):
+        with pytest.raises(DiffpathError, match=r"A\.(png|h5): it is of A\.svs and of A\.tif"):
+            find(both, whole, labels="A,x\n", **{kind: [file]})
+
+
+def test_two_rows_for_one_slide_may_not_differ(find):
+    same = {"labels": "A,x\nA.svs,x\n", "scales": {"A": 0.25, "A.svs": 0.25}}
+    assert find(["A.svs"], "A,1\nA.svs,1\n", **same).sources[0].mpp == 0.25
+    for other in ({"labels": "A,x\nA.svs,y\n"}, {"scales": {"A": 0.25, "A.svs": 0.5}}):
+        with pytest.raises(DiffpathError, match=r"A\.svs is meant by 'A\.svs' and 'A', and they differ"):
+            find(["A.svs"], "A,1\n", **{**same, **other})
 
 
 @pytest.mark.parametrize(
