@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import colour, scales, slides
 from data_prep.slide.readers import registry
 from data_prep.sources import find_slides, image_folder, stored_images, tfds_images
-from data_prep.sources.images import ImageBatch, are_generated, usual_side
+from data_prep.sources.images import ImageBatch, are_generated, unmatched_rows, usual_side
 from data_prep.sources.slide import SlideSource
 from data_prep.sources.source import PRIVATE, Job, Source
 from data_prep.splits import splits
@@ -290,8 +290,7 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         masks=arguments.tissue_masks.absolute() if arguments.tissue_masks else None,
         coordinates=arguments.coordinates.absolute() if arguments.coordinates else None,
     )
-    for note in cohort.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    _print_notes(cohort.notes)
     if arguments.classes:
         return cohort.sources, read_class_map(arguments.classes)
     regions = [source.regions for source in cohort.sources if source.regions]
@@ -311,6 +310,8 @@ def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple
         kind = stored_images.kind_of(path)
         find = partial(stored_images.find_batches, kind) if kind else image_folder.find_batches
         batches = find(path, table, mpp=mpp, keep_splits=not anew)
+        _print_notes([] if kind else image_folder.notes(path, batches))
+        _print_notes(unmatched_rows(table, batches) if table else [])
     elif table:
         why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
         raise DiffpathError("--patients", where="the command line", why=why, fix=fix)
@@ -323,6 +324,11 @@ def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple
     for label in labels:
         known_class(label, arguments.images or arguments.tfds, class_map)
     return batches, class_map
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
 
 
 def _mpp_of_patches(mpp: float | None) -> float:

@@ -8,6 +8,8 @@ from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.tables import composed, read_rows
 
 V = TypeVar("V")
+# Names that a note lists.
+MAX_NAMES = 10
 
 
 def read_table(path: Path, *, columns: tuple[str, str]) -> dict[str, str]:
@@ -64,3 +66,11 @@ def lookup(table: Mapping[str, V], names: Sequence[str], *, what: str, where: ob
         why = f"{names[0]} is meant by {' and '.join(map(repr, said))}, and they differ"
         raise DiffpathError(what, where=where, why=why, fix="keep one row for it")
     return table[said[0]] if said else None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns how many names there are, and the first of them, for a note."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    # Names may hold line breaks, or bytes that are no text.
+    readable = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in name) for name in names[:MAX_NAMES]]
+    return f"{len(names)} ({', '.join(readable)}{more})"

@@ -16,9 +16,6 @@ from data_prep.sources.slide import SlideSource
 from data_prep.splits.patients import Owner, PatientTable
 from diffpath_jax.io.errors import DiffpathError
 
-# Names that a note lists.
-MAX_NAMES = 10
-
 
 @dataclass(frozen=True)
 class FoundSlides:
@@ -140,7 +137,7 @@ def _shared_names(slides: Sequence[Path], rows: Mapping[str, Mapping[str, object
     counts = Counter(name for slide in slides for name in tables.names_of(slide))
     for option, table in rows.items():
         if shared := [name for name in table if counts[name] > 1]:
-            yield f"rows of {option} that stand for several slides each: {_listed(shared)}"
+            yield f"rows of {option} that stand for several slides each: {tables.listed(shared)}"
 
 
 def _find_regions(
@@ -185,16 +182,16 @@ def _unread_files(folder: Path, slides: Sequence[Path]) -> Iterator[str]:
     others = [path for path in beside if path.is_file() and path not in slides]
     unknown = [path.name for path in others if not registry.kind_of(path)]
     if parts := [path.name for path in others if registry.kind_of(path)]:
-        yield f"files that are read as a part of another one's slide: {_listed(parts)}"
+        yield f"files that are read as a part of another one's slide: {tables.listed(parts)}"
     if unknown:
-        yield f"files of other formats in {folder} are left out: {_listed(unknown)}"
+        yield f"files of other formats in {folder} are left out: {tables.listed(unknown)}"
     # The pixels of a slide of some formats lie in a folder of its name.
     own = {slide.stem for slide in slides}
     folders = [path for path in beside if path.is_dir() and path.name not in own]
     below = [path for inner in folders for path in sorted(inner.rglob("*")) if path.is_file()]
     passed_over = [str(path.relative_to(folder)) for path in below if registry.kind_of(path)]
     if passed_over:
-        yield f"slides in folders below {folder} are left out: {_listed(passed_over)}"
+        yield f"slides in folders below {folder} are left out: {tables.listed(passed_over)}"
 
 
 def _unmatched_rows(slides: Sequence[Path], rows: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
@@ -202,7 +199,7 @@ def _unmatched_rows(slides: Sequence[Path], rows: Mapping[str, Mapping[str, obje
     known = {name for slide in slides for name in tables.names_of(slide)}
     for option, table in rows.items():
         if unmatched := [name for name in table if name not in known]:
-            yield f"rows of {option} that match no slide: {_listed(unmatched)}"
+            yield f"rows of {option} that match no slide: {tables.listed(unmatched)}"
 
 
 def _unmatched_files(found: Mapping[str, Sequence[Path]], sources: Sequence[SlideSource]) -> Iterator[str]:
@@ -210,12 +207,4 @@ def _unmatched_files(found: Mapping[str, Sequence[Path]], sources: Sequence[Slid
     used = {file for source in sources for file in (source.regions, source.tissue_mask, source.coordinates)}
     for what, files in found.items():
         if unmatched := [file.name for file in files if file not in used]:
-            yield f"{what} that match no slide: {_listed(unmatched)}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Returns how many names there are, and the first of them."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    # Names may hold line breaks, or bytes that are no text.
-    readable = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in name) for name in names[:MAX_NAMES]]
-    return f"{len(names)} ({', '.join(readable)}{more})"
+            yield f"{what} that match no slide: {tables.listed(unmatched)}"

@@ -11,7 +11,8 @@ from data_prep.sources import digests
 from data_prep.sources.images import BATCH, ImageBatch, Picture
 from data_prep.splits.patients import Owner, PatientTable
 from data_prep.splits.splits import ALIASES
-from diffpath_jax.data.image_files import list_images
+from data_prep.tables import listed
+from diffpath_jax.data.image_files import list_images, other_files
 from diffpath_jax.io.errors import DiffpathError
 
 # No patch takes more, whatever its format.
@@ -116,7 +117,8 @@ def find_batches(
         keep_splits: keep the splits of folders; otherwise they are dealt out.
 
     Raises:
-        DiffpathError: there are none, they do not lie in folders of classes, or the table does not name one.
+        DiffpathError: there are none, they do not lie in folders of classes, the table does not name one, or folders
+            say in another way than this how they are split.
     """
     groups = _images_by_split_and_class(folder)
     names = Counter(path.name for paths in groups.values() for path in paths)
@@ -129,6 +131,8 @@ def find_batches(
             called = (file, path.name) if names[path.name] == 1 else (file,)
             owner = patients.owner(file, called) if patients else Owner("", None)
             split = owner.split or (folder_split if keep_splits else None)
+            if keep_splits and split is None:
+                _check_folders(folder, path)
             by_split.setdefault(split, []).append((file, owner.patient))
         for split, members in by_split.items():
             for batch in _in_batches(members):
@@ -169,6 +173,36 @@ def _check_classes(folder: Path, by_class: Mapping[str, Sequence[Path]]) -> None
     if "" in by_class:
         fix = "put them into a folder for each class, or for each split with folders of classes in it"
         raise DiffpathError("images", where=folder, why="they lie in no folder that names their class", fix=fix)
+
+
+def _check_folders(folder: Path, path: Path) -> None:
+    """Refuse an image whose folders name a split in a place where it would not be seen: ``tumour/test/1.png``.
+
+    Raises:
+        DiffpathError: it is so.
+    """
+    folders = path.relative_to(folder).parts[:-1]
+    named = [name for name in folders if name.lower() in ALIASES]
+    if len(folders) > 1 and named:
+        why = f"a folder of {path.relative_to(folder).as_posix()} is called {named[0]!r}, and others are not of splits"
+        fix = "lay all of them out as SPLIT/CLASS/FILE, or deal them out anew with --fractions"
+        raise DiffpathError("splits", where=folder, why=why, fix=fix)
+
+
+def notes(folder: Path, batches: Sequence[ImageBatch]) -> Iterator[str]:
+    """Yields notes on what of a folder is not used: files of other formats, and names of folders.
+
+    Args:
+        folder: as for :func:`find_batches`.
+        batches: what that found.
+    """
+    if others := [path.relative_to(folder).as_posix() for path in other_files(folder)]:
+        yield f"files of other formats in {folder} are left out: {listed(others)}"
+    images = [batch.images for batch in batches if isinstance(batch.images, ImageFiles)]
+    innermost = {Path(file).parent for each in images for file in each.files if Path(file).parent.name != each.label}
+    if innermost:
+        unused = sorted(path.as_posix() for path in innermost)
+        yield f"folders below those of classes, whose names are not used: {listed(unused)}"
 
 
 def _in_batches(members: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:

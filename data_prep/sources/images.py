@@ -31,11 +31,14 @@ from data_prep.sources.source import (
     SourceSummary,
     StagedSource,
 )
+from data_prep.splits.patients import PatientTable
+from data_prep.tables import listed
 from diffpath_jax.data import marking
 from diffpath_jax.data.details import AnnotationUse, SlideScale
 from diffpath_jax.data.image_files import decode_image, has_transparency
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
+from diffpath_jax.io.tables import composed
 from diffpath_jax.render import image_grid
 
 # Images of a batch: enough to be worth a unit, few enough to be done again.
@@ -263,6 +266,14 @@ def are_generated(batches: Sequence[ImageBatch]) -> bool:
         why, fix = "some of its images say that they are generated, and others do not", "prepare them by themselves"
         raise DiffpathError("images", where=marked[True].where, why=why, fix=fix)
     return True in marked
+
+
+def unmatched_rows(table: PatientTable, batches: Sequence[ImageBatch]) -> Iterator[str]:
+    """Yields a note on rows of a table that name no image."""
+    files = (file for batch in batches for file, _ in batch.images.names(range(batch.size)))
+    known = {composed(name) for file in files for name in (file, Path(file).name)}
+    if unmatched := [name for name in table.owners if name not in known]:
+        yield f"rows of --patients that match no image: {listed(unmatched)}"
 
 
 def usual_side(batches: Sequence[ImageBatch]) -> int:

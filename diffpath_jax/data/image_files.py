@@ -33,8 +33,7 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
     by_class: dict[str, list[Path]] = {}
     for path in sorted(_files(folder)):
         below = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in below.parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and not is_special(path):
+        if path.suffix.lower() in SUFFIXES and not is_special(path):
             by_class.setdefault(below.parts[0] if len(below.parts) > 1 else "", []).append(path)
     if not by_class:
         fix = f"name a folder with a folder of images ({', '.join(SUFFIXES)}) for each class"
@@ -45,8 +44,13 @@ def list_images(folder: Path) -> dict[str, list[Path]]:
     return by_class
 
 
+def other_files(folder: Path) -> list[Path]:
+    """Returns the files below a folder that :func:`list_images` passes over because of their type, in order."""
+    return sorted(path for path in _files(folder) if path.suffix.lower() not in SUFFIXES)
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, links to folders followed, each folder once."""
+    """Every file below a folder that is not hidden, links to folders followed, each folder once."""
     seen = set()
     for directory, below, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(directory)
@@ -54,7 +58,8 @@ def _files(folder: Path) -> Iterator[Path]:
             below.clear()
             continue
         seen.add(real)
-        yield from (Path(directory, name) for name in names)
+        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (Path(directory, name) for name in names if not name.startswith("."))
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
