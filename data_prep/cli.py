@@ -20,7 +20,7 @@ from data_prep.job import duplicates, job, scheduling
 from data_prep.slide import colour, scales, slides
 from data_prep.slide.readers import registry
 from data_prep.sources import find_slides, image_folder, stored_images, tfds_images
-from data_prep.sources.images import ImageBatch, are_generated, unmatched_rows, usual_side
+from data_prep.sources.images import ImageBatch, are_generated, table_notes, usual_side
 from data_prep.sources.slide import SlideSource
 from data_prep.sources.source import PRIVATE, Job, Source
 from data_prep.splits import splits
@@ -311,7 +311,7 @@ def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple
         find = partial(stored_images.find_batches, kind) if kind else image_folder.find_batches
         batches = find(path, table, mpp=mpp, keep_splits=not anew)
         _print_notes([] if kind else image_folder.notes(path, batches))
-        _print_notes(unmatched_rows(table, batches) if table else [])
+        _print_notes(table_notes(table, batches) if table else [])
     elif table:
         why, fix = "a TFDS data set names no files", f"leave it out; its feature {tfds_images.PATIENT!r} is used"
         raise DiffpathError("--patients", where="the command line", why=why, fix=fix)

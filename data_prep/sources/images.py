@@ -268,8 +268,10 @@ def are_generated(batches: Sequence[ImageBatch]) -> bool:
     return True in marked
 
 
-def unmatched_rows(table: PatientTable, batches: Sequence[ImageBatch]) -> Iterator[str]:
-    """Yields a note on rows of a table that name no image."""
+def table_notes(table: PatientTable, batches: Sequence[ImageBatch]) -> Iterator[str]:
+    """Yields notes on rows of a table that name no image, and on patients that are none."""
+    if not table.knows_patients and any(owner.patient for owner in table.owners.values()):
+        yield "--patients calls each image's patient as the image, which tells no two apart: they are taken as unknown"
     files = (file for batch in batches for file, _ in batch.images.names(range(batch.size)))
     known = {composed(name) for file in files for name in (file, Path(file).name)}
     if unmatched := [name for name in table.owners if name not in known]:

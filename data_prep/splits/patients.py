@@ -26,7 +26,7 @@ class PatientTable:
     Attributes:
         path: its file.
         owners: by the name in the table.
-        knows_patients: it says of whom each is, and not its split alone.
+        knows_patients: it says of whom each is, and not its split alone, nor that each image is a patient's own.
     """
 
     path: Path
@@ -81,7 +81,9 @@ def read_patients(path: Path, *, column: str, splits: Sequence[str]) -> PatientT
         if places.setdefault(owner.patient, owner.split) != owner.split:
             why = f"in {places[owner.patient]} and in {owner.split}"
             raise DiffpathError(f"patient {owner.patient!r}", where=path, why=why, fix="give each patient one split")
-    return PatientTable(path, owners, knows_patients=all(owner.patient for owner in owners.values()))
+    named = all(owner.patient for owner in owners.values())
+    itself = column == "image" and all(_is_name_of(owner.patient, name) for name, owner in owners.items())
+    return PatientTable(path, owners, knows_patients=named and not itself)
 
 
 def _rows(path: Path, column: str) -> list[dict[str, str]]:
@@ -89,6 +91,11 @@ def _rows(path: Path, column: str) -> list[dict[str, str]]:
     if column == "image" and "patient" not in header(path):
         return read_rows(path, columns=(column, "split"))
     return read_rows(path, columns=(column, "patient"), optional=("split",))
+
+
+def _is_name_of(patient: str, image: str) -> bool:
+    """Returns whether a patient is called as an image is: who does not know the patients writes such a table."""
+    return patient in (image, Path(image).name, Path(image).stem)
 
 
 def _bare(text: str) -> str:

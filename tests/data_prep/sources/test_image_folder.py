@@ -1,12 +1,16 @@
 """What folders of images say by their names, and what of them is not used."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from data_prep.sources import image_folder
-from data_prep.sources.images import unmatched_rows
+from data_prep.sources.images import table_notes
 from data_prep.splits.patients import read_patients
+from diffpath_jax import cli
 from diffpath_jax.data.image_files import encode_png
+from diffpath_jax.data.manifest import open_dataset
 from diffpath_jax.io.errors import DiffpathError
 
 PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
@@ -24,7 +28,7 @@ def find(tmp_path):
         splits = ("train", "val", "test")
         table = read_patients(tmp_path / "rows.csv", column="image", splits=splits) if rows else None
         batches = image_folder.find_batches(tmp_path / "images", table, mpp=0.5, keep_splits=keep_splits)
-        notes = [*image_folder.notes(tmp_path / "images", batches), *(unmatched_rows(table, batches) if table else ())]
+        notes = [*image_folder.notes(tmp_path / "images", batches), *(table_notes(table, batches) if table else ())]
         return {file: batch.split for batch in batches for file in batch.images.files}, notes
 
     return run
@@ -62,3 +66,30 @@ def test_what_is_not_used_is_named(find):
 def test_nothing_is_said_where_all_is_used(find):
     assert find("train/a/1.png", "test/test/2.png")[1] == []
     assert find("train/a/1.png", "test/test/2.png", rows="1.png,train\ntest/test/2.png,val\n")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("patient", "said"),
+    [
+        ("{0}", "whose patients are unknown"),
+        ("{0.stem}", "whose patients are unknown"),
+        ("{1}", "none in two splits; each has one image, so that this cannot show"),
+        ("{2}", "2 in test; none in two splits"),
+    ],
+)
+def test_nothing_is_proven_of_a_patient_for_each_image(find, tmp_path, capsys, patient, said):
+    files = [Path(f"{'ab'[i % 2]}/{i}.png") for i in range(8)]
+    find(*map(str, files))
+    for i, file in enumerate(files):
+        image = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        (tmp_path / "images" / file).write_bytes(encode_png(image))
+    rows = [f"{file},{patient.format(file, f'case {i}', f'case {i // 2}')}\n" for i, file in enumerate(files)]
+    (tmp_path / "patients.csv").write_text("image,patient\n" + "".join(rows))
+    words = ["--images", tmp_path / "images", "--mpp", 0.5, "--fractions", "0.5,0,0.5", "--workers", 0]
+    words += ["--patients", tmp_path / "patients.csv", "--out", tmp_path / "out"]
+    assert cli.main(["prep", *map(str, words)]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert said in shown and ("taken as unknown" in shown) == ("are unknown" in said)
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.details.split_by == ("image" if "unknown" in said else "patient")
+    assert ("cannot show" in dataset.details.split_proof) == ("cannot show" in said)
