@@ -70,7 +70,7 @@ def proof(spec: SplitSpec, done: Done, placed: Collection[tuple[str, str]], *, b
             "leakage cannot be excluded, and numbers measured across the splits may be too good"
         )
     found = splits.prove_disjoint(sorted(placed), spec.names)
-    kept = sum(counts.total() for _, prepared in done for counts in prepared.kept.values())
+    kept = sum(sum(counts.values()) for _, prepared in done for counts in prepared.kept.values())
     if not any(source.is_spatial for source, _ in done) and kept == len(placed):
         return f"{found}; each has one image, so that this cannot show whether two images are of one person"
     return found

@@ -127,8 +127,9 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
             source, error = sources[outcome.index], _as_failure(sources[outcome.index], outcome)
             if error is None:
                 results[outcome.index] = outcome.result
+                called = source.where.name if source.is_spatial else f"images from {source.where.name} on"
                 for doubt in outcome.result.scale.doubts:
-                    console.print(f"note: {source.where.name}: {doubt}", markup=False, soft_wrap=True)
+                    console.print(f"note: {called}: {doubt}", markup=False, soft_wrap=True)
                 fields += outcome.result.count if outcome.result.fresh else 0
             elif not isinstance(error, DiffpathError):
                 error.add_note(f"while preparing {source.where}")

@@ -152,6 +152,7 @@ def _settings(content: Content) -> list[tuple[str, str]]:
         ("overlaps of classes", {"reject": "excluded", "priority": "the first class's"}[job.class_map.overlap]),
         ("tissue", f"at least {fields.tissue_min:.0%}"),
         ("folds of the tissue", f"at most {job.fold_max:.0%}" if job.fold_max < 1 else "no limit"),
+        ("most of a class in one slide", "all" if job.caps.per_slide is None else f"{job.caps.per_slide:,}"),
     ]
     return [
         ("field of view", f"{fields.fov_um:g} um, stored as {fields.patch_px} px at {fields.mpp:.4g} um/px"),
@@ -159,7 +160,6 @@ def _settings(content: Content) -> list[tuple[str, str]]:
         ("blur", f"at most {job.quality.blur_max:g} (0 sharp, 1 without detail)"),
         ("saturation", f"at least {job.quality.saturation_min:g}"),
         ("ink", f"at most {job.quality.pen_max:.0%}"),
-        ("most of a class in one slide", "all" if job.caps.per_slide is None else f"{job.caps.per_slide:,}"),
         ("most of a class", "all" if job.caps.per_class is None else f"{job.caps.per_class:,}"),
         ("duplicates", {"report": "listed", "drop": "left out, but for the first"}[job.duplicates]),
         ("wanted shares", ", ".join(f"{name} {share:.3g}" for name, share in job.split.wanted.items())),

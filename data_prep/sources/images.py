@@ -34,7 +34,7 @@ from data_prep.sources.source import (
 from data_prep.splits.patients import PatientTable
 from data_prep.tables import listed
 from diffpath_jax.data import marking
-from diffpath_jax.data.details import AnnotationUse, SlideScale
+from diffpath_jax.data.details import STATED, AnnotationUse, SlideScale
 from diffpath_jax.data.image_files import decode_image, has_transparency
 from diffpath_jax.io.errors import DiffpathError
 from diffpath_jax.io.files import sha256_json
@@ -164,8 +164,10 @@ class ImageBatch:
                 keys.append(candidate.slide)
             yield candidate
         mpp = (self.mpp, self.mpp)
-        doubts = (f"{transparent} images have transparent pixels, which show white",) if transparent else ()
-        scale = SlideScale(*mpp, "--mpp", doubts, read_px=(side, side), read_mpp=mpp, slide=identity.slide)
+        doubts = (f"{transparent} of {self.size} images have transparent pixels, which show white",)
+        scale = SlideScale(
+            *mpp, STATED, doubts if transparent else (), read_px=(side, side), read_mpp=mpp, slide=identity.slide
+        )
         size = f"{self.size:,} images of {side} x {side} px"
         return SourceSummary(size, scale, AnnotationUse(), keys, positions, failed)
 

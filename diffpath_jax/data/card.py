@@ -27,17 +27,22 @@ def summary(dataset: manifest.Dataset) -> str:
 
 
 def scale_notes(scales: Sequence[SlideScale]) -> list[str]:
-    """Returns um/px of the slides, its source, what of them is read for a field, and what speaks against it."""
+    """Returns um/px of the slides or images, its source, what of them is read for a field, and what is to be said."""
     if not scales:
         return []
+    whose, things = ("the images", "batches of images") if _are_of_images(scales) else ("level 0", "slides")
     sources = ", ".join(f"{name} {count}" for name, count in Counter(scale.source for scale in scales).most_common())
     notes = [
-        f"um/px of level 0: {_span(mpp for scale in scales for mpp in (scale.x, scale.y))}, from: {sources}",
+        f"um/px of {whose}: {_span(mpp for scale in scales for mpp in (scale.x, scale.y))}, from: {sources}",
         f"read for each field: {_span(px for scale in scales for px in scale.read_px)} px a side, "
         f"of {_span(mpp for scale in scales for mpp in scale.read_mpp)} um/px",
     ]
     doubts = Counter(doubt for scale in scales for doubt in scale.doubts)
-    return notes + [f"{count} of {len(scales)} slides: {doubt}" for doubt, count in doubts.most_common(20)]
+    return notes + [f"{count} of {len(scales)} {things}: {doubt}" for doubt, count in doubts.most_common(20)]
+
+
+def _are_of_images(scales: Sequence[SlideScale]) -> bool:
+    return all(scale.is_of_images for scale in scales)
 
 
 def _span(numbers: Iterable[float | int]) -> str:
@@ -147,7 +152,7 @@ def _notes(schema: records.Schema, details: Details) -> list[str]:
     first_stage = (details.first_stage or "")[:16]
     listed = {
         "Fields of view that touch a region, or images:": _pairs(details.outcomes),
-        "Slides:": scale_notes(details.scales or ()),
+        "Images:" if _are_of_images(details.scales or ()) else "Slides:": scale_notes(details.scales or ()),
         "Annotations:": details.annotations or (),
         "Duplicates:": duplicate_notes(details.duplicates),
         f"What the autoencoder {first_stage} makes of real images:": _pairs(details.reconstruction),

@@ -25,6 +25,10 @@ _ORIGINS = {
 }
 
 
+# Where the um/px of image files come from: the option that states them.
+STATED = "--mpp"
+
+
 @dataclass(frozen=True)
 class SlideScale:
     """Scale of a slide, or of a batch of images.
@@ -46,6 +50,11 @@ class SlideScale:
     read_px: tuple[int, ...]
     read_mpp: tuple[float, ...]
     slide: str = ""
+
+    @property
+    def is_of_images(self) -> bool:
+        """True for a batch of images, of which the user states it."""
+        return self.source == STATED
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SlideScale":

@@ -161,11 +161,16 @@ def test_transparent_pixels_are_counted_and_show_white(prep, tmp_path):
         write(tmp_path / "images" / "a" / f"{number}.png", image[..., :3])
     PIL.Image.fromarray(cut).save(tmp_path / "images" / "a" / "2.png")
     code, errors, shown = prep("--images", tmp_path / "images", "--mpp", 0.5, "--fractions", "1,0,0")
-    assert (code, errors) == (0, []) and "1 images have transparent pixels, which show white" in shown
+    assert (code, errors) == (0, [])
+    assert "images from 0.png on: 1 of 3 images have transparent pixels, which show white" in shown
     _, found = records_of(tmp_path / "out")
     half = np.where(np.arange(SIDE)[:, None, None] < SIDE // 2, 255, patch(3))
     assert sum(np.array_equal(record.image, half) for record in found) == 1
-    assert "transparent" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "um/px of the images: 0.5, from: --mpp" in card and "1 of 1 batches of images: 1 of 3 images have" in card
+    page = (tmp_path / "out" / "qa" / "index.html").read_text()
+    for text in (shown, card, page.split("</style>")[1].split("<script>")[0]):
+        assert not [words for words in ("level 0", "Slides", "slides:", "one slide") if words in text]
 
 
 def test_copies_of_files_are_listed_or_left_out(images, prep, tmp_path):
