@@ -117,7 +117,7 @@ def from_adm(
             divide into.
     """
     fix = "give a state_dict saved by guided-diffusion"
-    with expecting("a UNet or classifier of guided-diffusion", where=where, fix=fix):
+    with expecting("a UNet or classifier of guided-diffusion", state, where=where, fix=fix):
         config = adm_config(state, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)
         config = dataclasses.replace(config, groups=groups)
         classifies = isinstance(config, NoisyClassifierConfig)

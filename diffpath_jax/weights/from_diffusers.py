@@ -68,7 +68,7 @@ def from_diffusers(state: Flat, *, where: str) -> Converted:
     if kind not in readers:
         why = f"it is of a {kind}, and {', '.join(readers)} are read"
         raise DiffpathError("network", where=path, why=why, fix="give one of them")
-    with expecting(f"a {kind} of diffusers", where=where, fix=_FIX):
+    with expecting(f"a {kind} of diffusers", state, where=where, fix=_FIX):
         return readers[kind](names.modern(state), config, where)
 
 

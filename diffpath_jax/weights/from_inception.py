@@ -31,7 +31,7 @@ def from_inception(state: Flat, *, where: str) -> torch_files.Converted:
     """
     network = purify(lambda rngs: InceptionV3(rngs=rngs))
     like, _ = network.shapes
-    with torch_files.expecting("the Inception network of FID", where=where, fix=f"give {PUBLISHED.name}"):
+    with torch_files.expecting("the Inception network of FID", state, where=where, fix=f"give {PUBLISHED.name}"):
         params = torch_files.fill(like, inception_names(like), fold_norms(state))
     return torch_files.Converted(KIND, None, params)
 

@@ -58,7 +58,7 @@ def from_ldm(
         DiffpathError: names or shapes are not those of latent diffusion (exit code 5).
     """
     fix = "give a checkpoint of latent diffusion with conditioning by cross-attention"
-    with expecting("a checkpoint with a class-conditional UNet of latent diffusion", where=where, fix=fix):
+    with expecting("a checkpoint with a class-conditional UNet of latent diffusion", state, where=where, fix=fix):
         places = own_names(state, UNET, average=AVERAGE, raw_parameters=raw_parameters) | {LABELS: CLASSES}
         found = {name: state[place] for name, place in places.items()}
         config = ldm_config(found, num_heads=num_heads or DEFAULT_HEADS, head_channels=head_channels)

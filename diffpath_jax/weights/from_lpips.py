@@ -52,7 +52,7 @@ def from_lpips(state: Flat, *, heads: FilePath | None = None, where: str) -> Con
     like, _ = network.shapes
     tensors: Flat = {}
     unused: Counter[str] = Counter()
-    with expecting("LPIPS", where=where, fix=fix):
+    with expecting("LPIPS", state, where=where, fix=fix):
         for file in (state, *([read_torch(heads)] if heads else [])):
             places = _places(file)
             if twice := tensors.keys() & places.keys():

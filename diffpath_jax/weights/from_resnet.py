@@ -28,7 +28,7 @@ def from_resnet(state: Flat, *, where: str) -> torch_files.Converted:
     """
     arrays = {name.removeprefix(PARALLEL): a for name, a in state.items() if not name.endswith(COUNTER)}
     with torch_files.expecting(
-        "ResNet-50", where=where, fix="give a resnet50 of torchvision or timm, its head included"
+        "ResNet-50", state, where=where, fix="give a resnet50 of torchvision or timm, its head included"
     ):
         config = ResNetConfig(num_classes=len(arrays["fc.bias"]), standardise=True)
         network = purify(lambda rngs: ResNet(config, dtype=jnp.float32, rngs=rngs))

@@ -79,7 +79,7 @@ def from_vqgan(state: Flat, *, raw_parameters: bool = False, groups: int = 32, w
         DiffpathError: names or shapes are not those of the published code (exit code 5).
     """
     fix = "give a first stage of taming-transformers or latent-diffusion, or a whole checkpoint of the latter"
-    with expecting("a first stage of latent diffusion", where=where, fix=fix):
+    with expecting("a first stage of latent diffusion", state, where=where, fix=fix):
         prefix = FIRST_STAGE if any(name.startswith(FIRST_STAGE) for name in state) else ""
         places = own_names(
             state, prefix, average=prefix + AVERAGE, raw_parameters=raw_parameters, other=(prefix + LOSS,)

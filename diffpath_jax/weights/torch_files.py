@@ -6,7 +6,7 @@ The only place that knows PyTorch. A checkpoint is read with ``torch.load(weight
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
 from types import ModuleType
@@ -134,8 +134,14 @@ def _theirs(kind: str, array: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def expecting(what: str, *, where: str, fix: str) -> Iterator[None]:
+def expecting(what: str, found: Collection[str], *, where: str, fix: str) -> Iterator[None]:
     """Arrays that are not those of ``what`` are the user's error.
+
+    Args:
+        what: is read.
+        found: names of the arrays that there are.
+        where: the file, for errors.
+        fix: what helps.
 
     Raises:
         DiffpathError: a name was missing, or a shape did not fit (exit code 5).
@@ -144,7 +150,7 @@ def expecting(what: str, *, where: str, fix: str) -> Iterator[None]:
         yield
     except (ValueError, KeyError, IndexError, ZeroDivisionError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        why = f"not {what} ({reason})"
+        why = f"not {what} ({reason}); its {len(found)} arrays are called {', '.join(sorted(found)[:2])} and so on"
         raise DiffpathError("checkpoint", where=where, why=why, fix=fix, code=ExitCode.DAMAGED) from error
 
 

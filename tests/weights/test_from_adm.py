@@ -279,6 +279,7 @@ def test_another_projects_file_is_one_line(tmp_path, capsys, source, what):
     assert cli.main(["convert", *map(str, words)]) == ExitCode.DAMAGED
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: checkpoint in ") and what in line and "is missing" in line and len(line) < 600
+    assert f"its {len(golden('film'))} arrays are called input_blocks.0.0.bias, input_blocks.0.0.weight and so" in line
     assert not (tmp_path / "out.safetensors").exists()
 
 
