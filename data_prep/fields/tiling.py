@@ -1,5 +1,6 @@
 """The fields of view to read: a grid over the slide, each field kept with a class or rejected with a reason."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -22,6 +23,8 @@ AMBIGUOUS = "in regions of two classes"
 NO_TISSUE = "too little tissue"
 FOLDED = "fold of the tissue"
 OVER_EDGE = "beyond the edge of the slide"
+# Places of a slide's grid; each takes half a kilobyte while they are decided on.
+MAX_PLACES = 10_000_000
 # An outline of so few corners is cut once a field; a longer one is cut into pieces first.
 _FEW_CORNERS = 256
 # Of so few areas every pair is looked at.
@@ -145,7 +148,7 @@ def plan_fields(
         boxes: where the fields are, at least one within the slide, instead of the grid; in this order.
 
     Raises:
-        DiffpathError: reading such a field would enlarge the slide's pixels.
+        DiffpathError: reading such a field would enlarge the slide's pixels, or there are too many.
     """
     width, height = field_size(spec, slide.scale)
     if round(min(width, height)) < spec.patch_px:
@@ -181,12 +184,22 @@ def plan_fields(
 
 
 def _grid(slide: Slide, width: float, height: float, spec: FieldSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Left and top edges of all fields within the slide, row by row, in level-0 pixels."""
+    """Left and top edges of all fields within the slide, row by row, in level-0 pixels.
+
+    Raises:
+        DiffpathError: there are more than fit into memory.
+    """
     sides = zip(slide.size, (width, height), (slide.scale.x, slide.scale.y), spec.origin_um, strict=True)
-    xs, ys = (
-        np.arange(origin_um % spec.stride_um / mpp, slide_px - side + 1e-6, spec.stride_um / mpp)
+    ranges = [
+        (origin_um % spec.stride_um / mpp, slide_px - side + 1e-6, spec.stride_um / mpp)
         for slide_px, side, mpp, origin_um in sides
-    )
+    ]
+    places = math.prod(max(0.0, (stop - start) / step) for start, stop, step in ranges)
+    if places > MAX_PLACES:
+        why = f"the grid has {places:.2g} places on it, more than {MAX_PLACES:,}"
+        fix = "give a larger --stride_um, or a smaller --overlap"
+        raise DiffpathError("fields of view", where=slide.path, why=why, fix=fix)
+    xs, ys = (np.arange(*each) for each in ranges)
     y, x = (grid.ravel() for grid in np.meshgrid(ys, xs, indexing="ij"))
     return x, y
 

@@ -152,7 +152,11 @@ def _prepare_all(job: Job, sources: Sequence[Source], scheduler: Scheduler) -> S
 
 
 def _as_failure(source: Source, outcome: Outcome) -> Exception | None:
-    """The error of an outcome; a dead worker is put down to the source that it died of twice."""
+    """The error of an outcome; want of memory, and a dead worker, are put down to the source that was read."""
+    if isinstance(outcome.error, MemoryError):
+        why = f"there is not enough memory for it ({outcome.error or 'none is left'})"
+        fix = "read fewer at once with --workers, or leave it out"
+        return DiffpathError(source.item_noun, where=source.where, why=why, fix=fix, code=ExitCode.SYSTEM)
     if not isinstance(outcome.error, WorkerDied):
         return outcome.error
     return DiffpathError(
@@ -203,11 +207,16 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
 
     One source's fields and one record are in memory at a time. A slide whose overlay fails stays in the dataset, and
     is listed as failed.
+
+    Raises:
+        DiffpathError: every field is dropped.
     """
     assignments, repeated = _place(job, staged, staging)
     labels, proof = _list(job, staged, staging, assignments)
-    staged = Staged(staged.done, [*staged.failed, *_draw_all(job, assignments, scheduler)])
     dropped = Counter(split for source in assignments for split in source.assigned if split not in labels)
+    if not any(labels.values()):
+        raise _all_dropped(job, dropped)
+    staged = Staged(staged.done, [*staged.failed, *_draw_all(job, assignments, scheduler)])
     details = _describe(job, staged, proof, dropped, duplicates.summary(job, repeated))
     qa_page.write(qa_page.Content(job, staging, staged.done, staged.failed, assignments, labels, details, repeated))
     schema = records.Schema((job.fields.patch_px, job.fields.patch_px), job.class_map.names)
@@ -227,6 +236,13 @@ def _assemble(job: Job, staged: Staged, staging: Staging, scheduler: Scheduler) 
             tables=[f"{PRIVATE}/{name}" for name in (patch_table.FILE, duplicates.FILE)] if view is all_folds else (),
         )
     return staged, dataset
+
+
+def _all_dropped(job: Job, dropped: Mapping[str, int]) -> DiffpathError:
+    """Why no split has a field."""
+    said = ", ".join(f"{pictures.DROPPED.get(why, why)}: {count}" for why, count in sorted(dropped.items()))
+    fix = f"give a --gap_um below {job.split.gap_um:g}, as --gap_um 0, or more tissue, into a new --out"
+    return DiffpathError("split", where=job.out, why=f"no field is left for any ({said})", fix=fix)
 
 
 def _place(job: Job, staged: Staged, staging: Staging) -> tuple[list[SplitAssignment], duplicates.JobDuplicates]:

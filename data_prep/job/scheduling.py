@@ -32,7 +32,8 @@ class Outcome:
     Attributes:
         index: its position among the items.
         result: what the task returned.
-        error: why it returned nothing: a :class:`DiffpathError`, :class:`UnexpectedError` or :class:`WorkerDied`.
+        error: why it returned nothing: a :class:`DiffpathError`, ``MemoryError``, :class:`UnexpectedError` or
+            :class:`WorkerDied`.
     """
 
     index: int
@@ -76,6 +77,9 @@ def _attempt(task: Task, item: Any, index: int) -> Outcome:
         return Outcome(index, task(item), None)
     except DiffpathError as error:
         return Outcome(index, None, error)
+    except MemoryError as error:
+        # Libraries have kinds of their own, not all of which survive the journey.
+        return Outcome(index, None, MemoryError(str(error)))
     except Exception:
         return Outcome(index, None, UnexpectedError(traceback.format_exc()))
 

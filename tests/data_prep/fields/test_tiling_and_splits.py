@@ -139,6 +139,13 @@ def test_enlarging_is_refused():
         tiling.plan_fields(slide, [region("a", 0, 0, 900, 700)], mask, spec, priority=())
 
 
+def test_a_grid_that_no_memory_holds_is_refused():
+    assert len(plan([region("a", 0, 0, 1000, 800)], stride_um=1.0)) > 100_000
+    for stride_um in (0.01, 1e-9):
+        with pytest.raises(DiffpathError, match=r"fields of view in flat\.npy: the grid has .* places on it"):
+            plan([region("a", 0, 0, 1000, 800)], stride_um=stride_um)
+
+
 SPEC = splits.SplitSpec((0.6, 0.2, 0.2), 50.0, 0)
 
 

@@ -221,3 +221,11 @@ def test_patient_tables_of_images_are_read_like_those_of_slides(tmp_path):
     assert read.owner("it", ("1.png",)).patient == "y"
     with pytest.raises(DiffpathError, match="they differ"):
         read.owner("it", ("a/1.png", "1.png"))
+
+
+def test_a_gap_that_swallows_every_field_is_an_error(slide, annotated, tmp_path, capsys):
+    words = ["--slides", slide, "--annotations", annotated, "--fov_um", 64, "--patch_px", 16, "--workers", 0]
+    assert cli.main(["prep", *map(str, words), "--gap_um", "10000", "--out", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "no field is left for any (dropped in the gap: " in line and "--gap_um" in line
+    assert not (tmp_path / "out" / "manifest.json").exists()

@@ -99,6 +99,12 @@ def bad_at_two(number):
     return number
 
 
+def hungry_at_two(number):
+    if number == 2:
+        np.empty((2**40, 2**10))
+    return number
+
+
 def deadly_at_two(number):
     if number == 2:
         os._exit(7)
@@ -132,6 +138,13 @@ def test_an_error_stays_with_its_item(schedulers, way):
     assert str(found[2].error) == "number in the test: two; fix: none"
     assert isinstance(found[3].error, scheduling.UnexpectedError)
     assert "KeyError: 'three'" in str(found[3].error)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_want_of_memory_stays_with_its_item(schedulers, way):
+    found = outcomes(schedulers(way), hungry_at_two, range(4))
+    assert [outcome.result for outcome in found] == [0, 1, None, 3]
+    assert isinstance(found[2].error, MemoryError) and "allocate" in str(found[2].error)
 
 
 @pytest.mark.parametrize("way", ["processes", "dask"])
@@ -181,6 +194,22 @@ def test_a_slide_that_kills_its_worker_fails_alone(folder, whole, tmp_path, monk
     assert cli.main(words(folder, out, "--workers", 0)) == 0
     assert digest(out) == digest(whole)
     assert not (out / STAGING).exists()
+
+
+def hungry_slide(task, item):
+    if isinstance(item, SlideSource) and item.slide.name == "s02.svs":
+        raise MemoryError("Unable to allocate 3 TiB")
+    return task(item)
+
+
+def test_a_slide_for_which_memory_is_too_small_fails_alone(folder, tmp_path, monkeypatch, capsys, blank_overlays):
+    def hungry(task, items):
+        return scheduling._in_this_process(functools.partial(hungry_slide, task), items)
+
+    monkeypatch.setattr(prep_cli, "_scheduler", lambda *_: contextlib.nullcontext(hungry))
+    assert cli.main(words(folder, tmp_path / "out")) == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "s02.svs: there is not enough memory for it (Unable to allocate 3 TiB)" in line
 
 
 def test_a_bad_slide_is_tried_again_until_it_is_good(folder, whole, tmp_path, capsys, blank_overlays):
