@@ -87,10 +87,15 @@ def patients_behind(dataset: Dataset, at_hand: Mapping[str, Dataset]) -> tuple[s
     return patients, all(sources)
 
 
-def optimism(dataset: Dataset, split: str) -> str:
+def optimism(dataset: Dataset, split: str, *, called: str = "") -> str:
     """Returns why numbers of a split are better than those of new patients will be; empty where nothing says so.
 
     The only place that knows: training, evaluations and pages say what it says.
+
+    Args:
+        dataset: the data set.
+        split: the split.
+        called: as the sentence names the data set, where it is passed on; by its directory if empty.
     """
     why = {
         "place": f"its {split} and {TRAIN} splits are parts of the same slide",
@@ -98,7 +103,7 @@ def optimism(dataset: Dataset, split: str) -> str:
     }.get(dataset.details.split_by or "")
     if split == TRAIN or why is None:
         return ""
-    return f"numbers of the {split} split of {dataset.directory} are optimistic: {why}"
+    return f"numbers of the {split} split of {called or dataset.directory} are optimistic: {why}"
 
 
 def doubts(watched: Dataset, datasets: Sequence[Dataset]) -> Iterator[str]:

@@ -164,7 +164,7 @@ def from_dataset(dataset: Dataset, split: str) -> ImageSet:
         mpp=dataset.details.mpp,
         training_data=dataset.details.training_data or (),
         fetch=lambda indices: np.stack([records[int(index)]["image"] for index in indices]),
-        optimism=validation.optimism(dataset, split),
+        optimism=validation.optimism(dataset, split, called=shareable(dataset.directory)),
         references=dataset.details.references,
     )
 

@@ -74,6 +74,12 @@ def test_every_number_names_its_features_counts_and_digests(evaluated, dataset, 
     assert kernel["standard_error"] > 0 and (kernel["subsets"], kernel["subset_size"]) == (100, 24)
 
 
+def test_nothing_that_is_passed_on_says_where_it_was_made(evaluated, dataset):
+    written = [path for path in evaluated.rglob("*") if path.is_file()]
+    assert any(b"split of dataset are optimistic" in path.read_bytes() for path in written)
+    assert not [path for path in written if str(dataset.parents[1]).encode() in path.read_bytes()]
+
+
 def test_the_floor_has_as_many_real_images_of_each_class(evaluated):
     rows = content(evaluated)["distances"][0]["rows"]["floor"]
     assert {name: row["n_other"] for name, row in rows.items()} == {"overall": 24, "pink": 16, "purple": 8}
