@@ -53,14 +53,20 @@ def published(name: str, *, levels: int) -> str:
 
 
 def autoencoder(
-    kind: type[nn.Module], widths: tuple[int, ...], *, num_res_blocks: int, attends: tuple[bool, ...], **more: int
+    kind: type[nn.Module],
+    widths: tuple[int, ...],
+    *,
+    num_res_blocks: int,
+    attends: tuple[bool, ...],
+    latent_channels: int = 3,
+    **more: int,
 ) -> tuple[nn.Module, np.ndarray]:
     model = kind(
         down_block_types=tuple("AttnDownEncoderBlock2D" if attend else "DownEncoderBlock2D" for attend in attends),
         up_block_types=tuple("AttnUpDecoderBlock2D" if a else "UpDecoderBlock2D" for a in reversed(attends)),
         block_out_channels=widths,
         layers_per_block=num_res_blocks,
-        latent_channels=3,
+        latent_channels=latent_channels,
         norm_num_groups=32,
         **more,
     )

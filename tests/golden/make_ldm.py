@@ -65,21 +65,32 @@ def published(name: str, *, num_res_blocks: int, attends: tuple[bool, ...]) -> s
 class TimeSinusoids(torch.nn.Module):
     """cos(t f_i), then sin(t f_i), in double: diffusers' own are computed in single."""
 
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        half = WIDTHS[0] // 2
+        half = self.width // 2
         angles = t[:, None].double() * torch.exp(-math.log(1e4) * torch.arange(half).double() / half)
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def unet(*, num_res_blocks: int, attends: tuple[bool, ...], heads: int) -> tuple[torch.nn.Module, np.ndarray]:
+def unet(
+    *,
+    num_res_blocks: int,
+    attends: tuple[bool, ...],
+    heads: int,
+    widths: tuple[int, ...] = WIDTHS,
+    context: int = CONTEXT,
+) -> tuple[torch.nn.Module, np.ndarray]:
     model = UNet2DConditionModel(
         in_channels=3,
         out_channels=3,
         down_block_types=tuple("CrossAttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
-        block_out_channels=WIDTHS,
+        block_out_channels=widths,
         layers_per_block=num_res_blocks,
-        cross_attention_dim=CONTEXT,
+        cross_attention_dim=context,
         # Despite its name it is the number of heads.
         attention_head_dim=heads,
         norm_eps=1e-5,
@@ -88,7 +99,7 @@ def unet(*, num_res_blocks: int, attends: tuple[bool, ...], heads: int) -> tuple
         downsample_padding=1,
     )
     assert model.mid_block.attentions[0].transformer_blocks[0].attn1.heads == heads
-    model.time_proj = TimeSinusoids()
+    model.time_proj = TimeSinusoids(widths[0])
     return from_torch.filled(model, lambda name: published(name, num_res_blocks=num_res_blocks, attends=attends))
 
 
