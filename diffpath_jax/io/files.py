@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,10 +140,19 @@ def parse_json(data: bytes) -> Any:
     """Returns a JSON value.
 
     Raises:
-        ValueError: it is none; NaN and infinity are none either.
+        ValueError: it is none; NaN and infinity are none either, nor is an object that has a name twice.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(data.decode(), parse_constant=_refuse_constant)
+    return json.loads(data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_each_name_once)
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two values of one name Python would take the last: what a damaged name, or a slip, hides behind it."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name!r} stands there twice")
+    return content
 
 
 def _refuse_constant(name: str) -> Any:

@@ -40,11 +40,7 @@ def opened(stored: Any, kind: type[T]) -> T:
     Raises:
         ValueError: the digest differs, or the value is something else.
     """
-    content = stored
-    if isinstance(stored, dict) and SEAL in stored:
-        content = {key: value for key, value in stored.items() if key != SEAL}
-        if stored[SEAL] != sha256_json(content):
-            raise ValueError("its content does not match its digest")
+    content = _checked(stored) if isinstance(stored, dict) else stored
     try:
         # JSON has no tuples: only a reader of JSON takes lists for them and is strict about all else.
         return adapter(kind).validate_json(json.dumps(content), strict=True)
@@ -52,6 +48,22 @@ def opened(stored: Any, kind: type[T]) -> T:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def _checked(stored: dict[str, Any]) -> dict[str, Any]:
+    """Returns what lies under a digest, or all that is stored, where there is none.
+
+    Raises:
+        ValueError: it differs from its digest, or only the name of the digest is damaged, which comes last.
+    """
+    last = SEAL if SEAL in stored else next(reversed(stored), None)
+    content = {key: value for key, value in stored.items() if key != last}
+    matches = last is not None and stored[last] == sha256_json(content)
+    if last == SEAL and not matches:
+        raise ValueError("its content does not match its digest")
+    if last != SEAL and matches:
+        raise ValueError(f"its digest is called {last!r}")
+    return content if last == SEAL else stored
 
 
 def read_sealed(path: Path, kind: type[T], *, what: str, fix: str) -> T:

@@ -78,6 +78,17 @@ def test_no_object_is_damage(tmp_path, text):
     damaged(tmp_path / "x.json")
 
 
+def test_a_digest_under_a_damaged_name_is_named(tmp_path):
+    """A dictionary would take the digest for one more of its own entries, and a file with it for an earlier one."""
+    for name, why in (("sea", "its digest is called 'sea'"), ("mpp", "'mpp' stands there twice")):
+        write_sealed(tmp_path / "x.json", {"mpp": 1.5})
+        text = (tmp_path / "x.json").read_text()
+        (tmp_path / "x.json").write_text(text.replace(f'"{SEAL}"', f'"{name}"'))
+        with pytest.raises(DiffpathError, match=why) as caught:
+            read_sealed(tmp_path / "x.json", dict, what="thing", fix="")
+        assert caught.value.code == ExitCode.DAMAGED
+
+
 def test_bytes_that_are_no_text_are_damage(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe{}")
     damaged(tmp_path / "x.json")
