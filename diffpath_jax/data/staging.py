@@ -53,14 +53,20 @@ class Staging:
         renew: brings the record of a job that an earlier version began to today's names.
 
     Raises:
-        DiffpathError: ``out`` was begun or finished by another job (exit code 4).
+        DiffpathError: ``out`` was begun or finished by another job (exit code 4), or nobody knows by which (exit code
+            5).
     """
 
     def __init__(self, out: Path, job: Mapping[str, Any], renew: Renew = dict) -> None:
         self._directory = out / STAGING
         self._directory.mkdir(parents=True, exist_ok=True)
         recorded = out / STAGING / JOB
-        if recorded.exists():
+        if self.names() and not recorded.exists() and (out / manifest.MANIFEST).exists():
+            # What a finished job left that was killed as it tidied up.
+            self.clear()
+            self._directory.mkdir()
+        # The record comes first: where there are units without one, it is lost, and they may be of other settings.
+        if recorded.exists() or self.names():
             refuse_other_job(out, renew(_recorded_job(out)), job)
         else:
             write_sealed(recorded, job)
@@ -138,7 +144,11 @@ class Staging:
 
 
 def _recorded_job(out: Path) -> dict[str, Any]:
-    return read_sealed(out / STAGING / JOB, dict, what="job", fix="name a new output directory")
+    path = out / STAGING / JOB
+    if not path.exists():
+        why, fix = "there are finished units and no record of their job", "name a new output directory"
+        raise DiffpathError("job", where=path, why=why, fix=fix, code=ExitCode.DAMAGED)
+    return read_sealed(path, dict, what="job", fix="name a new output directory")
 
 
 def refuse_other_job(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from diffpath_jax.data import manifest, records, writer
 from diffpath_jax.data.details import Details
-from diffpath_jax.data.staging import STAGING, Staging
+from diffpath_jax.data.staging import JOB, STAGING, Staging
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.sealed import SEAL
 
@@ -157,3 +157,14 @@ def test_staging_notices_changed_units_and_other_jobs(tmp_path):
     assert caught.value.code == ExitCode.REFUSED
     shutil.copy(__file__, tmp_path / STAGING / "unit.array_record")
     assert again.find("unit") is None
+
+
+def test_units_without_the_record_of_their_job_are_taken_by_none(tmp_path):
+    """They may be of other settings; beside a finished data set they are what a killed job left."""
+    Staging(tmp_path, {"seed": 1}).commit("unit", [b"one"], {})
+    (tmp_path / STAGING / JOB).unlink()
+    with pytest.raises(DiffpathError, match="no record of their job") as caught:
+        Staging(tmp_path, {"seed": 2})
+    assert caught.value.code == ExitCode.DAMAGED
+    (tmp_path / manifest.MANIFEST).write_text("{}")
+    assert Staging(tmp_path, {"seed": 2}).find("unit") is None
