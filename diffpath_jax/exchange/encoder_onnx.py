@@ -18,7 +18,8 @@ from diffpath_jax.evaluation.features import onnx
 from diffpath_jax.evaluation.features.extractor import Extract
 from diffpath_jax.evaluation.features.published import PublishedEncoder
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import new_folder, write_json
+from diffpath_jax.io.files import new_folder
+from diffpath_jax.io.sealed import write_sealed
 
 # What makes the file; the last two are asked for by PyTorch.
 PACKAGES = ("torch", "timm", "onnx", "onnxscript")
@@ -45,7 +46,8 @@ def export_encoder(encoder: PublishedEncoder, out: Path, *, source: Path | None 
     with new_folder(out) as folder:
         file = folder / f"{encoder.name}.onnx"
         network.write(file)
-        write_json(file.with_suffix(".json"), {"name": encoder.name, "size": encoder.size, "mean": mean, "std": std})
+        shown = {"name": encoder.name, "size": encoder.size, "mean": mean, "std": std}
+        write_sealed(file.with_suffix(".json"), {**shown, onnx.DIGESTS: onnx.digests_of(file)})
         _compare(network, onnx.onnx_features(file).extract)
     return out / file.name
 

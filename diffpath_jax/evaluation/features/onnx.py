@@ -16,12 +16,15 @@ from jaxtyping import Float, UInt8
 from diffpath_jax.evaluation.features.extractor import ExtractorKind, FeatureExtractor
 from diffpath_jax.evaluation.features.resize import bicubic_matrix
 from diffpath_jax.io.errors import DiffpathError, ExitCode
-from diffpath_jax.io.files import read_json, sha256_file, sha256_json
+from diffpath_jax.io.files import sha256_file, sha256_json
+from diffpath_jax.io.sealed import read_sealed
 
 BATCH = 32
 # Side of images where neither the file nor the JSON beside it says one.
 USUAL_SIZE = 224
 MAX_SIZE = 4096
+# Of the encoder's own files, in the JSON beside one that was exported here.
+DIGESTS = "digests"
 CHANNELS = 3
 RESIZE = "antialiased bicubic"
 
@@ -49,6 +52,7 @@ def onnx_features(path: Path) -> FeatureExtractor:
     Raises:
         DiffpathError: onnxruntime is not installed, or the file or the JSON beside it is not what it should be.
     """
+    said = _said_beside(path)
     session = _open(path)
     (image, *more), output = session.get_inputs(), session.get_outputs()[0]
     if more or len(image.shape) != 4 or CHANNELS not in (image.shape[1], image.shape[3]):
@@ -58,7 +62,7 @@ def onnx_features(path: Path) -> FeatureExtractor:
         )
     channels_first = image.shape[1] == CHANNELS
     side = image.shape[2] if channels_first else image.shape[1]
-    preparation = _preparation(path, side if isinstance(side, int) else USUAL_SIZE)
+    preparation = _preparation(path, said, side if isinstance(side, int) else USUAL_SIZE)
 
     def extract(images: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n d"]:
         parts = []
@@ -72,7 +76,7 @@ def onnx_features(path: Path) -> FeatureExtractor:
     return FeatureExtractor(
         name=preparation.name,
         description=f"output {output.name!r} of the ONNX encoder {path.name}{token}; images at {words}",
-        digest=sha256_json([*_digests(path), words]),
+        digest=sha256_json([*digests_of(path), words]),
         resize=RESIZE,
         extract=extract,
     )
@@ -87,7 +91,7 @@ def prepare(images: UInt8[np.ndarray, "n h w 3"], preparation: Preparation) -> F
     return (x.clip(0, 255) / 255 - np.asarray(preparation.mean, np.float32)) / np.asarray(preparation.std, np.float32)
 
 
-def _digests(path: Path) -> list[str]:
+def digests_of(path: Path) -> list[str]:
     """Returns digests of the encoder, and of files beside it that it names: large encoders keep their weights there."""
     content = path.read_bytes()
     beside = (file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path)
@@ -119,12 +123,26 @@ def _run(session: Any, path: Path, inputs: dict[str, np.ndarray], output: Any) -
     return features
 
 
-def _preparation(path: Path, size: int) -> Preparation:
-    """Reads the JSON file beside an encoder, and fills in what it leaves out."""
+def _said_beside(path: Path) -> dict[str, Any]:
+    """Returns what the JSON file beside an encoder says of images; of one that was exported here, the encoder is whole.
+
+    Raises:
+        DiffpathError: either is damaged (exit code 5).
+    """
     beside = path.with_suffix(".json")
-    stored = read_json(beside, what="encoder", fix="write JSON, or delete it") if beside.exists() else {}
+    fix = "write JSON, or export the encoder again"
+    said = read_sealed(beside, dict, what="encoder", fix=fix) if beside.exists() else {}
+    digests = said.pop(DIGESTS, None)
+    if digests is not None and not (path.is_file() and digests_of(path) == digests):
+        raise _damaged(path, f"it is not the file that {beside.name} was written for")
+    return said
+
+
+def _preparation(path: Path, said: dict[str, Any], size: int) -> Preparation:
+    """Returns what the JSON file beside an encoder says, and fills in what it leaves out."""
+    beside = path.with_suffix(".json")
     try:
-        settings: dict[str, Any] = {"name": path.stem, "size": size, **dict(stored)}
+        settings: dict[str, Any] = {"name": path.stem, "size": size, **said}
         settings |= {key: tuple(settings[key]) for key in ("mean", "std") if key in settings}
         preparation = Preparation(**settings)
         if not (isinstance(preparation.name, str) and re.fullmatch(r"\w[\w.-]{0,63}", preparation.name)):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from diffpath_jax.evaluation.features import onnx as onnx_features
-from diffpath_jax.io.errors import DiffpathError
+from diffpath_jax.io.errors import DiffpathError, ExitCode
+from diffpath_jax.io.sealed import write_sealed
 from tests.golden import weights
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -89,6 +90,20 @@ def test_a_bad_file_beside_it(tmp_path, said):
     (tmp_path / "uni.json").write_text(said)
     with pytest.raises(DiffpathError, match=r"uni\.json"):
         onnx_features.onnx_features(tmp_path / "uni.onnx")
+
+
+def test_an_exported_encoder_is_the_one_that_was_exported(tmp_path):
+    """A flipped bit of its weights gives other features, and ONNX has no digest of its own."""
+    data = bytearray((GOLDEN / "encoder.onnx").read_bytes())
+    (tmp_path / "uni.onnx").write_bytes(data)
+    write_sealed(tmp_path / "uni.json", {"digests": onnx_features.digests_of(tmp_path / "uni.onnx")})
+    assert onnx_features.onnx_features(tmp_path / "uni.onnx").name == "uni"
+    place = data.find(MATRIX.astype("<f4").tobytes())
+    data[place] ^= 1
+    (tmp_path / "uni.onnx").write_bytes(data)
+    with pytest.raises(DiffpathError, match=r"not the file that uni\.json was written for") as caught:
+        onnx_features.onnx_features(tmp_path / "uni.onnx")
+    assert caught.value.code == ExitCode.DAMAGED
 
 
 def test_no_encoder(tmp_path):
