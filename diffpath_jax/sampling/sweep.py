@@ -83,8 +83,7 @@ def run(
 
     Image i has the same noise in every point, so what differs between rows is the sampler's doing.
     """
-    path = out / SUMMARY
-    before = read_sealed(path, _Summary, what="summary", fix="delete it").points if path.exists() else {}
+    before = recorded(out)
     rows: dict[str, dict[str, Any]] = {}
     sheets: dict[str, np.ndarray] = {}
     for number, (name, job) in enumerate(jobs.items(), 1):
@@ -106,11 +105,21 @@ def run(
             "sampling": sampling,
         }
     if processes.is_first():
-        write_sealed(path, {"points": {**before, **rows}})
+        write_sealed(out / SUMMARY, {"points": {**before, **rows}})
         sheet = image_grid.sheet(sheets, _headings(jobs, model))
         image_grid.write_png(out / CONTACT_SHEET, sheet, marking.about())
         _print(rows)
         console.print(f"contact sheet: {out / CONTACT_SHEET}", soft_wrap=True)
+
+
+def recorded(out: Path) -> dict[str, dict[str, Any]]:
+    """Returns the row of each point that an earlier run drew; none where there was no run.
+
+    Raises:
+        DiffpathError: the summary is damaged (exit code 5).
+    """
+    path = out / SUMMARY
+    return read_sealed(path, _Summary, what="summary", fix="delete it").points if path.exists() else {}
 
 
 def _per_class(num_classes: int) -> int:
