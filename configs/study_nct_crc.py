@@ -16,7 +16,9 @@ Cost: --dry_run prints it. Variants: (none), small: ADM of 128 px for one GPU; d
 import study_pkgh
 from ml_collections import ConfigDict
 
-PREP = "--images nct_crc --patients splits.csv --mpp 0.5 --patch_px 128"
+PREP = "--images nct_crc --patients splits.csv --mpp 0.5 --patch_px"
+# Previews of 128 px would take an hour of a core.
+DEBUG_PX = 32
 
 
 def study(debug: bool) -> ConfigDict:
@@ -28,7 +30,13 @@ def study(debug: bool) -> ConfigDict:
         "Test patients are others than those of training, by construction of the data. Validation images are drawn "
         "from the training slides, so their numbers are optimistic, and images count as independent in intervals.",
     )
-    config.datasets = {"nct_crc": {"title": "NCT-CRC", "prep": PREP, "models": ("ddpm_224", "ldm_224")}}
+    config.datasets = {
+        "nct_crc": {
+            "title": "NCT-CRC",
+            "prep": f"{PREP} {DEBUG_PX if debug else 128}",
+            "models": ("ddpm_224", "ldm_224"),
+        }
+    }
     config.measured = ("nct_crc",)
     # Patches cannot be cut larger, and patients are not known.
     config.patch_sizes = ()
@@ -40,6 +48,9 @@ def debugged(config: ConfigDict) -> ConfigDict:
     """Returns a study of few images, amounts and seeds, in the features of its own classifier, for tests."""
     config.features = ("classifier",)
     config.num_per_class, config.resamples = 4, 20
+    for dataset in config.datasets.values():
+        if "patch_px" in dataset:
+            dataset.patch_px = DEBUG_PX
     config.classifier.update({"options": "", "seeds": 2})
     config.worth.update({"alone": (1.0,), "added": (1.0,), "real_per_class": 4})
     for sampler in config.samplers.values():
