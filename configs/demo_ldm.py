@@ -1,6 +1,6 @@
 """Latent diffusion of the demo: 64 px patches of one slide as 16 x 16 latents, a few minutes on two CPU cores.
 
-Paper table: none; it shows that latent diffusion works. Cost: about 4 minutes on 2 cores. Expected: the generated
+Paper table: none; it shows that latent diffusion works. Cost: about 3 minutes on 2 cores. Expected: the generated
 classes are told apart at a glance; the numbers are those of a toy.
 Command: diffpath train --config configs/demo_ldm.py --workdir RUN --config.data.train=LATENTS \
     --config.codec.first_stage=VQGAN

@@ -16,7 +16,7 @@ Cost: --dry_run prints it. Variants: (none), small: ADM of 128 px for one GPU; d
 import study_pkgh
 from ml_collections import ConfigDict
 
-PREP = "--images nct_crc --patients splits.csv --mpp 0.5 --patch_px"
+PREP = "--images nct_crc --patients splits.csv --mpp 0.5"
 # Previews of 128 px would take an hour of a core.
 DEBUG_PX = 32
 
@@ -33,7 +33,7 @@ def study(debug: bool) -> ConfigDict:
     config.datasets = {
         "nct_crc": {
             "title": "NCT-CRC",
-            "prep": f"{PREP} {DEBUG_PX if debug else 128}",
+            "prep": f"{PREP} --patch_px {DEBUG_PX if debug else 128}",
             "models": ("ddpm_224", "ldm_224"),
         }
     }

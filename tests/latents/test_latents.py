@@ -220,10 +220,6 @@ def test_a_run_keeps_its_autoencoder(tmp_path, latents, autoencoder_run, ldm_run
     assert not (tmp_path / "set").exists()
 
 
-KL = {**TINY_AUTOENCODER["network"], "kind": "kl_autoencoder", "latent_channels": 4}
-del KL["codebook_size"]
-
-
 def test_reconstructions_are_a_set_with_their_numbers(tmp_path, dataset, autoencoder_run, resnet_run, capsys):
     """PSNR from its definition over the images of the set; the set goes into eval like any other."""
     out = tmp_path / "set"
