@@ -29,7 +29,7 @@ from diffpath_jax.io import options
 from diffpath_jax.io.errors import DiffpathError, ExitCode
 from diffpath_jax.io.files import new_directory_or_nothing, own_directory, replace_file
 from diffpath_jax.io.options import ranged
-from diffpath_jax.io.progress import console
+from diffpath_jax.io.progress import console, track
 from diffpath_jax.ranges import Fraction, NonNegativeReal, Positive, PositiveReal, Seed, Share, Side, Workers
 
 KEY_FILE = "hash.key"
@@ -295,7 +295,8 @@ def _slides(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[
         return cohort.sources, read_class_map(arguments.classes)
     regions = [source.regions for source in cohort.sources if source.regions]
     labels = [source.label for source in cohort.sources if source.label]
-    return cohort.sources, annotations.all_classes(regions, slide_labels=labels)
+    with track("annotations", total=len(regions), unit="files") as progress:
+        return cohort.sources, annotations.all_classes(progress.each(regions), slide_labels=labels)
 
 
 def _patches(arguments: argparse.Namespace, table: PatientTable | None) -> tuple[tuple[ImageBatch, ...], ClassMap]:

@@ -3,7 +3,6 @@
 The class is the group. Points are level-0 pixels as OpenSlide counts them, outside a slide's bounds too.
 """
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -37,10 +36,9 @@ def read(path: Path) -> Iterator[outlines.Outline]:
             name = None if group in ("", _NO_GROUP) else group
             if kind not in _POLYGONS and kind != _RECTANGLE:
                 yield outlines.left_out(outlines.NO_AREA)
-            elif kind in _POLYGONS:
-                yield outlines.Outline(name, functools.partial(outlines.polygon, [ring]))
             else:
-                yield outlines.Outline(name, functools.partial(outlines.rectangle, ring))
+                shape = outlines.rectangle if kind == _RECTANGLE else outlines.freehand
+                yield outlines.Outline(name, outlines.shaped(shape, ring))
 
 
 def _order(path: Path, element: Element) -> int:

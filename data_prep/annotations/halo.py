@@ -8,7 +8,7 @@ from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 
 VERTEX = "V"
 _SHAPES: imagescope.Shapes = {
-    "Polygon": lambda points: outlines.polygon([points]),
+    "Polygon": outlines.freehand,
     "Rectangle": outlines.rectangle,
     "Ellipse": outlines.ellipse,
 }

@@ -14,15 +14,13 @@ from data_prep.annotations import outlines, safe_xml
 from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart
 
 ROOT, VERTEX = "Annotations", "Vertex"
-Shapes = Mapping[str | None, Callable[[outlines.Ring], shapely.MultiPolygon]]
+Shapes = Mapping[str | None, Callable[[outlines.Ring], outlines.Polygon]]
 # Arrows (3), rulers (4) and counters are no areas.
 _SHAPES: Shapes = {
-    "0": lambda points: outlines.polygon([points]),
+    "0": outlines.freehand,
     "1": outlines.rectangle,
     "2": outlines.ellipse,
 }
-
-_Shape = Callable[[], shapely.MultiPolygon]
 
 
 def read(path: Path) -> Iterator[outlines.Outline]:
@@ -46,25 +44,27 @@ def read_layers(path: Path, *, vertex: str, shapes: Shapes) -> Iterator[outlines
         DiffpathError: it is no such file.
     """
     points: list[tuple[float, float]] = []
-    areas: list[tuple[str, _Shape]] = []
-    holes: list[_Shape] = []
+    areas: list[tuple[str, outlines.ReadPolygons]] = []
+    holes: list[outlines.ReadPolygons] = []
     for element in safe_xml.elements(path):
         if element.tag == vertex:
             points.append(safe_xml.point(path, element))
             element.clear()
         elif element.tag == "Region":
-            draw = shapes.get(element.get("Type"))
-            if draw is None:
+            shape = shapes.get(element.get("Type"))
+            if shape is None:
                 yield outlines.left_out(outlines.NO_AREA)
             elif element.get("NegativeROA", "0") == "1":
-                holes.append(functools.partial(draw, safe_xml.ring(points)))
+                holes.append(outlines.shaped(shape, safe_xml.ring(points)))
             else:
-                areas.append((element.get("Text", ""), functools.partial(draw, safe_xml.ring(points))))
+                areas.append((element.get("Text", ""), outlines.shaped(shape, safe_xml.ring(points))))
             points = []
         elif element.tag == "Annotation":
+            # Drawn once for all regions of the layer.
+            holes_fn = functools.cache(functools.partial(_holes, holes)) if holes else None
             for text, area in areas:
                 name = element.get("Name", "").strip() or text.strip() or None
-                yield outlines.Outline(name, functools.partial(_cut, area, holes))
+                yield outlines.Outline(name, area, holes_fn=holes_fn)
             areas, holes = [], []
 
 
@@ -78,17 +78,13 @@ def is_own(start: FileStart) -> bool:
     return start.root == ROOT and vertices_of(start) in (VERTEX, None)
 
 
-def _cut(area: _Shape, holes: Sequence[_Shape]) -> shapely.MultiPolygon:
-    shapes = [shape for hole in holes if (shape := _hole(hole)) is not None]
-    return outlines.polygons_of(shapely.difference(area(), shapely.union_all(shapes)))
+def _holes(holes: Sequence[outlines.ReadPolygons]) -> shapely.MultiPolygon:
+    """Returns the area of negative regions; those that enclose nothing are none.
 
-
-def _hole(hole: _Shape) -> shapely.MultiPolygon | None:
-    """Returns a hole; None where it encloses nothing."""
-    try:
-        return hole()
-    except outlines.DegenerateOutline:
-        return None
+    Raises:
+        ValueError: one is damaged.
+    """
+    return outlines.area_of([outlines.Outline(None, hole) for hole in holes])
 
 
 FORMATS.register(AnnotationFormat("ImageScope XML", (".xml",), is_own, read, "unknown"))

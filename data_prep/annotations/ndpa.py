@@ -3,7 +3,6 @@
 The class is the title. Points are nanometres from the centre of the glass; the slide says where that is.
 """
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -42,11 +41,11 @@ def _outline(path: Path, name: str | None, drawn: Element) -> outlines.Outline:
     if kind == _CIRCLE:
         (x, y), radius = _place(path, drawn), _um(path, drawn, "radius")
         box = np.array([(x - radius, y - radius), (x + radius, y + radius)])
-        return outlines.Outline(name, functools.partial(outlines.ellipse, box))
+        return outlines.Outline(name, outlines.shaped(outlines.ellipse, box))
     if kind != _FREEHAND or drawn.findtext("closed", "1").strip() == "0":
         return outlines.left_out(outlines.NO_AREA)
     points = [_place(path, point) for point in drawn.iterfind("pointlist/point")]
-    return outlines.Outline(name, functools.partial(outlines.polygon, [safe_xml.ring(points)]))
+    return outlines.Outline(name, outlines.shaped(outlines.freehand, safe_xml.ring(points)))
 
 
 def _place(path: Path, element: Element) -> tuple[float, float]:

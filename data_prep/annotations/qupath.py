@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 
-from data_prep.annotations.outlines import NO_AREA, Outline, Ring, left_out, multipolygon
+from data_prep.annotations.outlines import NO_AREA, Outline, Ring, left_out
 from data_prep.annotations.registry import FORMATS, AnnotationFormat, FileStart, open_plain
 from diffpath_jax.io.errors import DiffpathError
 
@@ -27,9 +26,9 @@ _FIX = "export the annotations from QuPath as GeoJSON again"
 _AREAS = ("Polygon", "MultiPolygon")
 # QuPath exports what it detected beside what a person drew; names without all but letters, those of 0.2 last.
 _NO_REGIONS = {
-    "detections": frozenset("cell detection tile pathcellobject pathdetectionobject pathtileobject".split()),
-    "cores of a tissue array": frozenset("tmacore tmacoreobject".split()),
-    "whole images": frozenset("root pathrootobject".split()),
+    **dict.fromkeys("cell detection tile pathcellobject pathdetectionobject pathtileobject".split(), "detections"),
+    **dict.fromkeys("tmacore tmacoreobject".split(), "cores of a tissue array"),
+    **dict.fromkeys("root pathrootobject".split(), "whole images"),
 }
 # Everything else (measurements, mostly) is dropped while the text is parsed.
 _KEYS = frozenset(
@@ -73,7 +72,7 @@ def read(path: Path) -> Iterator[Outline]:
         if reason:
             yield left_out(reason)
         else:
-            yield Outline(_class_name(item), functools.partial(_draw, text, places, item["geometry"]))
+            yield Outline(_class_name(item), functools.partial(_all_polygons, text, places, item["geometry"]))
 
 
 def _unpacked(path: Path) -> bytes:
@@ -116,10 +115,8 @@ def _why_left_out(item: dict) -> str:
     """Returns why a feature is no region; empty if it is one."""
     geometry, properties = item["geometry"], _properties(item)
     # QuPath 0.4, 0.3 and 0.2; later versions write a random number as id.
-    spellings = (properties.get("objectType"), properties.get("object_type"), item.get("id"))
-    kinds = {re.sub(r"[^a-z]", "", text.lower()) for text in spellings if isinstance(text, str)}
-    for reason, names in _NO_REGIONS.items():
-        if kinds & names:
+    for text in (properties.get("objectType"), properties.get("object_type"), item.get("id")):
+        if isinstance(text, str) and (reason := _NO_REGIONS.get(re.sub(r"[^a-z]", "", text.lower()))):
             return reason
     if not isinstance(geometry, dict):
         return "objects without an outline"
@@ -147,7 +144,8 @@ def _class_name(item: dict) -> str | None:
         return None
     names = classification.get("names", [classification.get("name")])
     valid = isinstance(names, list) and all(isinstance(name, str) for name in names) and any(map(str.strip, names))
-    return ": ".join(names) if valid else None
+    # JSON can spell half of a character, which UTF-8 cannot.
+    return ": ".join(names).encode(errors="backslashreplace").decode() if valid else None
 
 
 def _of_text(text: str) -> dict | None:
@@ -159,21 +157,16 @@ def _of_text(text: str) -> dict | None:
     return content if isinstance(content, dict) else {"name": text.strip()}
 
 
-def _draw(text: bytes, places: list[tuple[int, int]], geometry: dict) -> shapely.MultiPolygon:
-    return multipolygon(list(_all_polygons(text, places, geometry)))
-
-
-def _all_polygons(text: bytes, places: list[tuple[int, int]], geometry: dict) -> Iterator[list[Ring]]:
-    """Yields the polygons of an area, or of all areas of a collection."""
-    for part in _parts(geometry):
-        if _is_area(part):
-            yield from _all_polygons(text, places, part)
-    if geometry.get("type") in _AREAS:
-        index = geometry.get("coordinates")
-        if not isinstance(index, int) or not 0 <= index < len(places):
-            raise ValueError("coordinates that are not numbers")
-        start, stop = places[index]
-        yield from _polygons(text[start:stop])
+def _all_polygons(text: bytes, places: list[tuple[int, int]], geometry: dict) -> list[list[Ring]]:
+    """Returns the polygons of an area, or of all areas of a collection."""
+    if geometry.get("type") not in _AREAS:
+        areas = [part for part in _parts(geometry) if _is_area(part)]
+        return [polygon for part in areas for polygon in _all_polygons(text, places, part)]
+    index = geometry.get("coordinates")
+    if not isinstance(index, int) or not 0 <= index < len(places):
+        raise ValueError("coordinates that are not numbers")
+    start, stop = places[index]
+    return _polygons(text[start:stop])
 
 
 def _polygons(text: bytes) -> list[list[Ring]]:
@@ -197,10 +190,12 @@ def _polygons(text: bytes) -> list[list[Ring]]:
         raise ValueError("a number is misspelt")
     points, polygons, start = numbers.reshape(-1, width)[:, :2], [], 0
     for part in layout.split(b"]],[["):
-        lengths = [ring.count(b"v") for ring in part.split(b"],[")]
-        stops = start + np.cumsum(lengths)
-        polygons.append(np.split(points[start : stops[-1]], stops[:-1] - start))
-        start = stops[-1]
+        rings = []
+        for ring in part.split(b"],["):
+            stop = start + ring.count(b"v")
+            rings.append(points[start:stop])
+            start = stop
+        polygons.append(rings)
     return polygons
 
 

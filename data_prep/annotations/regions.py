@@ -5,7 +5,7 @@ Formats of files are in :mod:`data_prep.annotations.registry`; which one a file 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from data_prep.annotations import outlines, registry
-from data_prep.annotations.class_map import ClassMap, known_class
+from data_prep.annotations.class_map import UNCLASSIFIED, ClassMap, known_class
 from data_prep.slide.readers.registry import KnowsCentre
 from data_prep.slide.slides import Slide
 from data_prep.tables import files_of, list_files
@@ -132,22 +132,26 @@ def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
         DiffpathError: the file is missing or damaged, has no polygon of a wanted class, or has a class that the
             class map does not know.
     """
-    regions, excluded = list[Region](), list[shapely.MultiPolygon]()
+    wanted = list[tuple[int, str, outlines.Outline]]()
     ignored, cut_out, left_out = Counter[str](), Counter[str](), Counter[str]()
     for number, outline in enumerate(_outlines(path)):
         if outline.left_out:
             left_out[outline.left_out] += 1
-            continue
-        try:
-            name = _class_of(outline, path, class_map)
-            if name in class_map.ignore:
-                ignored[name or "without a class"] += 1
-                continue
-            shape = _drawn(path, number, outline)
-        except outlines.DegenerateOutline as error:
-            left_out[f"{outlines.DEGENERATE}, not a polygon ({error})"] += 1
-            continue
-        if name in class_map.exclude:
+        elif not _is_known(outline, path, class_map):
+            left_out[_degenerate("of no class that is known")] += 1
+        elif (name := outline.name or UNCLASSIFIED) in class_map.ignore:
+            ignored[name or "without a class"] += 1
+        else:
+            wanted.append((number, name, outline))
+    regions, excluded = list[Region](), list[shapely.MultiPolygon]()
+    drawn = outlines.draw([outline for _, _, outline in wanted])
+    for (number, name, _), shape in zip(wanted, drawn, strict=True):
+        if isinstance(shape, outlines.DegenerateOutline):
+            left_out[_degenerate(str(shape))] += 1
+        elif isinstance(shape, ValueError):
+            what, fix = f"annotation {number}", "draw it again, or delete it"
+            raise DiffpathError(what, where=path, why=f"not a polygon ({shape})", fix=fix) from shape
+        elif name in class_map.exclude:
             cut_out[name or "without a class"] += 1
             excluded.append(shape)
         else:
@@ -159,48 +163,29 @@ def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
     return FileRegions(_cut_out(regions, excluded), dict(ignored), dict(cut_out), dict(left_out))
 
 
-def _class_of(outline: outlines.Outline, path: Path, class_map: ClassMap) -> str:
-    """Returns the class of an outline, which the map knows.
+def _degenerate(why: str) -> str:
+    """Returns the reason for which something that encloses nothing is left out."""
+    return f"{outlines.DEGENERATE}, not a polygon ({why})"
+
+
+def _is_known(outline: outlines.Outline, path: Path, class_map: ClassMap) -> bool:
+    """Returns whether the map knows the class of an outline.
 
     Raises:
-        DegenerateOutline: it does not, of a stray click, which mostly has none.
-        DiffpathError: it does not, of an area.
+        DiffpathError: it does not, of an area; a stray click mostly has no class.
     """
     try:
-        return known_class(outline.name, path, class_map)
+        known_class(outline.name, path, class_map)
     except DiffpathError:
         if _encloses_nothing(outline):
-            raise outlines.DegenerateOutline("of no class that is known") from None
+            return False
         raise
+    return True
 
 
 def _encloses_nothing(outline: outlines.Outline) -> bool:
     """Returns whether an outline has no area; what cannot be drawn for another reason may have one."""
-    try:
-        return outline.shape_fn().is_empty
-    except outlines.DegenerateOutline:
-        return True
-    except (ValueError, shapely.errors.GEOSException):
-        return False
-
-
-def _drawn(path: Path, number: int, outline: outlines.Outline) -> shapely.MultiPolygon:
-    """Returns the area of an outline.
-
-    Raises:
-        DegenerateOutline: it encloses nothing.
-        DiffpathError: it is damaged.
-    """
-    try:
-        shape = outline.shape_fn()
-    except outlines.DegenerateOutline:
-        raise
-    except (ValueError, shapely.errors.GEOSException) as error:
-        what, fix = f"annotation {number}", "draw it again, or delete it"
-        raise DiffpathError(what, where=path, why=f"not a polygon ({error})", fix=fix) from error
-    if shape.is_empty:
-        raise outlines.DegenerateOutline("its points lie on a line")
-    return shape
+    return isinstance(next(outlines.draw([outline])), outlines.DegenerateOutline)
 
 
 def _cut_out(regions: Sequence[Region], excluded: Sequence[shapely.MultiPolygon]) -> tuple[Region, ...]:
@@ -217,9 +202,15 @@ def _cut_out(regions: Sequence[Region], excluded: Sequence[shapely.MultiPolygon]
     return tuple(region for region in left if not region.shape.is_empty)
 
 
-def shift(regions: Iterable[Region], offset: tuple[float, float]) -> tuple[Region, ...]:
-    """Regions moved right and down by (x, y) pixels."""
-    return tuple(Region(r.name, shapely.transform(r.shape, lambda points: points + offset)) for r in regions)
+def shift(regions: Sequence[Region], offset: tuple[float, float]) -> tuple[Region, ...]:
+    """Returns regions moved right and down by (x, y) pixels."""
+    return _moved(regions, lambda points: points + offset)
+
+
+def _moved(regions: Sequence[Region], move: Callable[[np.ndarray], np.ndarray]) -> tuple[Region, ...]:
+    """Returns regions with all their points moved at once."""
+    shapes = shapely.transform(np.array([region.shape for region in regions], object), move)
+    return tuple(replace(region, shape=shape) for region, shape in zip(regions, shapes, strict=True))
 
 
 def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
@@ -232,9 +223,9 @@ def _whole_slide(slide: Slide, label: str, class_map: ClassMap) -> Annotated:
 
 
 def _within(path: Path, slide: Slide, stored: FileRegions) -> Annotated:
-    frame = shapely.box(0, 0, *slide.size)
-    inside = [Region(region.name, _cut(region.shape, frame)) for region in stored.regions]
-    area, kept = (sum(region.shape.area for region in regions) for regions in (stored.regions, inside))
+    shapes = [region.shape for region in stored.regions]
+    inside = _cut(shapes, slide.size)
+    area, kept = (shapely.area(each).sum() for each in (shapes, inside))
     if kept == 0:
         raise DiffpathError(
             "annotations",
@@ -242,21 +233,27 @@ def _within(path: Path, slide: Slide, stored: FileRegions) -> Annotated:
             why=f"all of them lie outside the slide of {slide.size[0]} x {slide.size[1]} px, or are cut out",
             fix="export those of this slide, in pixels of its full resolution",
         )
-    left = tuple(region for region in inside if not region.shape.is_empty)
-    return Annotated(replace(stored, regions=left), max(0.0, 1 - kept / area))
+    left = zip(stored.regions, inside, strict=True)
+    regions = tuple(replace(region, shape=shape) for region, shape in left if not shape.is_empty)
+    return Annotated(replace(stored, regions=regions), max(0.0, float(1 - kept / area)))
 
 
-def _cut(shape: shapely.MultiPolygon, frame: shapely.Polygon) -> shapely.MultiPolygon:
-    left, top, right, bottom = shape.bounds
-    within = left >= 0 and top >= 0 and right <= frame.bounds[2] and bottom <= frame.bounds[3]
-    return shape if within else outlines.polygons_of(shapely.intersection(shape, frame))
+def _cut(shapes: Sequence[shapely.MultiPolygon], size: tuple[int, int]) -> list[shapely.MultiPolygon]:
+    """Returns what of each shape lies within (width, height)."""
+    left, top, right, bottom = shapely.bounds(shapes).T
+    is_over = (left < 0) | (top < 0) | (right > size[0]) | (bottom > size[1])
+    frame = shapely.box(0, 0, *size)
+    return [
+        outlines.polygons_of(shapely.intersection(shape, frame)) if over else shape
+        for shape, over in zip(shapes, is_over.tolist(), strict=True)
+    ]
 
 
 def _outlines(path: Path) -> Iterator[outlines.Outline]:
     return registry.format_of(path).read(path)
 
 
-def _from_centre(path: Path, slide: Slide, regions: Iterable[Region]) -> tuple[Region, ...]:
+def _from_centre(path: Path, slide: Slide, regions: Sequence[Region]) -> tuple[Region, ...]:
     """Returns regions in level-0 pixels that are stated in um from the centre of the glass.
 
     Raises:
@@ -268,7 +265,7 @@ def _from_centre(path: Path, slide: Slide, regions: Iterable[Region]) -> tuple[R
         fix = "give the NDPI file that they were drawn on, or export them from QuPath as GeoJSON"
         raise DiffpathError("annotations", where=path, why=why, fix=fix)
     scale, middle = np.array([slide.scale.x, slide.scale.y]), np.array(slide.size) / 2
-    return tuple(Region(r.name, shapely.transform(r.shape, lambda um: (um - centre) / scale + middle)) for r in regions)
+    return _moved(regions, lambda um: (um - centre) / scale + middle)
 
 
 def _origin(path: Path, slide: Slide) -> tuple[float, float]:

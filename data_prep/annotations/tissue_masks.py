@@ -1,6 +1,5 @@
 """Tissue as the user has it already: a mask (PNG, TIFF) or outlines (GeoJSON) of each slide, instead of an estimate."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -69,25 +68,23 @@ def _drawn(path: Path, slide: Slide) -> Bool[np.ndarray, "h w"]:
     columns, rows = (max(1, round(side * shrink)) for side in slide.size)
     scale = np.array([columns / slide.size[0], rows / slide.size[1]])
     canvas = np.zeros((rows, columns), np.uint8)
-    for shape in _shapes(path):
-        for part in shape.geoms:
-            one = np.zeros_like(canvas)
-            rings = [np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)]
-            cv2.fillPoly(one, [np.round((ring + slide.reader.bounds) * scale).astype(np.int32) for ring in rings], 1)
-            canvas |= one
+    for part in _area(path).geoms:
+        # Holes are filled by the even-odd rule, which must not reach what is drawn already.
+        one = np.zeros_like(canvas) if part.interiors else canvas
+        rings = [np.asarray(ring.coords) for ring in (part.exterior, *part.interiors)]
+        cv2.fillPoly(one, [np.round((ring + slide.reader.bounds) * scale).astype(np.int32) for ring in rings], 1)
+        canvas |= one
     return canvas.astype(bool)
 
 
-def _shapes(path: Path) -> Iterator[shapely.MultiPolygon]:
-    """Yields the areas of a file; what encloses nothing is passed over.
+def _area(path: Path) -> shapely.MultiPolygon:
+    """Returns the area of all outlines of a file.
 
     Raises:
         DiffpathError: one of them is no polygon.
     """
-    for outline in registry.format_of(path).read(path):
-        try:
-            yield outline.shape_fn()
-        except outlines.DegenerateOutline:
-            continue
-        except ValueError as error:
-            raise DiffpathError("tissue mask", where=path, why=str(error), fix="draw it again") from error
+    areas = [outline for outline in registry.format_of(path).read(path) if not outline.left_out]
+    try:
+        return outlines.area_of(areas)
+    except ValueError as error:
+        raise DiffpathError("tissue mask", where=path, why=str(error), fix="draw it again") from error

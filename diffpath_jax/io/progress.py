@@ -1,8 +1,9 @@
 """Progress of long work: a bar with rate and time left on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import rich.console
 import rich.progress
@@ -10,6 +11,8 @@ import rich.progress
 console = rich.console.Console(stderr=True, highlight=False)
 # Without a terminal (a cluster's log file) a line is printed this often.
 LINE_SECONDS = 20.0
+
+T = TypeVar("T")
 
 
 class Progress:
@@ -49,6 +52,12 @@ class Progress:
                 soft_wrap=True,
                 markup=False,
             )
+
+    def each(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields units of work, and counts each as done when the next is asked for."""
+        for item in items:
+            yield item
+            self.advance(1)
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import shapely
 
 from data_prep.annotations import regions as annotations
 from data_prep.annotations import registry
 from data_prep.annotations.class_map import ClassMap, read_class_map
-from data_prep.annotations.outlines import Outline
+from data_prep.annotations.outlines import Outline, rectangle, shaped
 from data_prep.annotations.registry import AnnotationFormat
 from data_prep.slide import slides
 from data_prep.slide.scales import Scale
@@ -223,8 +224,8 @@ def boxes(monkeypatch):
     def read_boxes(path):
         for line in path.read_text().splitlines()[1:]:
             name, *numbers = line.split()
-            shape = shapely.MultiPolygon([shapely.box(*map(float, numbers))])
-            yield Outline(name, lambda shape=shape: shape)
+            corners = np.array(numbers, float).reshape(2, 2)
+            yield Outline(name, shaped(rectangle, corners))
 
     form = AnnotationFormat("boxes", (".boxes",), lambda start: start.text.startswith(b"#boxes"), read_boxes, "glass")
     register(monkeypatch, registry.FORMATS, form)
