@@ -81,7 +81,7 @@ def demo(debug: bool) -> ConfigDict:
             "num_per_class": 4 if debug else 32,
             "features": ("classifier",),
             "resamples": 20 if debug else 100,
-            "held_out": 500,
+            "held_out": 300,
             "classifier": {
                 "config": f"diffpath:demo_classifier{variant}",
                 "options": "",

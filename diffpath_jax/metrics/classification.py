@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from scipy.special import log_softmax, softmax
+
+from diffpath_jax.metrics.paired import Labels, Logits, OfCounts, OfOwners, Owners
 
 BINS = 15
 
-Labels = Int[np.ndarray, "n"]
-Logits = Float[np.ndarray, "n classes"]
 # Counts of (true class, predicted class).
-Confusion = Int[np.ndarray, "true predicted"]
+Confusion = Num[np.ndarray, "*batch true predicted"]
 
 
 def confusion_matrix(labels: Labels, predicted: Int[np.ndarray, "n"], num_classes: int) -> Confusion:
@@ -31,19 +31,22 @@ def summarise(confusion: Confusion) -> dict[str, float]:
     }
 
 
-def recall(confusion: Confusion) -> Float[np.ndarray, "true"]:
+def recall(confusion: Confusion) -> Float[np.ndarray, "*batch true"]:
     """Share of the images of each class that are told; NaN for a class without images."""
-    return _ratio(np.diag(confusion), confusion.sum(axis=1), occurs=_occurs(confusion))
+    return _ratio(_hits(confusion), confusion.sum(axis=-1), occurs=_occurs(confusion))
 
 
-def f1(confusion: Confusion) -> Float[np.ndarray, "true"]:
+def f1(confusion: Confusion) -> Float[np.ndarray, "*batch true"]:
     """``2 TP / (2 TP + FP + FN)`` of each class: 0 for one that is never told, NaN for one without images."""
-    hits = np.diag(confusion)
-    return _ratio(2 * hits, confusion.sum(axis=0) + confusion.sum(axis=1), occurs=_occurs(confusion))
+    return _ratio(2 * _hits(confusion), confusion.sum(axis=-2) + confusion.sum(axis=-1), occurs=_occurs(confusion))
 
 
-def _occurs(confusion: Confusion) -> Bool[np.ndarray, "true"]:
-    return confusion.sum(axis=1) > 0
+def _hits(confusion: Confusion) -> np.ndarray:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def _occurs(confusion: Confusion) -> np.ndarray:
+    return confusion.sum(axis=-1) > 0
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, *, occurs: np.ndarray) -> np.ndarray:
@@ -60,26 +63,8 @@ def auroc(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> fl
 
     NaN without images of both kinds, and where a score is NaN: it has no place among the others.
     """
-    hits = int(positive.sum())
-    misses = positive.size - hits
-    if not hits or not misses or np.isnan(scores).any():
-        return float("nan")
-    below, above = np.sort(scores[~positive]), scores[positive]
-    wins = (np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")) / 2
-    return float(wins.sum() / (hits * misses))
-
-
-def macro_auroc(labels: Labels, logits: Logits) -> float:
-    """Mean over the classes of :func:`auroc` of each against the rest, by its probability."""
-    probabilities = softmax(logits.astype(np.float64), axis=-1)
-    present = [index for index in range(logits.shape[-1]) if (labels == index).any()]
-    return float(np.mean([auroc(labels == index, probabilities[:, index]) for index in present]))
-
-
-def log_loss(labels: Labels, logits: Logits) -> float:
-    """Mean of ``-log p`` (nats) of the true classes."""
-    told = log_softmax(logits.astype(np.float64), axis=-1)
-    return float(-np.take_along_axis(told, labels[:, None], axis=-1).mean())
+    one = np.zeros(len(scores), int)
+    return float(_auroc_of(positive, scores, one)(np.ones((1, 1)))[0])
 
 
 @dataclass(frozen=True)
@@ -108,8 +93,7 @@ def reliability(labels: Labels, logits: Logits, *, bins: int = BINS) -> Reliabil
 
     Bin b holds confidences in ``(b / bins, (b + 1) / bins]``.
     """
-    sure = softmax(logits.astype(np.float64), axis=-1).max(axis=-1)
-    place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    sure, place = _confidence(logits, bins)
     count = np.bincount(place, minlength=bins)
 
     def mean(values: np.ndarray) -> np.ndarray:
@@ -119,13 +103,84 @@ def reliability(labels: Labels, logits: Logits, *, bins: int = BINS) -> Reliabil
     return Reliability(count, mean(sure), mean(right(labels, logits)))
 
 
-def _of_confusion(score: Callable[[Confusion], np.ndarray]) -> Callable[[Labels, Logits], float]:
+def _confidence(logits: Logits, bins: int) -> tuple[Float[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Returns the probability of what is told for each image, and the bin of it."""
+    sure = softmax(logits.astype(np.float64), axis=-1).max(axis=-1)
+    return sure, np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+
+
+def _sums(values: Float[np.ndarray, "n *values"], owners: Owners) -> Float[np.ndarray, "owners *values"]:
+    """Sums over the images of each owner."""
+    sums = np.zeros((owners.max() + 1, *values.shape[1:]))
+    np.add.at(sums, owners, values)
+    return sums
+
+
+def _mean_of(values: Float[np.ndarray, "n"], owners: Owners) -> OfCounts:
+    """The mean over all images."""
+    sums = _sums(np.stack([values, np.ones_like(values)], axis=1), owners)
+    return lambda counts: np.divide(*(counts @ sums).T)
+
+
+def _accuracy_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+    return _mean_of(right(labels, logits), owners)
+
+
+def _log_loss_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+    """Mean of ``-log p`` (nats) of the true classes."""
+    told = log_softmax(logits.astype(np.float64), axis=-1)
+    return _mean_of(-np.take_along_axis(told, labels[:, None], axis=-1)[:, 0], owners)
+
+
+def _of_confusion(score: Callable[[Confusion], np.ndarray]) -> OfOwners:
     """The mean over classes of a score of each."""
 
-    def mean(labels: Labels, logits: Logits) -> float:
-        return float(np.nanmean(score(confusion_matrix(labels, logits.argmax(axis=-1), logits.shape[-1]))))
+    def of_owners(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+        size = logits.shape[-1]
+        sums = _sums(np.eye(size**2)[labels * size + logits.argmax(axis=-1)], owners)
+        return lambda counts: np.nanmean(score((counts @ sums).reshape(-1, size, size)), axis=-1)
 
-    return mean
+    return of_owners
+
+
+def _auroc_of(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], owners: Owners) -> OfCounts:
+    """:func:`auroc`, from how often positives of one owner score above negatives of another."""
+    size = owners.max(initial=0) + 1
+    wins = np.full((size, size), np.nan)
+    own, above = owners[positive], scores[positive]
+    for other in range(size if not np.isnan(scores).any() else 0):
+        below = np.sort(scores[~positive & (owners == other)])
+        beaten = (np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")) / 2
+        wins[:, other] = np.bincount(own, weights=beaten, minlength=size)
+    sums = _sums(np.stack([positive, ~positive], axis=1).astype(np.float64), owners)
+
+    def of_counts(counts: np.ndarray) -> np.ndarray:
+        pairs = np.prod(counts @ sums, axis=1)
+        return np.where(pairs > 0, np.sum((counts @ wins) * counts, axis=1) / np.maximum(pairs, 1), np.nan)
+
+    return of_counts
+
+
+def _macro_auroc_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+    """Mean over the classes of :func:`auroc` of each against the rest, by its probability."""
+    probabilities, classes = softmax(logits.astype(np.float64), axis=-1), range(logits.shape[-1])
+    each = [_auroc_of(labels == index, probabilities[:, index], owners) for index in classes]
+    sums = _sums(np.eye(len(classes))[labels], owners)
+
+    def of_counts(counts: np.ndarray) -> np.ndarray:
+        occurs = counts @ sums > 0
+        areas = np.stack([of(counts) for of in each], axis=1)
+        return np.where(occurs, areas, 0.0).sum(axis=1) / occurs.sum(axis=1)
+
+    return of_counts
+
+
+def _calibration_error_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+    """:attr:`Reliability.expected_calibration_error`."""
+    sure, place = _confidence(logits, BINS)
+    sums = _sums((right(labels, logits) - sure)[:, None] * np.eye(BINS)[place], owners)
+    images = np.bincount(owners)
+    return lambda counts: np.abs(counts @ sums).sum(axis=1) / (counts @ images)
 
 
 @dataclass(frozen=True)
@@ -133,20 +188,24 @@ class Score:
     """A score of a set of images.
 
     Attributes:
-        measure: the score of true classes and logits.
+        of_owners: true classes, logits and owners -> the score of any numbers of times that each owner counts.
         bounds: its least and its greatest possible value.
     """
 
-    measure: Callable[[Labels, Logits], float]
+    of_owners: OfOwners
     bounds: tuple[float, float] = (0.0, 1.0)
+
+    def measure(self, labels: Labels, logits: Logits) -> float:
+        """Returns the score of all images."""
+        return float(self.of_owners(labels, logits, np.zeros(len(labels), int))(np.ones((1, 1)))[0])
 
 
 # All but the last two are better where they are larger.
 SCORES: dict[str, Score] = {
-    "accuracy": Score(lambda labels, logits: float(right(labels, logits).mean())),
+    "accuracy": Score(_accuracy_of),
     "balanced_accuracy": Score(_of_confusion(recall)),
     "macro_f1": Score(_of_confusion(f1)),
-    "macro_auroc": Score(macro_auroc),
-    "log_loss": Score(log_loss, bounds=(0.0, float("inf"))),
-    "calibration_error": Score(lambda labels, logits: reliability(labels, logits).expected_calibration_error),
+    "macro_auroc": Score(_macro_auroc_of),
+    "log_loss": Score(_log_loss_of, bounds=(0.0, float("inf"))),
+    "calibration_error": Score(_calibration_error_of),
 }

@@ -30,8 +30,13 @@ LEVEL = 0.95
 MIN_PATIENTS = 8
 RESAMPLES = 1000
 
-# (labels, logits) -> score of a set of images
-Measure = Callable[[Int[np.ndarray, "n"], Float[np.ndarray, "n classes"]], float]
+Labels = Int[np.ndarray, "n"]
+Logits = Float[np.ndarray, "n classes"]
+# Number of the patient of each image. A score is computed from sums over the images of each, which are taken once, and
+# then from how often each counts, for all resamples at once: a thousand times faster than from their images.
+Owners = Int[np.ndarray, "n"]
+OfCounts = Callable[[Float[np.ndarray, "resamples owners"]], Float[np.ndarray, "resamples"]]
+OfOwners = Callable[[Labels, Logits, Owners], OfCounts]
 # Least and greatest possible value.
 Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-np.inf, np.inf)
@@ -117,8 +122,21 @@ class Replicates:
         return Interval(value, low, high, error, self.patients, seeds)
 
 
+def any_score(measure: Callable[[Labels, Logits], float]) -> OfOwners:
+    """Returns a score of resamples that is computed anew from the images of each of them."""
+
+    def of_owners(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
+        def of_counts(counts: np.ndarray) -> np.ndarray:
+            drawn = (np.repeat(np.arange(len(labels)), row[owners].astype(int)) for row in counts)
+            return np.array([measure(labels[chosen], logits[chosen]) for chosen in drawn])
+
+        return of_counts
+
+    return of_owners
+
+
 def replicates(
-    score: Measure,
+    score: OfOwners,
     labels: Int[np.ndarray, "n"],
     logits: SeedLogits,
     patients: Sequence[str] | np.ndarray,
@@ -130,7 +148,7 @@ def replicates(
     """A score of one arm, on all test patients and on resamples of them.
 
     Args:
-        score: of a set of images.
+        score: as it is prepared; :func:`any_score` makes one of any function of images.
         labels: true classes.
         logits: of each seed's classifier.
         patients: name of the patient of each image.
@@ -140,17 +158,11 @@ def replicates(
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
 
-    def per_seed(chosen: np.ndarray) -> np.ndarray:
-        return np.array([score(labels[chosen], own[chosen]) for own in logits])
-
-    values = per_seed(np.arange(len(owner)))
-    if len(names) < MIN_PATIENTS or "" in names:
-        return Replicates(values, np.empty((0, len(values))), len(names), bounds)
-    images = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(names), size=len(names)) for _ in range(resamples))
-    drawn = [per_seed(np.concatenate([images[index] for index in draw])) for draw in draws]
-    return Replicates(values, np.array(drawn).reshape(resamples, len(values)), len(names), bounds)
+    rng, resamples = np.random.default_rng(seed), 0 if len(names) < MIN_PATIENTS or "" in names else resamples
+    draws = [np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples)]
+    counts = np.array([np.ones(len(names)), *draws], float)
+    found = np.stack([score(labels, own, owner)(counts) for own in logits], axis=1)
+    return Replicates(found[0], found[1:], len(names), bounds)
 
 
 def _variance(

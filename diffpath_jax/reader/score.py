@@ -126,7 +126,9 @@ def _record(score: ReaderScore, crossed: Crossed, settings: Settings) -> ScoreRe
     def number(choices: np.ndarray) -> Number:
         cases = np.arange(len(labels))
         logits, bounds = choices[..., None].astype(np.float64), (score.lower, 1.0)
-        own = paired.replicates(measure, cases, logits, crossed.units, bounds=bounds, **vars(settings))
+        own = paired.replicates(
+            paired.any_score(measure), cases, logits, crossed.units, bounds=bounds, **vars(settings)
+        )
         return _number(own.interval)
 
     each = {name: number(own[None]) for name, own in zip(crossed.readers, crossed.choices, strict=True)}

@@ -146,7 +146,7 @@ def comparison(tested: Sequence[Tested], images: ImageSet, *, seed: int, resampl
         for one, scores in zip(tested, measured, strict=True):
             for name, score in SCORES.items():
                 scores[name] = paired.replicates(
-                    score.measure,
+                    score.of_owners,
                     images.labels,
                     one.logits,
                     images.patients,

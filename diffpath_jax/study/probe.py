@@ -89,7 +89,10 @@ def train(
     watched = image_sets.from_dataset(datasets[0], VALIDATION)
     seen, num_classes = store.features(watched, extractor), len(datasets[0].schema.classes)
     fitted = {each: logistic.fit(x, labels, num_classes, l2=each) for each in PENALTIES}
-    losses = {each: classification.log_loss(watched.labels, probe.logits(seen)) for each, probe in fitted.items()}
+    losses = {
+        each: classification.SCORES["log_loss"].measure(watched.labels, probe.logits(seen))
+        for each, probe in fitted.items()
+    }
     best = min(losses, key=lambda each: (losses[each], -each))
     told = {"images": len(labels), "penalty": best, "validation_loss": {f"{k:g}": v for k, v in losses.items()}}
     return fitted[best], told

@@ -103,7 +103,7 @@ def test_differences_are_those_of_the_paired_statistics(trained, images):
     found = content["differences"][0]["scores"]["macro_f1"]
     how = {"patients": images.patients, "seed": 3, "resamples": 60}
     ours, theirs = (
-        paired.replicates(SCORES["macro_f1"].measure, images.labels, arm.logits, **how) for arm in (better, real)
+        paired.replicates(SCORES["macro_f1"].of_owners, images.labels, arm.logits, **how) for arm in (better, real)
     )
     assert found == dataclasses.asdict((ours - theirs).interval)
     assert 0 < found["low"] < found["value"] < found["high"]
