@@ -26,54 +26,9 @@ def demo(debug: bool) -> ConfigDict:
             "slides": "diffpath:demo",
             "annotations": "",
             "seed": 0,
-            "datasets": {
-                "fov_48": {
-                    "title": "48 um",
-                    "prep": f"--stride_um {16 if debug else 4} --gap_um 24 --block_um 120",
-                    "fov_um": 48.0,
-                    "patch_px": 32,
-                    "models": ("ddpm",),
-                    "paper": "PKGH_224",
-                },
-                "fov_64": {
-                    "title": "64 um",
-                    "prep": "--stride_um 8 --gap_um 32 --block_um 120",
-                    "fov_um": 64.0,
-                    "patch_px": 64,
-                    "models": ("ldm",),
-                    "paper": "PKGH_336",
-                },
-                "coarse": {
-                    "title": "the same slide, fields of 72 um",
-                    "prep": "--stride_um 12 --gap_um 24 --block_um 120",
-                    "fov_um": 72.0,
-                    "patch_px": 32,
-                },
-            },
-            "models": {
-                "ddpm": {"title": "DDPM", "config": f"diffpath:demo_ddpm{variant}", "paper": "DDPM"},
-                "ldm": {
-                    "title": "LDM",
-                    "config": f"diffpath:demo_ldm{variant}",
-                    "first_stage": f"diffpath:demo_vqgan{variant}",
-                    "paper": "LDM",
-                },
-            },
-            "samplers": {
-                "ddpm": {
-                    "title": "DDPM",
-                    "options": f"--sampler ddpm --steps {steps or 40} --trajectory {many}",
-                    "paper": "DDPM",
-                },
-                "ddim": {"title": "DDIM", "options": f"--sampler ddim --steps {steps or 20} {many}", "paper": "DDIM"},
-                "eps_scaling": {
-                    "title": "epsilon scaling 1.014",
-                    "options": f"--sampler ddpm --steps {steps or 40} --eps_scale 1.014 {many}",
-                    "paper": "Epsilon Scaling",
-                    "models": ("ddpm",),
-                },
-                **solvers(steps, many),
-            },
+            "datasets": datasets(debug),
+            "models": models(variant),
+            "samplers": {**samplers(steps, many), **solvers(steps, many)},
             "measured": ("fov_48", "fov_64"),
             "compared": ("ddpm", "ddim", "eps_scaling"),
             "solvers": tuple(solvers(steps, many)),
@@ -92,7 +47,66 @@ def demo(debug: bool) -> ConfigDict:
     )
 
 
-def solvers(steps: int, many: str) -> dict[str, dict[str, str]]:
+def datasets(debug: bool) -> dict[str, dict[str, object]]:
+    """Two sizes of fields of one slide, as of the paper; and one of other fields, to test on."""
+    return {
+        "fov_48": {
+            "title": "48 um",
+            "prep": f"--stride_um {16 if debug else 4} --gap_um 24 --block_um 120",
+            "fov_um": 48.0,
+            "patch_px": 32,
+            "models": ("ddpm",),
+            "paper": "PKGH_224",
+        },
+        "fov_64": {
+            "title": "64 um",
+            "prep": "--stride_um 8 --gap_um 32 --block_um 120",
+            "fov_um": 64.0,
+            "patch_px": 64,
+            "models": ("ldm",),
+            "paper": "PKGH_336",
+        },
+        "coarse": {
+            "title": "the same slide, fields of 72 um",
+            "prep": "--stride_um 12 --gap_um 24 --block_um 120",
+            "fov_um": 72.0,
+            "patch_px": 32,
+        },
+    }
+
+
+def models(variant: str) -> dict[str, dict[str, object]]:
+    """A model of pixels and one of latents."""
+    return {
+        "ddpm": {"title": "DDPM", "config": f"diffpath:demo_ddpm{variant}", "paper": "DDPM"},
+        "ldm": {
+            "title": "LDM",
+            "config": f"diffpath:demo_ldm{variant}",
+            "first_stage": f"diffpath:demo_vqgan{variant}",
+            "paper": "LDM",
+        },
+    }
+
+
+def samplers(steps: int, many: str) -> dict[str, dict[str, object]]:
+    """The samplers of the paper."""
+    return {
+        "ddpm": {
+            "title": "DDPM",
+            "options": f"--sampler ddpm --steps {steps or 40} --trajectory {many}",
+            "paper": "DDPM",
+        },
+        "ddim": {"title": "DDIM", "options": f"--sampler ddim --steps {steps or 20} {many}", "paper": "DDIM"},
+        "eps_scaling": {
+            "title": "epsilon scaling 1.014",
+            "options": f"--sampler ddpm --steps {steps or 40} --eps_scale 1.014 {many}",
+            "paper": "Epsilon Scaling",
+            "models": ("ddpm",),
+        },
+    }
+
+
+def solvers(steps: int, many: str) -> dict[str, dict[str, object]]:
     """Few-step solvers, guidance, and the authors' sampler, in which epsilon scaling was measured."""
     return {
         "authors_eps": {
