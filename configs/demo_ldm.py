@@ -4,7 +4,7 @@ Paper table: none; it shows that latent diffusion works. Cost: about 3 minutes o
 classes are told apart at a glance; the numbers are those of a toy.
 Command: diffpath train --config configs/demo_ldm.py --workdir RUN --config.data.train=LATENTS \
     --config.codec.first_stage=VQGAN
-where VQGAN is a run of configs/demo_vqgan.py and LATENTS were written by `diffpath encode`.
+where VQGAN is a run of configs/demo_vqgan.py and LATENTS were written by `diffpath encode --augment hflip`.
 Variants: (none) the demo; :debug two steps of a tiny network, for tests.
 """
 
@@ -19,7 +19,7 @@ def demo(debug: bool) -> ConfigDict:
             "task": "diffusion",
             "seed": 0,
             "dtype": "float32",
-            "data": {**common.data(8 if debug else 16, workers=0), "balanced": True},
+            "data": {**common.data(8 if debug else 16, workers=0), "augment": "hflip", "balanced": True},
             "network": {
                 "kind": "unet_ldm",
                 "channels": 16 if debug else 64,

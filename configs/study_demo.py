@@ -83,6 +83,7 @@ def models(variant: str) -> dict[str, dict[str, object]]:
             "title": "LDM",
             "config": f"diffpath:demo_ldm{variant}",
             "first_stage": f"diffpath:demo_vqgan{variant}",
+            "encode": "--augment hflip",
             "paper": "LDM",
         },
     }
@@ -135,7 +136,7 @@ def worth(debug: bool) -> dict[str, object]:
         "patient_shares": (0.5,) if debug else (0.2, 0.5),
         "scarce_class": "epidermis",
         "scarce_shares": (0.5,) if debug else (0.25,),
-        "few_options": "" if debug else "--config.train.num_steps=300",
+        "few_options": "" if debug else "--config.train.num_steps=200",
         "confidence": 0.5 if debug else 0.9,
         "external": "coarse",
     }

@@ -48,6 +48,7 @@ class ModelConfig:
         title: what it is called on the page.
         config: ``--config`` of ``diffpath train``.
         first_stage: ``--config`` of its autoencoder; empty for a model of pixels.
+        encode: more words of ``diffpath encode``, as ``--augment hflip`` where ``data.augment`` of ``config`` is that.
         options: more words of ``diffpath train``, such as ``--config.train.num_steps=1000``.
         paper: name of the paper's training method whose numbers stand beside its own; empty for none.
     """
@@ -55,6 +56,7 @@ class ModelConfig:
     title: str
     config: str
     first_stage: str = ""
+    encode: str = ""
     options: str = ""
     paper: str = ""
 

@@ -80,7 +80,7 @@ class StudySteps:
         if config.first_stage:
             stage = self.autoencoder(dataset, model)
             encode = ["encode", "--data", str(data.out), "--first_stage", str(stage.out)]
-            data = self._step(f"{place}/latents", encode, "--out", (data, stage))
+            data = self._step(f"{place}/latents", [*encode, *shlex.split(config.encode)], "--out", (data, stage))
             words.append(f"--config.codec.first_stage={stage.out}")
         return self.training(f"{place}/model", config.config, [data], words)
 

@@ -9,6 +9,7 @@ LDM = "configs/demo_ldm.py:debug"
 
 # A denoiser of 8 x 8 latents that is quick to compile.
 KEYS = {
+    "data.augment": "dihedral",
     "network.channels": 16,
     "network.channel_mult": "(1,)",
     "network.attention_downsamples": "(1,)",
