@@ -13,7 +13,7 @@ import numpy as np
 import shapely
 
 from data_prep.annotations import outlines, registry
-from data_prep.annotations.class_map import UNCLASSIFIED, ClassMap, known_class
+from data_prep.annotations.class_map import ClassMap, known_class
 from data_prep.slide.readers.registry import KnowsCentre
 from data_prep.slide.slides import Slide
 from data_prep.tables import files_of, list_files
@@ -137,9 +137,9 @@ def read_regions(path: Path, class_map: ClassMap) -> FileRegions:
     for number, outline in enumerate(_outlines(path)):
         if outline.left_out:
             left_out[outline.left_out] += 1
-        elif not _is_known(outline, path, class_map):
+        elif (name := _class_of(outline, path, class_map)) is None:
             left_out[_degenerate("of no class that is known")] += 1
-        elif (name := outline.name or UNCLASSIFIED) in class_map.ignore:
+        elif name in class_map.ignore:
             ignored[name or "without a class"] += 1
         else:
             wanted.append((number, name, outline))
@@ -168,19 +168,18 @@ def _degenerate(why: str) -> str:
     return f"{outlines.DEGENERATE}, not a polygon ({why})"
 
 
-def _is_known(outline: outlines.Outline, path: Path, class_map: ClassMap) -> bool:
-    """Returns whether the map knows the class of an outline.
+def _class_of(outline: outlines.Outline, path: Path, class_map: ClassMap) -> str | None:
+    """Returns the class of an outline, which the map knows; None for a stray click of another or, mostly, of none.
 
     Raises:
-        DiffpathError: it does not, of an area; a stray click mostly has no class.
+        DiffpathError: the map does not know that of an area.
     """
     try:
-        known_class(outline.name, path, class_map)
+        return known_class(outline.name, path, class_map)
     except DiffpathError:
         if _encloses_nothing(outline):
-            return False
+            return None
         raise
-    return True
 
 
 def _encloses_nothing(outline: outlines.Outline) -> bool:

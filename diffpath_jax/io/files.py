@@ -179,8 +179,12 @@ def own_directory(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def own_file(path: Path) -> Iterator[None]:
+def own_file(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a file that is about to be written; nothing is left beside it.
+
+    Args:
+        path: the file.
+        wait: for other jobs that write the same file, which then may be there, rather than refuse.
 
     Raises:
         DiffpathError: another job holds it (exit code 4).
@@ -188,7 +192,7 @@ def own_file(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}{LOCK_NAME}")
     with new_directory_or_nothing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, "output file", path):
+        with _locked(lock, "output file", path, wait=wait):
             try:
                 yield
             finally:
@@ -196,11 +200,11 @@ def own_file(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, what: str, where: Path) -> Iterator[None]:
+def _locked(path: Path, what: str, where: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock file; ``what`` and ``where`` are for errors."""
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
@@ -218,20 +222,6 @@ def _locked(path: Path, what: str, where: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
-
-
-@contextlib.contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Wait for other processes that make the same file, which then may be there; nothing is left beside it."""
-    lock = path.with_name(f".{path.name}{LOCK_NAME}")
-    with new_directory_or_nothing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

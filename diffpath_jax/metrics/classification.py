@@ -109,17 +109,18 @@ def _confidence(logits: Logits, bins: int) -> tuple[Float[np.ndarray, "n"], Int[
     return sure, np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
 
 
-def _sums(values: Float[np.ndarray, "n *values"], owners: Owners) -> Float[np.ndarray, "owners *values"]:
-    """Sums over the images of each owner."""
-    sums = np.zeros((owners.max() + 1, *values.shape[1:]))
-    np.add.at(sums, owners, values)
-    return sums
+def _sums(
+    owners: Owners, kind: Int[np.ndarray, "n"], kinds: int, values: Float[np.ndarray, "n"] | None = None
+) -> Num[np.ndarray, "owners kinds"]:
+    """Sums of values over the images of each owner and kind; without values the number of images."""
+    size = owners.max() + 1
+    return np.bincount(owners * kinds + kind, values, minlength=size * kinds).reshape(size, kinds)
 
 
 def _mean_of(values: Float[np.ndarray, "n"], owners: Owners) -> OfCounts:
     """The mean over all images."""
-    sums = _sums(np.stack([values, np.ones_like(values)], axis=1), owners)
-    return lambda counts: np.divide(*(counts @ sums).T)
+    sums, images = np.bincount(owners, values), np.bincount(owners)
+    return lambda counts: (counts @ sums) / (counts @ images)
 
 
 def _accuracy_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
@@ -137,7 +138,7 @@ def _of_confusion(score: Callable[[Confusion], np.ndarray]) -> OfOwners:
 
     def of_owners(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
         size = logits.shape[-1]
-        sums = _sums(np.eye(size**2)[labels * size + logits.argmax(axis=-1)], owners)
+        sums = _sums(owners, labels * size + logits.argmax(axis=-1), size**2)
         return lambda counts: np.nanmean(score((counts @ sums).reshape(-1, size, size)), axis=-1)
 
     return of_owners
@@ -152,7 +153,7 @@ def _auroc_of(positive: Bool[np.ndarray, "n"], scores: Float[np.ndarray, "n"], o
         below = np.sort(scores[~positive & (owners == other)])
         beaten = (np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")) / 2
         wins[:, other] = np.bincount(own, weights=beaten, minlength=size)
-    sums = _sums(np.stack([positive, ~positive], axis=1).astype(np.float64), owners)
+    sums = _sums(owners, positive.astype(int), 2)
 
     def of_counts(counts: np.ndarray) -> np.ndarray:
         pairs = np.prod(counts @ sums, axis=1)
@@ -165,7 +166,7 @@ def _macro_auroc_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
     """Mean over the classes of :func:`auroc` of each against the rest, by its probability."""
     probabilities, classes = softmax(logits.astype(np.float64), axis=-1), range(logits.shape[-1])
     each = [_auroc_of(labels == index, probabilities[:, index], owners) for index in classes]
-    sums = _sums(np.eye(len(classes))[labels], owners)
+    sums = _sums(owners, labels, len(classes))
 
     def of_counts(counts: np.ndarray) -> np.ndarray:
         occurs = counts @ sums > 0
@@ -178,8 +179,7 @@ def _macro_auroc_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
 def _calibration_error_of(labels: Labels, logits: Logits, owners: Owners) -> OfCounts:
     """:attr:`Reliability.expected_calibration_error`."""
     sure, place = _confidence(logits, BINS)
-    sums = _sums((right(labels, logits) - sure)[:, None] * np.eye(BINS)[place], owners)
-    images = np.bincount(owners)
+    sums, images = _sums(owners, place, BINS, right(labels, logits) - sure), np.bincount(owners)
     return lambda counts: np.abs(counts @ sums).sum(axis=1) / (counts @ images)
 
 

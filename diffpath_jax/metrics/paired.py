@@ -157,8 +157,9 @@ def replicates(
         bounds: of the score.
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-
-    rng, resamples = np.random.default_rng(seed), 0 if len(names) < MIN_PATIENTS or "" in names else resamples
+    if len(names) < MIN_PATIENTS or "" in names:
+        resamples = 0
+    rng = np.random.default_rng(seed)
     draws = [np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples)]
     counts = np.array([np.ones(len(names)), *draws], float)
     found = np.stack([score(labels, own, owner)(counts) for own in logits], axis=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffpath_jax.io import packaged
 from diffpath_jax.io.errors import DiffpathError
-from diffpath_jax.io.files import in_turn, replace_file, sha256_file
+from diffpath_jax.io.files import own_file, replace_file, sha256_file
 from diffpath_jax.io.progress import console
 
 # What a config calls it.
@@ -52,7 +52,7 @@ def fetch_slide(path: Path) -> Path:
     Raises:
         DiffpathError: neither can be reached.
     """
-    with in_turn(path):
+    with own_file(path, wait=True):
         return path if path.exists() and sha256_file(path) == SLIDE_SHA256 else _fetched(path)
 
 
